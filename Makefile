@@ -1,0 +1,48 @@
+# make setup   a pinned environment in .venv (at once when nothing changed)
+# make demo    the main job: make pictures with a known answer, train, evaluate, show where the attention went
+# make test    the whole test suite; `make test ARGS="tests/test_docs.py --cov"` for a part of it or for coverage
+# make lint, make docs, make clean
+
+VENV := .venv
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+RUN := $(VENV)/bin/python -m
+STAMP := $(VENV)/.complete
+
+# The pins hold for what is installed and for what builds it, whatever the machine's own pip configuration says.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test lint docs clean
+
+setup: $(STAMP)
+
+# Begins from nothing and writes the stamp last, so a setup that was interrupted is done again in full.
+# cuCIM comes without its dependencies: they are gigabytes of CUDA libraries that reading slides does not need.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error Python 3.11 or newer was not found; name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3))
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) pip install -qq --editable '.[test,docs]'
+	$(RUN) pip install -qq --no-deps 'cucim-cu13; sys_platform == "linux"'
+	touch $@
+
+demo: setup
+	$(RUN) monai_jsma demo
+
+test: setup
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile $(ARGS)
+
+lint: setup
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+docs: setup
+	rm -rf docs/_build docs/generated
+	$(RUN) sphinx -W --keep-going --quiet docs docs/_build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/generated demo
+	rm -rf .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
