@@ -1,0 +1,167 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Look before opening: what a picture file holds, which reader gets it and why, and how large its pixels are.
+
+The tags are read first, in Python. A C library sees a file only when it is known to read this kind of file rightly:
+
+* cuCIM: tiled TIFF, raw or JPEG, uint8 RGB. There it equals tifffile to the last bit at every level.
+* tifffile with imagecodecs: all other tiled TIFF, and those too where cuCIM is not installed.
+* OpenSlide: what tifffile cannot put together or colour (Hamamatsu, Leica, MIRAX, Philips, Ventana, DICOM, ...).
+* Pillow, or tifffile for strips: plain pictures, decoded whole ("pil").
+
+Sizes are (height, width) in pixels, spacings um per pixel (mpp) of level 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import openslide
+
+from monai_jsma.data.choice import empty_tiles, foreign_vendor, why_not_cucim, why_not_openslide
+from monai_jsma.data.files import SlideError, file_stamp, is_tiff
+from monai_jsma.data.picture import inspect_picture
+from monai_jsma.data.spacing import StatedSpacing, resolve_mpp, spacing_of_dpi, spacings_of_openslide, spacings_of_tiff
+from monai_jsma.data.tiff import check_complete, describe, find_levels, open_tiff, page_size, unreadable
+
+__all__ = ["SlideError", "SlideInfo", "inspect_slide"]
+
+_READERS = ("cucim", "tifffile", "openslide", "pil")  # in order of preference for tiled TIFF
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What is known of a picture or slide before any pixel of it is read.
+
+    Attributes:
+        path: the file.
+        reader: "cucim", "tifffile", "openslide" or "pil".
+        reason: what the file is, and what kept it from a reader that comes earlier in this list.
+        level_sizes: height and width of each stored level, finest first.
+        mpp: um per pixel of level 0, or None if unknown.
+        mpp_source: who says so; if unknown, the statements that were turned down, or "".
+        pages: of a tiled TIFF, the byte offset of the tags of each level.
+        stamp: the file's length and time of change (ns), to notice that it was exchanged.
+    """
+
+    path: str
+    reader: str
+    reason: str
+    level_sizes: tuple[tuple[int, int], ...]
+    mpp: float | None
+    mpp_source: str
+    pages: tuple[int, ...] = ()
+    stamp: tuple[int, int] = (0, 0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of level 0."""
+        return self.level_sizes[0]
+
+    @property
+    def lazy(self) -> bool:
+        """Whether windows are read from the file; otherwise the whole picture is decoded to memory."""
+        return self.reader != "pil"
+
+
+def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mpp: float | None = None) -> SlideInfo:
+    """Look at a file's header and choose how to read it.
+
+    Args:
+        path: a picture or slide.
+        reader: insist on this reader instead of the best one; an error if it cannot read the file rightly.
+        mpp: um per pixel of level 0, if better known than the file states it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        SlideError: if the file is empty, cut short, damaged, or of a kind that no reader (or not ``reader``) can read.
+        ValueError: if ``reader`` is no reader, or ``mpp`` is out of range.
+    """
+    path = os.fspath(path)
+    if reader is not None and reader not in _READERS:
+        raise ValueError(f"reader='{reader}' is not one of {', '.join(_READERS)}.")
+    stamp = file_stamp(path)
+    look = _look_at_tiff(path, reader) if is_tiff(path) else _look_at_other(path, reader)
+    if look.reader == "openslide":
+        level_sizes, spacings = _look_in_openslide(path)
+        look = look._replace(level_sizes=level_sizes, spacings=[*look.spacings, *spacings], pages=())
+    resolved, source = resolve_mpp(path, look.spacings, mpp)
+    info = SlideInfo(path, look.reader, look.reason, look.level_sizes, resolved, source, look.pages, stamp)
+    # A plain picture is opened anew in every epoch, and nothing was chosen: that line would only be noise.
+    _logger.log(logging.INFO if info.lazy else logging.DEBUG, "%s: reader=%s: %s", path, info.reader, info.reason)
+    return info
+
+
+class _Look(NamedTuple):
+    """What the header of a file says, and the choice made from it."""
+
+    reader: str
+    reason: str
+    level_sizes: tuple[tuple[int, int], ...]
+    spacings: Sequence[StatedSpacing]
+    pages: tuple[int, ...] = ()
+
+
+def _look_at_tiff(path: str, reader: str | None) -> _Look:
+    with open_tiff(path) as tif:
+        vendor = foreign_vendor(path)
+        if vendor is not None:
+            return _only(path, "openslide", f"{vendor} slide, which only OpenSlide can put together", reader)
+        levels = find_levels(path, tif)
+        check_complete(path, tif, levels)
+        page = levels[0]
+        why_not = {
+            "cucim": lambda: why_not_cucim(path, tif, levels),
+            "tifffile": lambda: unreadable(levels) if page.is_tiled else "it has no tiles",
+            "openslide": lambda: why_not_openslide(path, levels),
+            "pil": lambda: unreadable(levels[:1]),
+        }
+        order = (reader,) if reader else ("cucim", "tifffile", "openslide") if page.is_tiled else ("pil",)
+        name, reason = _first_able(path, order, why_not, describe(page))
+        if name != "pil" and (empty := empty_tiles(levels)):
+            _logger.warning("%s: %d tiles were never written; they are read as white.", path, empty)
+        used = levels[:1] if name == "pil" else levels
+        spacings = list(spacings_of_tiff(tif, page))
+        return _Look(name, reason, tuple(map(page_size, used)), spacings, tuple(p.offset for p in used if p.is_tiled))
+
+
+def _look_at_other(path: str, reader: str | None) -> _Look:
+    vendor = foreign_vendor(path)
+    if vendor is not None:
+        return _only(path, "openslide", f"{vendor} slide", reader)
+    picture = inspect_picture(path)
+    look = _only(path, "pil", f"plain picture, {picture.what}", reader)
+    return look._replace(level_sizes=(picture.size,), spacings=list(spacing_of_dpi(picture.dpi)))
+
+
+def _only(path: str, name: str, what: str, reader: str | None) -> _Look:
+    if reader not in (None, name):
+        raise SlideError(f"{path}: reader='{reader}' cannot read it: {what}; leave 'reader' out or use '{name}'.")
+    return _Look(name, what, (), ())
+
+
+def _first_able(
+    path: str, order: Sequence[str], why_not: Mapping[str, Callable[[], str | None]], what: str
+) -> tuple[str, str]:
+    turned_down: list[str] = []
+    for name in order:
+        obstacle = why_not[name]()
+        if obstacle is None:
+            return name, "; ".join([what, *turned_down])
+        turned_down.append(obstacle)
+    wanted = f"reader='{order[0]}' cannot read it" if len(order) == 1 else "no reader can read it rightly"
+    raise SlideError(f"{path}: {wanted} ({what}): {'; '.join(turned_down)}; convert it to tiled uint8 RGB.")
+
+
+def _look_in_openslide(path: str) -> tuple[tuple[tuple[int, int], ...], list[StatedSpacing]]:
+    try:
+        with openslide.OpenSlide(path) as slide:
+            sizes = tuple((height, width) for width, height in slide.level_dimensions)
+            return sizes, list(spacings_of_openslide(slide.properties))
+    except openslide.OpenSlideError as e:
+        raise SlideError(f"{path}: OpenSlide cannot open it ({e}); check that all files of the slide are there.") from e
