@@ -1,0 +1,252 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""A picture at many magnifications, read lazily: a thumbnail, and the patches of the cells that were asked for.
+
+A :class:`Pyramid` joins three things: a reader (pixels of stored levels at integer coordinates), a geometry (where the
+patches lie) and a view (orientation, stain). It is immutable: ``oriented`` and ``stained`` return views of the same
+file, so thumbnail and patches always agree. Pixels are ``uint8`` RGB, channel first; coordinates are (row, column) at
+level 0.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from monai_jsma.data.geometry import Box, Magnification, PatchGeometry
+from monai_jsma.data.orientation import orient, oriented_size, stored_cell
+from monai_jsma.data.readers import ArrayReader, Reader
+from monai_jsma.data.resample import area_resample
+from monai_jsma.data.stain import StainMap
+
+__all__ = ["Pyramid", "PyramidBatch"]
+
+_BACKGROUND = 255  # a slide's background is white; black padding would look like ink
+_BAND_PIXELS = 16_000_000  # pixels decoded at once, so that a thumbnail of a huge level needs little memory
+_MAX_PIXELS = 1_000_000_000  # a thumbnail that needs more than this is refused: the file lacks coarse levels
+
+
+class Pyramid:
+    """One picture, slide or region of a slide, at every magnification.
+
+    Args:
+        reader: gives pixels of the stored levels.
+        mpp: um per pixel of level 0.
+        magnifications: spacings to offer, in um per pixel, or names ("100X").
+        patch_size: height and width of a patch, in pixels of its magnification.
+        path: the file, for messages and records.
+        mpp_source: where ``mpp`` came from.
+        origin: row and column of the region's top-left corner in the file's level 0.
+        size: height and width of the region in level-0 pixels; by default all that lies right and below of ``origin``.
+        max_upsampling: how much finer than level 0 a magnification may be before it is refused.
+
+    Raises:
+        ValueError: if the region leaves the file, or a magnification is finer than the file.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        mpp: float,
+        magnifications: Sequence[float | str | Magnification],
+        patch_size: int,
+        path: str = "",
+        mpp_source: str = "given",
+        origin: tuple[int, int] = (0, 0),
+        size: tuple[int, int] | None = None,
+        max_upsampling: float = 1.05,
+    ) -> None:
+        full = reader.level_sizes[0]
+        size = size or (full[0] - origin[0], full[1] - origin[1])
+        if min(origin) < 0 or min(size) < 1 or origin[0] + size[0] > full[0] or origin[1] + size[1] > full[1]:
+            raise ValueError(
+                f"{path}: the region at (row, column) {tuple(origin)} of (height, width) {tuple(size)} leaves the "
+                f"picture of {full}; correct 'location' and 'size' in the datalist (level-0 pixels)."
+            )
+        self.reader, self.path, self.mpp_source = reader, str(path), mpp_source
+        self.origin = (int(origin[0]), int(origin[1]))
+        self.orientation = 0
+        self.stain: StainMap | None = None
+        self._stored = PatchGeometry(size, mpp, magnifications, patch_size)
+        self._thumbnails: dict[tuple[int, int], np.ndarray] = {}  # as stored: shared by all views, one size at a time
+        finest = self._stored.magnifications[-1]
+        if mpp > finest.mpp * max_upsampling:  # type: ignore[union-attr]
+            raise ValueError(
+                f"{path}: {finest} is finer than the file's {mpp:g} um/px ({mpp_source}); choose coarser "
+                "magnifications, or correct 'mpp' in the datalist."
+            )
+
+    # ------------------------------------------------------------------------------------------------------- views
+
+    def oriented(self, orientation: int) -> Pyramid:
+        """The same picture in one of the eight orientations of :mod:`monai_jsma.data.orientation`, from as stored."""
+        return self._view(orientation=orientation)
+
+    def stained(self, stain: StainMap | None) -> Pyramid:
+        """The same picture with its stains changed."""
+        return self._view(stain=stain)
+
+    def _view(self, **changes: Any) -> Pyramid:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view.__dict__.pop("geometry", None)
+        view.__dict__.update(changes)
+        return view
+
+    # MONAI's decollate_batch takes apart whatever is no tensor, string or number; what has no dimension is left whole.
+    ndim = 0
+
+    def item(self) -> Pyramid:
+        """The pyramid itself."""
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Pyramid:
+        return self  # immutable: MONAI's CacheDataset deep-copies its items, which would copy the pixels
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_thumbnails": {}}
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel of level 0."""
+        return self._stored.mpp
+
+    @cached_property
+    def geometry(self) -> PatchGeometry:
+        """Grids and cells of the picture as it is oriented now."""
+        g = self._stored
+        return PatchGeometry(oriented_size(g.size, self.orientation), g.mpp, g.magnifications, g.patch_size)
+
+    # ------------------------------------------------------------------------------------------------ coordinates
+
+    def _stored_index(self, cell: int) -> int:
+        there = self.geometry.cell(cell)
+        return self._stored.index(stored_cell(there, self.geometry.grids[there.level], self.orientation))
+
+    def box(self, cell: int) -> Box:
+        """The patch of a cell in level-0 pixels of the file, whatever the orientation and region."""
+        return self._in_file(self._stored.box(self._stored_index(cell)))
+
+    def cell_box(self, cell: int) -> Box:
+        """The cell itself in level-0 pixels of the file."""
+        return self._in_file(self._stored.cell_box(self._stored_index(cell)))
+
+    def _in_file(self, box: Box) -> Box:
+        return Box(box.row + self.origin[0], box.col + self.origin[1], box.height, box.width)
+
+    # ------------------------------------------------------------------------------------------------------ pixels
+
+    def thumbnail(self, size: tuple[int, int]) -> np.ndarray:
+        """The whole picture averaged down to ``size`` (height, width): ``uint8`` of shape ``(3, height, width)``."""
+        stored_size = oriented_size(size, self.orientation)
+        pixels = self._thumbnails.get(stored_size)
+        if pixels is None:
+            region = self._in_file(Box(0, 0, *self._stored.size))
+            pixels = self._resampled(region, stored_size, exact=False)
+            self._thumbnails.clear()
+            self._thumbnails[stored_size] = pixels
+        return self._finished(pixels)
+
+    def read(self, cells: Iterable[int]) -> np.ndarray:
+        """The patches of ``cells`` (flat indices): ``uint8`` of shape ``(len(cells), 3, patch_size, patch_size)``.
+
+        Only what these cells need is decoded. Beyond the edge of a picture smaller than a patch the pixels are white.
+        """
+        p = self._stored.patch_size
+        patches = [self._finished(self._patch(self._stored_index(int(c)))) for c in cells]
+        return np.stack(patches) if patches else np.empty((0, 3, p, p), np.uint8)
+
+    def _patch(self, index: int) -> np.ndarray:
+        g = self._stored
+        box, (height, width) = g.level_box(index), g.level_sizes[g.cell(index).level]
+        inside = int(min(g.patch_size, height - box.row)), int(min(g.patch_size, width - box.col))
+        down, right = g.size[0] / height, g.size[1] / width
+        region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
+        pixels = self._resampled(self._in_file(region), inside, exact=True)
+        below, beside = g.patch_size - inside[0], g.patch_size - inside[1]
+        return (
+            np.pad(pixels, ((0, below), (0, beside), (0, 0)), constant_values=_BACKGROUND) if below + beside else pixels
+        )
+
+    def _finished(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = orient(pixels if self.stain is None else self.stain(pixels), self.orientation)
+        return pixels.transpose(2, 0, 1).copy()
+
+    def _resampled(self, region: Box, size: tuple[int, int], *, exact: bool) -> np.ndarray:
+        """Level-0 ``region`` averaged to ``size``, from the coarsest stored level that is fine enough, band by band."""
+        level, down, right = self._source_level(region.height / size[0], region.width / size[1], exact=exact)
+        top, left = region.row / down, region.col / right
+        height, width = region.height / down, region.width / right
+        if height * width > _MAX_PIXELS:
+            raise ValueError(
+                f"{self.path}: {size[0]} x {size[1]} pixels of this region would be averaged from {height * width:.2g} "
+                "pixels of the coarsest level that will do; convert the file to a tiled pyramid with coarser levels."
+            )
+        bands = min(size[0], math.ceil(height * width / _BAND_PIXELS))
+        edges = [size[0] * i // bands for i in range(bands + 1)]
+        scale = height / size[0]
+        parts = [
+            self._averaged(level, Box(top + a * scale, left, (b - a) * scale, width), (b - a, size[1]))
+            for a, b in zip(edges, edges[1:])
+        ]
+        return parts[0] if bands == 1 else np.concatenate(parts)
+
+    def _averaged(self, level: int, box: Box, size: tuple[int, int]) -> np.ndarray:
+        full = self.reader.level_sizes[level]
+        # 1e-6 pixels: rounding of the arithmetic must not fetch another row of pixels, and with it another tile.
+        row, col = max(math.floor(box.row + 1e-6), 0), max(math.floor(box.col + 1e-6), 0)
+        end_row = min(math.ceil(box.row + box.height - 1e-6), full[0])
+        end_col = min(math.ceil(box.col + box.width - 1e-6), full[1])
+        pixels = self.reader.read(level, row, col, end_row - row, end_col - col)
+        top, left = max(box.row - row, 0.0), max(box.col - col, 0.0)
+        height, width = min(box.height, pixels.shape[0] - top), min(box.width, pixels.shape[1] - left)
+        return area_resample(pixels, Box(top, left, height, width), size)
+
+    def _source_level(self, row_scale: float, col_scale: float, *, exact: bool) -> tuple[int, float, float]:
+        """Level to read for ``scale`` level-0 pixels an output pixel, and the level's own scales (rows, columns)."""
+        full = self.reader.level_sizes[0]
+        scales = [(full[0] / h, full[1] / w) for h, w in self.reader.level_sizes]
+        fine_enough = [
+            level
+            for level, (down, right) in enumerate(scales)
+            if down <= 1.01 * row_scale and right <= 1.01 * col_scale and (self.reader.exact[level] or not exact)
+        ]
+        level = max(fine_enough, default=0, key=lambda i: scales[i])
+        return level, *scales[level]
+
+
+class PyramidBatch(list[Pyramid]):
+    """The pyramids of a batch. PyTorch's and MONAI's collate functions make one out of single pyramids."""
+
+    @property
+    def grids(self) -> list[tuple[tuple[int, int], ...]]:
+        """Per picture the rows and columns of every magnification."""
+        return [pyramid.geometry.grids for pyramid in self]
+
+    def read(self, pictures: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``."""
+        jobs = list(zip(pictures.tolist(), cells.tolist()))
+        workers = min(len(jobs), os.cpu_count() or 1)
+        if workers > 1 and not all(isinstance(p.reader, ArrayReader) for p in self):
+            with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
+                patches = list(pool.map(lambda job: self[job[0]].read([job[1]])[0], jobs))
+        else:
+            patches = [self[picture].read([cell])[0] for picture, cell in jobs]
+        size = self[0].geometry.patch_size
+        return torch.from_numpy(np.stack(patches) if patches else np.empty((0, 3, size, size), np.uint8))
+
+
+def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:
+    return PyramidBatch(batch)
+
+
+default_collate_fn_map[Pyramid] = _collate_pyramids  # PyTorch's own extension point; MONAI registers MetaTensor so

@@ -1,0 +1,40 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms that load pyramids, make thumbnails and vary the view of both."""
+
+from __future__ import annotations
+
+from .array import LoadPyramid, PyramidThumbnail, RandPyramidOrientation, RandPyramidStain
+from .dictionary import (
+    LoadPyramidD,
+    LoadPyramidd,
+    LoadPyramidDict,
+    PyramidThumbnailD,
+    PyramidThumbnaild,
+    PyramidThumbnailDict,
+    RandPyramidOrientationD,
+    RandPyramidOrientationd,
+    RandPyramidOrientationDict,
+    RandPyramidStainD,
+    RandPyramidStaind,
+    RandPyramidStainDict,
+)
+
+__all__ = [
+    "LoadPyramid",
+    "LoadPyramidD",
+    "LoadPyramidDict",
+    "LoadPyramidd",
+    "PyramidThumbnail",
+    "PyramidThumbnailD",
+    "PyramidThumbnailDict",
+    "PyramidThumbnaild",
+    "RandPyramidOrientation",
+    "RandPyramidOrientationD",
+    "RandPyramidOrientationDict",
+    "RandPyramidOrientationd",
+    "RandPyramidStain",
+    "RandPyramidStainD",
+    "RandPyramidStainDict",
+    "RandPyramidStaind",
+]

@@ -1,0 +1,191 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Array transforms: a path becomes a lazy pyramid, a pyramid becomes a thumbnail; the random ones act on the pyramid.
+
+Because they change the view and not the pixels, thumbnail and patches always agree, whenever each is read. The random
+ones come before the thumbnail: one that was made already does not follow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import RandomizableTransform, Transform
+from monai.utils import TransformBackends
+
+from monai_jsma.data.geometry import Magnification
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.data.readers import open_reader
+from monai_jsma.data.slides import inspect_slide
+from monai_jsma.data.spacing import resolve_mpp
+from monai_jsma.data.stain import StainMap
+
+__all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidOrientation", "RandPyramidStain"]
+
+_BACKENDS = [TransformBackends.NUMPY]
+
+
+class LoadPyramid(Transform):
+    """Open a picture or slide as a :class:`~monai_jsma.data.Pyramid`.
+
+    Flat pictures (PNG, JPEG, BMP, strip TIFF) are decoded into memory; tiled pyramids and slides stay on disk, and only
+    the patches that are asked for are decoded.
+
+    Args:
+        magnifications: spacings in um per pixel, or names ("100X").
+        patch_size: height and width of a patch, in pixels of its magnification.
+        reader: force "cucim", "openslide", "tifffile" or "pil" instead of the choice by the file's tags.
+        max_upsampling: how much finer than level 0 a magnification may be before it is refused.
+        default_mpp: um per pixel of level 0 where neither the call nor the file tells a credible one.
+
+    Raises:
+        ValueError: if ``default_mpp`` is no spacing of a microscope.
+    """
+
+    backend = _BACKENDS
+
+    def __init__(
+        self,
+        magnifications: Sequence[float | str | Magnification],
+        patch_size: int = 299,
+        reader: str | None = None,
+        max_upsampling: float = 1.05,
+        default_mpp: float | None = None,
+    ) -> None:
+        if default_mpp is not None:
+            resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
+        self.options: dict[str, Any] = {
+            "magnifications": tuple(magnifications),
+            "patch_size": patch_size,
+            "max_upsampling": max_upsampling,
+        }
+        self.reader, self.default_mpp = reader, default_mpp
+
+    def __call__(
+        self,
+        path: str | os.PathLike,
+        mpp: float | None = None,
+        location: Sequence[int] | None = None,
+        size: Sequence[int] | None = None,
+    ) -> Pyramid:
+        """Open ``path``.
+
+        Args:
+            path: file of a picture or slide.
+            mpp: um per pixel of level 0; overrides what the file says.
+            location: row and column of a region's top-left corner, in level-0 pixels.
+            size: height and width of the region, in level-0 pixels.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            SlideError: if the file cannot be read.
+            ValueError: if its spacing is unknown, too coarse for the magnifications, or the region leaves it.
+        """
+        info = inspect_slide(path, reader=self.reader, mpp=mpp)
+        if info.mpp is None and self.default_mpp is not None:
+            info = replace(info, mpp=self.default_mpp, mpp_source="default")
+        if info.mpp is None:
+            found = f" ({info.mpp_source})" if info.mpp_source else ""
+            raise ValueError(
+                f"{path}: the file does not tell its spacing{found}; give 'mpp' (um/px of level 0) in the datalist."
+            )
+        return Pyramid(
+            open_reader(info),
+            mpp=info.mpp,
+            mpp_source=info.mpp_source,
+            path=info.path,
+            origin=(0, 0) if location is None else (int(location[0]), int(location[1])),
+            size=None if size is None else (int(size[0]), int(size[1])),
+            **self.options,
+        )
+
+
+class PyramidThumbnail(Transform):
+    """The thumbnail of a pyramid: the whole picture averaged to one size.
+
+    Args:
+        size: height and width; pictures of another shape are stretched, and so is their attention, back again.
+    """
+
+    backend = _BACKENDS
+
+    def __init__(self, size: Sequence[int]) -> None:
+        self.size = (int(size[0]), int(size[1]))
+
+    def __call__(self, pyramid: Pyramid) -> MetaTensor:
+        """``uint8`` of shape ``(3, height, width)``, with the file's name and spacing as metadata."""
+        g = pyramid.geometry
+        scale = np.diag([g.size[0] / self.size[0], g.size[1] / self.size[1], 1.0, 1.0])
+        meta = {
+            "filename_or_obj": pyramid.path,
+            "mpp": pyramid.mpp,
+            "mpp_source": pyramid.mpp_source,
+            "location": np.asarray(pyramid.origin),
+            "size": np.asarray(g.size),
+            "orientation": pyramid.orientation,
+        }
+        return MetaTensor(torch.from_numpy(pyramid.thumbnail(self.size)), affine=torch.as_tensor(scale), meta=meta)
+
+
+class RandPyramidOrientation(RandomizableTransform):
+    """One of the eight orientations of a square at random; of the four that keep height and width if it is no square.
+
+    Args:
+        prob: probability to act at all.
+    """
+
+    backend = _BACKENDS
+
+    def __init__(self, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        self._choice = 0
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw one of the eight; how many of them a picture allows is not known yet."""
+        super().randomize(None)
+        self._choice = int(self.R.randint(8))
+
+    def __call__(self, pyramid: Pyramid, randomize: bool = True) -> Pyramid:
+        """The pyramid in the drawn orientation."""
+        if randomize:
+            self.randomize()
+        if not self._do_transform:
+            return pyramid
+        height, width = pyramid.geometry.size
+        return pyramid.oriented(self._choice if height == width else self._choice & 3 | pyramid.orientation & 4)
+
+
+class RandPyramidStain(RandomizableTransform):
+    """Random amounts of hematoxylin, eosin and residual, equal over a picture.
+
+    Args:
+        scale: each amount is multiplied by 1 plus a uniform number in [-scale, scale].
+        shift: and a uniform number in [-shift, shift] is added, in optical density.
+        prob: probability to act at all.
+    """
+
+    backend = _BACKENDS
+
+    def __init__(self, scale: float = 0.1, shift: float = 0.01, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        self.scale, self.shift = scale, shift
+        self._stain = StainMap()
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw three factors and three summands."""
+        super().randomize(None)
+        scale = 1 + self.R.uniform(-self.scale, self.scale, 3)
+        shift = self.R.uniform(-self.shift, self.shift, 3)
+        self._stain = StainMap(tuple(scale.tolist()), tuple(shift.tolist()))
+
+    def __call__(self, pyramid: Pyramid, randomize: bool = True) -> Pyramid:
+        """The pyramid with the drawn stain."""
+        if randomize:
+            self.randomize()
+        return pyramid.stained(self._stain) if self._do_transform else pyramid

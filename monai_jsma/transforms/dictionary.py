@@ -1,0 +1,180 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionary forms of :mod:`monai_jsma.transforms.array`, with MONAI's aliases: ``LoadPyramidD`` and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import ensure_tuple
+
+from monai_jsma.data.geometry import Magnification
+from monai_jsma.transforms.array import LoadPyramid, PyramidThumbnail, RandPyramidOrientation, RandPyramidStain
+
+__all__ = [
+    "LoadPyramidD",
+    "LoadPyramidDict",
+    "LoadPyramidd",
+    "PyramidThumbnailD",
+    "PyramidThumbnailDict",
+    "PyramidThumbnaild",
+    "RandPyramidOrientationD",
+    "RandPyramidOrientationDict",
+    "RandPyramidOrientationd",
+    "RandPyramidStainD",
+    "RandPyramidStainDict",
+    "RandPyramidStaind",
+]
+
+
+class LoadPyramidd(MapTransform):
+    """Dictionary form of :class:`~monai_jsma.transforms.LoadPyramid`: paths become pyramids.
+
+    Args:
+        keys: of the paths.
+        magnifications: spacings in um per pixel, or names ("100X").
+        patch_size: height and width of a patch, in pixels of its magnification.
+        reader: force a reader instead of the choice by the file's tags.
+        max_upsampling: how much finer than level 0 a magnification may be before it is refused.
+        mpp_key: of the spacing of level 0 in the same item, if it has one.
+        location_key: of the (row, column) of a region, if it has one.
+        size_key: of the (height, width) of a region, if it has one.
+        default_mpp: um per pixel of level 0 where neither the item nor the file tells a credible one.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = LoadPyramid.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        magnifications: Sequence[float | str | Magnification],
+        patch_size: int = 299,
+        reader: str | None = None,
+        max_upsampling: float = 1.05,
+        mpp_key: str = "mpp",
+        location_key: str = "location",
+        size_key: str = "size",
+        default_mpp: float | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.loader = LoadPyramid(magnifications, patch_size, reader, max_upsampling, default_mpp)
+        self.item_keys = (mpp_key, location_key, size_key)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Open the file of each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.loader(d[key], *(d.get(k) for k in self.item_keys))
+        return d
+
+
+class PyramidThumbnaild(MapTransform):
+    """Dictionary form of :class:`~monai_jsma.transforms.PyramidThumbnail`; the pyramid stays beside its thumbnail.
+
+    Args:
+        keys: of the pyramids; the thumbnails take their place.
+        size: height and width of the thumbnail.
+        pyramid_key: where the pyramid goes; with several keys, one name for each.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = PyramidThumbnail.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        size: Sequence[int],
+        pyramid_key: KeysCollection = "pyramid",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.thumbnail = PyramidThumbnail(size)
+        self.pyramid_keys = ensure_tuple(pyramid_key)
+        if len(self.pyramid_keys) != len(self.keys):
+            raise ValueError(f"{len(self.keys)} keys need as many pyramid_key names, but got {self.pyramid_keys}.")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the thumbnail of each key."""
+        d = dict(data)
+        for key, pyramid_key in self.key_iterator(d, self.pyramid_keys):
+            d[pyramid_key] = d[key]
+            d[key] = self.thumbnail(d[key])
+        return d
+
+
+class _RandPyramidd(RandomizableTransform, MapTransform):
+    """A random change of the view, drawn once and given to all keys."""
+
+    def __init__(
+        self, keys: KeysCollection, transform: RandPyramidOrientation | RandPyramidStain, allow_missing_keys: bool
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, 1.0)  # the wrapped transform draws whether it acts
+        self.transform = transform
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RandomizableTransform:
+        """Seed this transform and the one that it wraps."""
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Draw once, change the pyramid of each key."""
+        d = dict(data)
+        self.transform.randomize()
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key], randomize=False)
+        return d
+
+
+class RandPyramidOrientationd(_RandPyramidd):
+    """Dictionary form of :class:`~monai_jsma.transforms.RandPyramidOrientation`.
+
+    Args:
+        keys: of the pyramids.
+        prob: probability to act at all.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = RandPyramidOrientation.backend
+
+    def __init__(self, keys: KeysCollection, prob: float = 1.0, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, RandPyramidOrientation(prob), allow_missing_keys)
+
+
+class RandPyramidStaind(_RandPyramidd):
+    """Dictionary form of :class:`~monai_jsma.transforms.RandPyramidStain`.
+
+    Args:
+        keys: of the pyramids.
+        scale: each amount of stain is multiplied by 1 plus a uniform number in [-scale, scale].
+        shift: and a uniform number in [-shift, shift] is added, in optical density.
+        prob: probability to act at all.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = RandPyramidStain.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        scale: float = 0.1,
+        shift: float = 0.01,
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, RandPyramidStain(scale, shift, prob), allow_missing_keys)
+
+
+LoadPyramidD = LoadPyramidDict = LoadPyramidd
+PyramidThumbnailD = PyramidThumbnailDict = PyramidThumbnaild
+RandPyramidOrientationD = RandPyramidOrientationDict = RandPyramidOrientationd
+RandPyramidStainD = RandPyramidStainDict = RandPyramidStaind

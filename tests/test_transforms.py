@@ -1,0 +1,314 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The transforms alone: what they make of a file, how they draw, and that a seed repeats it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, InvertibleTransform, MapTransform, RandomizableTransform
+from monai.utils import set_determinism
+from PIL import Image
+from pyramid_cases import every_cell, noise, slow_patch, slow_thumbnail
+from scipy.stats import chisquare
+from slide_files import picture, write_pyramid
+
+from monai_jsma import transforms
+from monai_jsma.data import ArrayReader, Pyramid, SlideError, StainMap
+from monai_jsma.transforms import (
+    LoadPyramid,
+    LoadPyramidd,
+    PyramidThumbnail,
+    PyramidThumbnaild,
+    RandPyramidOrientation,
+    RandPyramidOrientationd,
+    RandPyramidStain,
+    RandPyramidStaind,
+)
+
+NAMES = ["LoadPyramid", "PyramidThumbnail", "RandPyramidOrientation", "RandPyramidStain"]
+MAGNIFICATIONS = (1.0, 0.5)
+
+
+def pyramid_of(height=40, width=40, seed=0) -> Pyramid:
+    """A region of that size, two rows below the top of its file."""
+    reader = ArrayReader(noise(height + 2, width, seed))
+    return Pyramid(reader, mpp=0.5, magnifications=MAGNIFICATIONS, patch_size=8, path=f"{seed}.png", origin=(2, 0))
+
+
+@pytest.fixture
+def png(tmp_path) -> str:
+    Image.fromarray(picture(50, 70)).save(tmp_path / "a.png")
+    return str(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_and_aliases(name):
+    array, dictionary = getattr(transforms, name), getattr(transforms, f"{name}d")
+    assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
+    assert {name, f"{name}d", f"{name}D", f"{name}Dict"} <= set(transforms.__all__)
+    assert issubclass(dictionary, MapTransform)
+    assert array.backend == dictionary.backend
+    for one in (array, dictionary):
+        assert issubclass(one, RandomizableTransform) == name.startswith("Rand")
+        assert not issubclass(one, InvertibleTransform)
+        assert not hasattr(one, "inverse")
+
+
+# --------------------------------------------------------------------------------------------------------------- load
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_load(png, as_type):
+    it = LoadPyramid(MAGNIFICATIONS, 8)(as_type(png), mpp=0.5, location=(3, 4), size=(40, 50))
+    assert (it.path, it.mpp, it.mpp_source, it.origin) == (png, 0.5, "given", (3, 4))
+    assert it.geometry.size == (40, 50)
+    assert it.geometry.patch_size == 8
+    assert [m.mpp for m in it.geometry.magnifications] == [1.0, 0.5]
+    np.testing.assert_array_equal(it.read([9])[0], slow_patch(it, [picture(50, 70)], 9))
+
+
+def test_load_takes_region_and_spacing_from_the_item(png):
+    item = {"image": png, "mpp": 0.5, "location": [3, 4], "size": [40, 50], "label": 1}
+    same = {"image": png, "um": 0.5, "at": [3, 4], "extent": [40, 50], "mpp": 9.0}
+    for loader, data in (
+        (LoadPyramidd("image", MAGNIFICATIONS, 8), item),
+        (LoadPyramidd("image", MAGNIFICATIONS, 8, mpp_key="um", location_key="at", size_key="extent"), same),
+    ):
+        loaded = loader(data)
+        assert loaded.keys() == data.keys()
+        assert data["image"] == png  # the item that came in is left alone
+        it = loaded["image"]
+        assert (it.mpp, it.origin, it.geometry.size) == (0.5, (3, 4), (40, 50))
+    assert LoadPyramidd("image", MAGNIFICATIONS, 8)({"image": png, "mpp": 0.4})["image"].geometry.size == (50, 70)
+
+
+def test_load_takes_the_spacing_of_the_file(tmp_path):
+    path = write_pyramid(tmp_path / "slide.tif", [picture(50, 70)], aperio_mpp=0.499)
+    it = LoadPyramid(MAGNIFICATIONS)(path)
+    assert (it.mpp, it.mpp_source) == (0.499, "Aperio MPP")
+    assert LoadPyramid(MAGNIFICATIONS)(path, mpp=0.4).mpp == 0.4
+    for reader, name in (("tifffile", "TiffReader"), ("openslide", "OpenSlideReader")):
+        assert type(LoadPyramid(MAGNIFICATIONS, reader=reader)(path).reader).__name__ == name
+
+
+def test_load_errors_name_file_value_and_way_out(png, tmp_path):
+    load = LoadPyramid(MAGNIFICATIONS, 8)
+    (tmp_path / "text.png").write_text("no picture")
+    for error, match, path, options in [
+        (FileNotFoundError, r"gone\.png: there is no such file; correct the path", tmp_path / "gone.png", {}),
+        (SlideError, r"text\.png: no reader can open it .*check that it is one", tmp_path / "text.png", {"mpp": 0.5}),
+        (ValueError, r"a\.png: the file does not tell its spacing; give 'mpp' \(um/px of level 0\)", png, {}),
+        (ValueError, r"a\.png: 200X \(0\.5 um/px\) is finer than the file's 0\.6 um/px \(given\)", png, {"mpp": 0.6}),
+        (ValueError, r"a\.png: the region at .*\(1, 0\) .*\(50, 70\) leaves .*correct 'loc", png,
+         {"mpp": 0.5, "location": (1, 0), "size": (50, 70)}),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=match):
+            load(path, **options)
+    assert LoadPyramid((0.3,), 8, max_upsampling=2.0)(png, mpp=0.6).geometry.level_sizes == ((100, 140),)
+
+
+def test_a_spacing_that_was_turned_down_is_told(tmp_path):
+    Image.fromarray(picture(50, 70)).save(tmp_path / "screen.png", dpi=(72, 72))
+    with pytest.raises(ValueError, match=r"screen\.png: the file does not tell its spacing \(.*352\.73 um/px.*\); g"):
+        LoadPyramid(MAGNIFICATIONS)(tmp_path / "screen.png")
+
+
+def test_default_spacing_is_for_files_that_tell_none(png, tmp_path):
+    Image.fromarray(picture(50, 70)).save(tmp_path / "screen.png", dpi=(72, 72))
+    slide = write_pyramid(tmp_path / "slide.tif", [picture(50, 70)], aperio_mpp=0.499)
+    load = LoadPyramid(MAGNIFICATIONS, 8, default_mpp=0.5)
+    dictionary = LoadPyramidd("image", MAGNIFICATIONS, 8, default_mpp=0.5)
+    for path, mpp, expected in [
+        (png, None, (0.5, "default")),
+        (tmp_path / "screen.png", None, (0.5, "default")),  # 352 um per pixel is not credible
+        (slide, None, (0.499, "Aperio MPP")),
+        (png, 0.4, (0.4, "given")),
+        (slide, 0.4, (0.4, "given")),
+    ]:
+        for it in (load(path, mpp=mpp), dictionary({"image": path, "mpp": mpp})["image"]):
+            assert (it.mpp, it.mpp_source) == expected
+    with pytest.raises(ValueError, match="default_mpp"):
+        LoadPyramid(MAGNIFICATIONS, default_mpp=352.8)
+
+
+# ---------------------------------------------------------------------------------------------------------- thumbnail
+
+
+def test_thumbnail_and_its_metadata():
+    it = pyramid_of(40, 60).oriented(5)
+    image = PyramidThumbnail((10, 8))(it)
+    assert isinstance(image, MetaTensor)
+    assert image.dtype == torch.uint8
+    np.testing.assert_array_equal(image.numpy(), it.thumbnail((10, 8)))
+    assert image.meta["filename_or_obj"] == "0.png"
+    assert (image.meta["mpp"], image.meta["mpp_source"], image.meta["orientation"]) == (0.5, "given", 5)
+    assert image.meta["location"].tolist() == [2, 0]
+    assert image.meta["size"].tolist() == [60, 40]  # as oriented
+    assert image.affine.diagonal().tolist() == [6, 5, 1, 1]  # level-0 pixels a pixel
+    np.testing.assert_array_equal(
+        PyramidThumbnail([10, 8])(pyramid_of()).numpy(), slow_thumbnail(pyramid_of(), [noise(42, 40)], (10, 8))
+    )
+
+
+def test_thumbnails_of_several_pictures():
+    a, b = pyramid_of(seed=1), pyramid_of(seed=2)
+    data = PyramidThumbnaild(["he", "ihc"], (5, 5), ["he_pyramid", "ihc_pyramid"])({"he": a, "ihc": b, "label": 3})
+    assert data.keys() == {"he", "ihc", "he_pyramid", "ihc_pyramid", "label"}
+    assert data["he_pyramid"] is a
+    assert data["ihc_pyramid"] is b
+    assert [data[key].meta["filename_or_obj"] for key in ("he", "ihc")] == ["1.png", "2.png"]
+    np.testing.assert_array_equal(data["ihc"].numpy(), b.thumbnail((5, 5)))
+    assert PyramidThumbnaild("image", (5, 5))({"image": a})["pyramid"] is a
+    with pytest.raises(ValueError, match=r"2 keys need as many pyramid_key names, but got \('pyramid',\)"):
+        PyramidThumbnaild(["he", "ihc"], (5, 5))
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (lambda **options: LoadPyramidd(["a", "b"], MAGNIFICATIONS, 8, **options), "png"),
+        (lambda **options: PyramidThumbnaild(["a", "b"], (5, 5), ["a_pyramid", "b_pyramid"], **options), pyramid_of()),
+        (lambda **options: RandPyramidOrientationd(["a", "b"], **options), pyramid_of()),
+        (lambda **options: RandPyramidStaind(["a", "b"], **options), pyramid_of()),
+    ],
+)
+def test_missing_keys(png, make, value):
+    data = {"b": png if isinstance(value, str) else value, "mpp": 0.5}
+    with pytest.raises(KeyError, match="`a`.*allow_missing_keys"):
+        make()(data)
+    result = make(allow_missing_keys=True)(data)
+    assert result.keys() - {"b_pyramid"} == data.keys()
+    assert result["b"] is not data["b"]
+
+
+# ------------------------------------------------------------------------------------------------------------- random
+
+
+@pytest.mark.parametrize(("size", "allowed"), [((40, 40), 8), ((40, 48), 4)])
+def test_orientations_are_equally_frequent(size, allowed):
+    it = Pyramid(ArrayReader(noise(*size)), mpp=0.5, magnifications=MAGNIFICATIONS, patch_size=8)
+    transform = RandPyramidOrientation().set_random_state(0)
+    counts = Counter(transform(it).orientation for _ in range(1600))
+    assert sorted(counts) == list(range(allowed))
+    assert chisquare(list(counts.values())).pvalue > 0.01
+
+
+def test_a_picture_that_is_no_square_keeps_height_and_width():
+    transform = RandPyramidOrientation().set_random_state(0)
+    for start in (0, 3, 4, 6):
+        it = pyramid_of(40, 48).oriented(start)
+        seen = {transform(it).orientation for _ in range(60)}
+        assert seen == ({4, 5, 6, 7} if start & 4 else {0, 1, 2, 3})
+
+
+def test_stains_fill_their_range():
+    transform = RandPyramidStain(scale=0.2, shift=0.05).set_random_state(0)
+    stains = [transform(pyramid_of()).stain for _ in range(2000)]
+    scale, shift = np.array([s.scale for s in stains]), np.array([s.shift for s in stains])
+    for values, low, high in ((scale, 0.8, 1.2), (shift, -0.05, 0.05)):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high >= values.max() > high - 0.01 * (high - low)
+        np.testing.assert_allclose(values.mean(axis=0), (low + high) / 2, atol=0.02 * (high - low))
+    assert np.abs(np.corrcoef(np.hstack([scale, shift]).T) - np.eye(6)).max() < 0.1  # drawn one by one
+
+
+@pytest.mark.parametrize("make", [RandPyramidOrientation, RandPyramidStain])
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_probability(make, dictionary):
+    it = pyramid_of()
+
+    def changed(prob, n) -> int:
+        transform = getattr(transforms, make.__name__ + "d")("image", prob=prob) if dictionary else make(prob=prob)
+        transform.set_random_state(0)
+        results = [transform({"image": it})["image"] if dictionary else transform(it) for _ in range(n)]
+        return sum(result is not it for result in results)
+
+    assert changed(0.0, 50) == 0
+    assert changed(1.0, 50) == 50
+    assert 250 < changed(0.7, 400) < 310  # 280, standard deviation 9.2
+
+
+def test_all_keys_get_the_same_draw():
+    data = {"a": pyramid_of(seed=1), "b": pyramid_of(seed=2), "wide": pyramid_of(40, 50), "label": 1}
+    keys = ["a", "b", "wide"]
+    both = Compose([RandPyramidOrientationd(keys, prob=0.8), RandPyramidStaind(keys, prob=0.8)]).set_random_state(1)
+    results = [both(data) for _ in range(100)]
+    for result in results:
+        a, b, wide = (result[key] for key in keys)
+        assert a.orientation == b.orientation
+        assert wide.orientation == a.orientation % 4
+        assert a.stain == b.stain == wide.stain
+        assert result["label"] == 1
+    assert {r["a"].orientation for r in results} == set(range(8))
+    assert len({r["a"].stain for r in results}) > 50
+    assert data["a"].orientation == 0
+    assert data["a"].stain is None
+
+
+def test_array_and_dictionary_form_draw_alike():
+    it = pyramid_of()
+    for array, dictionary in (
+        (RandPyramidOrientation(0.5), RandPyramidOrientationd("image", 0.5)),
+        (RandPyramidStain(0.2, 0.1, 0.5), RandPyramidStaind("image", 0.2, 0.1, 0.5)),
+    ):
+        array.set_random_state(3)
+        dictionary.set_random_state(3)
+        for _ in range(20):
+            one, other = array(it), dictionary({"image": it})["image"]
+            assert (one.orientation, one.stain) == (other.orientation, other.stain)
+
+
+def test_a_draw_can_be_used_again():
+    transform, it = RandPyramidStain().set_random_state(0), pyramid_of()
+    assert transform(it).stain == transform(it, randomize=False).stain != transform(it).stain
+    assert isinstance(transform(it).stain, StainMap)
+
+
+def draws(pipeline, n=6) -> list:
+    results = [pipeline({"image": pyramid_of()}) for _ in range(n)]
+    return [(r["pyramid"].orientation, r["pyramid"].stain, r["image"].sum().item()) for r in results]
+
+
+def pipeline() -> Compose:
+    return Compose([RandPyramidOrientationd("image"), RandPyramidStaind("image"), PyramidThumbnaild("image", (5, 7))])
+
+
+def test_seeds_repeat_the_draws():
+    one, two, other = (draws(pipeline().set_random_state(seed)) for seed in (5, 5, 6))
+    assert one == two != other
+    assert len(set(one)) == len(one)
+    states = np.random.RandomState(8), np.random.RandomState(8)
+    one, two = (RandPyramidStaind("image").set_random_state(state=state) for state in states)
+    assert one({"image": pyramid_of()})["image"].stain == two({"image": pyramid_of()})["image"].stain
+
+
+def test_set_determinism_repeats_the_draws():
+    results = []
+    for _ in range(2):
+        set_determinism(seed=11)
+        results.append(draws(pipeline()))
+    set_determinism(seed=None)
+    assert results[0] == results[1]
+    assert len({orientation for orientation, *_ in results[0]}) > 1
+
+
+def test_pixels_of_a_random_view_agree_with_its_thumbnail(png):
+    """The mean colour of all patches is that of the thumbnail, whatever was drawn."""
+    load = Compose([LoadPyramidd("image", (0.5,), 10), *pipeline().transforms])
+    load.set_random_state(2)
+    seen = set()
+    for _ in range(12):
+        data = load({"image": png, "mpp": 0.5})
+        it = data["pyramid"]
+        patches = it.read(every_cell(it)).reshape(*it.geometry.grids[0], 3, 10, 10)
+        whole = patches.transpose(2, 0, 3, 1, 4).reshape(3, 50, 70)
+        blocks = whole.reshape(3, 5, 10, 7, 10).mean(axis=(2, 4))
+        assert np.abs(blocks - data["image"].numpy()).max() < 4  # a stain is no linear map of colours
+        seen.add(it.orientation)
+    assert len(seen) > 2
