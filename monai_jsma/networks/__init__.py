@@ -1,0 +1,48 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Backbones, attention, sampling and the network that joins them."""
+
+from __future__ import annotations
+
+from .attention import AttentionNetwork, attention_dropout, log_prior, negative_entropy
+from .backbones import Backbone, ConvBackbone, build_backbone
+from .jsma import JSMANet, PatchSource
+from .rules import LEARNING_RULES, baseline_bags, draw_by_rule, draw_log_prob
+from .sampling import (
+    ESTIMATORS,
+    Draw,
+    all_cells,
+    draw_cells,
+    draw_in_order,
+    draw_independently,
+    draw_systematically,
+    inclusion_probabilities,
+    pathwise_weights,
+    top_cells,
+)
+
+__all__ = [
+    "ESTIMATORS",
+    "LEARNING_RULES",
+    "AttentionNetwork",
+    "Backbone",
+    "ConvBackbone",
+    "Draw",
+    "JSMANet",
+    "PatchSource",
+    "all_cells",
+    "attention_dropout",
+    "baseline_bags",
+    "build_backbone",
+    "draw_by_rule",
+    "draw_cells",
+    "draw_in_order",
+    "draw_independently",
+    "draw_log_prob",
+    "draw_systematically",
+    "inclusion_probabilities",
+    "log_prior",
+    "negative_entropy",
+    "pathwise_weights",
+    "top_cells",
+]

@@ -1,0 +1,63 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the attention learns from: the gradient through the bag, or a score function with a baseline for each draw.
+
+The pathwise rule (the paper's) differentiates the bag. Once one good patch makes the loss small, that gradient
+vanishes, though finding the patch was worth everything. A score function rule follows the gradient of the expected
+loss itself:
+
+    L(V) + sum_s sg(L(V) - L(V_s)) log p_s,      sg = stop gradient,
+
+with V the mean feature of the draws, p_s the probability of draw s, and V_s a bag that does not depend on it: for
+``leave_one_out`` (independent draws) the mean of the others, for ``prefix`` (draws without replacement) the mean of
+those before it. Both are unbiased; :class:`~monai_jsma.losses.JSMALoss` puts the terms together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from monai_jsma.networks.sampling import Draw, draw_in_order, draw_independently
+
+__all__ = ["LEARNING_RULES", "baseline_bags", "draw_by_rule", "draw_log_prob"]
+
+LEARNING_RULES = ("pathwise", "leave_one_out", "prefix")
+
+
+def draw_by_rule(log_prob: Tensor, k: int, rule: str) -> Draw:
+    """Draw k cells a picture for a score function rule; the bag is the plain mean of what was drawn.
+
+    Args:
+        log_prob: log attention ``(batch, cells)``.
+        k: number of draws.
+        rule: ``"leave_one_out"`` (independent draws) or ``"prefix"`` (without replacement).
+    """
+    log_prob = log_prob.detach()
+    cells = (draw_in_order if rule == "prefix" else draw_independently)(log_prob, k)
+    drawn = torch.isfinite(log_prob.gather(1, cells))
+    return Draw(cells, drawn.to(log_prob.dtype) / drawn.sum(dim=1, keepdim=True), drawn)
+
+
+def baseline_bags(features: Tensor, rule: str) -> Tensor:
+    """For each draw a bag without it: ``(batch, k, features)`` from the features of the draws, of the same shape.
+
+    ``leave_one_out``: the mean of the other k - 1. ``prefix``: the mean of those before it, 0 for the first.
+    """
+    k = features.shape[1]
+    if rule == "prefix":
+        count = torch.arange(k, device=features.device).clamp_min(1)
+        return (features.cumsum(dim=1) - features) / count[:, None]
+    return (features.sum(dim=1, keepdim=True) - features) / (k - 1)
+
+
+def draw_log_prob(log_prob: Tensor, cells: Tensor, *, in_order: bool) -> Tensor:
+    """Log probability of each draw ``(batch, k)``, differentiable: independent, or given those drawn before it."""
+    if not in_order:
+        return log_prob.gather(1, cells)
+    earlier = torch.nn.functional.one_hot(cells, log_prob.shape[1]).cumsum(1).roll(1, dims=1).bool()
+    earlier[:, 0] = False
+    possible = torch.isfinite(log_prob.gather(1, cells))
+    left = log_prob[:, None, :].expand_as(earlier).masked_fill(earlier, float("-inf"))
+    left = left.masked_fill(~possible[:, :, None], 0.0).log_softmax(dim=2)
+    return torch.where(possible, left.gather(2, cells[:, :, None]).squeeze(2), 0.0)
