@@ -1,0 +1,100 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trainer and evaluator: MONAI's, told how to hand the pyramids to the network and how to name what it gives back.
+
+``engine.state.output`` then holds ``image``, ``label``, ``pred`` (logits), ``attention``, ``cells``, ``weights`` and,
+in training, ``loss``: batch first, so that MONAI's postprocessing, handlers and metrics work on them as on any other
+output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer
+from monai.engines.utils import IterationEvents
+
+from monai_jsma.data.pyramid import PyramidBatch
+
+__all__ = ["JSMAEvaluator", "JSMATrainer", "PrepareBatchJSMA"]
+
+
+class PrepareBatchJSMA(PrepareBatch):
+    """Moves thumbnails and labels to the device and passes the pyramids on to ``network.forward``.
+
+    Args:
+        image_key: of the thumbnails (or whole pictures, where there are no pyramids).
+        label_key: of the labels; a batch without them gives None.
+        pyramid_key: of the pyramids, as :class:`~monai_jsma.transforms.PyramidThumbnaild` names them.
+    """
+
+    def __init__(self, image_key: str = "image", label_key: str = "label", pyramid_key: str = "pyramid") -> None:
+        self.image_key, self.label_key, self.pyramid_key = image_key, label_key, pyramid_key
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Images, labels, no further arguments, and the keywords of ``network.forward``."""
+        image = batchdata[self.image_key]
+        image = (
+            image.as_tensor() if isinstance(image, MetaTensor) else image
+        )  # cropping is far cheaper without metadata
+        label = batchdata.get(self.label_key)
+        label = label if label is None else label.to(device, non_blocking=non_blocking, **kwargs)
+        forward = {"pyramid": batchdata.get(self.pyramid_key), "return_attention": True}
+        return image.to(device, non_blocking=non_blocking, **kwargs), label, (), forward
+
+
+class JSMATrainer(SupervisedTrainer):
+    """:class:`monai.engines.SupervisedTrainer` for :class:`~monai_jsma.networks.JSMANet`; its arguments are the same.
+
+    A loss that is not finite stops the training before the weights are changed.
+
+    Raises:
+        RuntimeError: while running, when the loss is not finite.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
+        super().__init__(*args, **kwargs)
+        self.add_event_handler(IterationEvents.LOSS_COMPLETED, _check_loss)
+        self.add_event_handler(IterationEvents.LOSS_COMPLETED, _flatten_output)
+
+
+class JSMAEvaluator(SupervisedEvaluator):
+    """:class:`monai.engines.SupervisedEvaluator` for :class:`~monai_jsma.networks.JSMANet`, with its arguments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
+        super().__init__(*args, **kwargs)
+        self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _flatten_output)
+
+
+def _flatten_output(engine: Engine) -> None:
+    """``pred`` becomes the logits; attention, cells, weights (and spread) stand beside it."""
+    output = engine.state.output
+    pred = output["pred"]  # type: ignore[index]
+    if isinstance(pred, Mapping):
+        kept = {k: pred[k] for k in ("attention", "cells", "weights", "spread") if k in pred}
+        output.update(kept, pred=pred["logits"])  # type: ignore[union-attr]
+
+
+def _check_loss(engine: Engine) -> None:
+    loss = engine.state.output["loss"]  # type: ignore[index]
+    if torch.isfinite(loss).all():
+        return
+    pyramids = engine.state.batch.get("pyramid") if isinstance(engine.state.batch, Mapping) else None
+    files = ", ".join(sorted({p.path for p in pyramids})) if isinstance(pyramids, PyramidBatch) else "no files"
+    raise RuntimeError(
+        f"the loss is {loss.detach().mean().item()} in epoch {engine.state.epoch}, iteration {engine.state.iteration} "
+        f"({files}). The last checkpoint is untouched: resume from it with a lower 'lr', or without mixed precision "
+        "('amp')."
+    )

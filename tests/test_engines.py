@@ -1,0 +1,121 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trainer and evaluator on tensors: what they hand to the network, name in the output, and when they stop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import MetaTensor
+from tiny_networks import Pictures, pictures, tiny_net
+
+from monai_jsma.data.pyramid import PyramidBatch
+from monai_jsma.engines import JSMAEvaluator, JSMATrainer, PrepareBatchJSMA
+from monai_jsma.inferers import JSMAInferer
+from monai_jsma.losses import JSMALoss
+
+LABELS = torch.tensor([0, 2])
+
+
+def loader():
+    """Two batches of two whole pictures: no pyramids."""
+    images = torch.stack(pictures((24, 20), (24, 20)))
+    return [{"image": images, "label": LABELS}, {"image": images.flip(-1), "label": LABELS}]
+
+
+def trainer(net, loss=None, **options):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    return JSMATrainer(torch.device("cpu"), 2, loader(), net, optimizer, loss or JSMALoss(), decollate=False, **options)
+
+
+@pytest.mark.parametrize("rule", ["pathwise", "leave_one_out"])
+def test_training_step_by_step_equals_a_loop_by_hand(rule):
+    torch.manual_seed(0)
+    net = tiny_net(learning_rule=rule)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(1)
+    engine = trainer(net)
+    engine.run()
+    by_hand = tiny_net(learning_rule=rule)
+    by_hand.load_state_dict(state)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
+    torch.manual_seed(1)
+    for _ in range(2):
+        for batch in loader():
+            optimizer.zero_grad()
+            output = by_hand(batch["image"], return_attention=True)
+            loss = JSMALoss()(output, batch["label"])
+            loss.backward()
+            optimizer.step()
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value)
+    result = engine.state.output
+    assert set(result) == {"image", "label", "pred", "attention", "cells", "weights", "loss"}
+    torch.testing.assert_close(result["pred"], output["logits"])
+    torch.testing.assert_close(result["attention"], output["attention"])
+    assert torch.equal(result["cells"], output["cells"])
+    torch.testing.assert_close(result["loss"], loss)
+    assert torch.equal(result["image"], batch["image"])
+    assert torch.equal(result["label"], LABELS)
+
+
+@pytest.mark.parametrize(("draws", "more"), [(0, set()), (3, {"spread"})])
+def test_evaluation(draws, more):
+    net = tiny_net()
+    evaluator = JSMAEvaluator(
+        torch.device("cpu"), loader(), net, inferer=JSMAInferer(num_patches=5, draws=draws), decollate=False
+    )
+    torch.manual_seed(0)
+    evaluator.run()
+    result = evaluator.state.output
+    assert set(result) == {"image", "label", "pred", "attention", "cells", "weights", *more}
+    assert result["cells"].shape == (2, 5 * max(draws, 1))
+    if not draws:
+        torch.testing.assert_close(result["pred"], net.eval()(loader()[1]["image"], num_patches=5))
+
+
+class NotANumber(JSMALoss):
+    """The loss until iteration 2, which has none."""
+
+    calls = 0
+
+    def forward(self, pred, target):
+        self.calls += 1
+        return super().forward(pred, target) * (float("nan") if self.calls == 2 else 1.0)
+
+
+def test_a_loss_that_is_no_number_stops_before_weights_change():
+    net, seen = tiny_net(), []
+    engine = trainer(net, NotANumber())
+    engine.add_event_handler(
+        Events.ITERATION_STARTED, lambda: seen.append({k: v.clone() for k, v in net.state_dict().items()})
+    )
+    with pytest.raises(RuntimeError, match=r"the loss is nan in epoch 1, iteration 2 "):
+        engine.run()
+    assert not torch.equal(seen[1]["classifier.weight"], seen[0]["classifier.weight"])
+    assert all(torch.equal(value, seen[1][name]) for name, value in net.state_dict().items())
+
+
+def test_prepare_batch_hands_pyramids_to_the_network():
+    image, batch = MetaTensor(torch.rand(2, 3, 4, 4)), PyramidBatch()
+    prepared = PrepareBatchJSMA()({"image": image, "label": LABELS, "pyramid": batch}, "cpu")
+    assert not isinstance(prepared[0], MetaTensor)
+    assert torch.equal(prepared[0], image.as_tensor())
+    assert torch.equal(prepared[1], LABELS)
+    assert prepared[2] == ()
+    assert prepared[3].pop("pyramid") is batch
+    assert prepared[3] == {"return_attention": True}
+    renamed = PrepareBatchJSMA("picture", "grade", "slide")({"picture": image, "slide": batch}, "cpu")
+    assert renamed[1] is None
+    assert renamed[3]["pyramid"] is batch
+
+
+def test_evaluation_reads_from_the_pyramids_of_the_batch():
+    images = Pictures(pictures((24, 20), (40, 33)))
+    net = tiny_net()
+    data = [{"image": images.thumbnails(), "pyramid": images}]
+    evaluator = JSMAEvaluator(torch.device("cpu"), data, net, decollate=False)
+    evaluator.run()
+    torch.testing.assert_close(evaluator.state.output["pred"], net.eval()(images.thumbnails(), images))
+    assert evaluator.state.output["label"] is None

@@ -1,0 +1,88 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The loss by numbers worked out by hand."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from monai_jsma.losses import JSMALoss
+from monai_jsma.networks import log_prior
+
+LOG3 = log(3.0)
+TARGET = torch.tensor([0, 1])
+
+
+def prediction(**more):
+    """Picture 0 gives class 0 probability 3/4, picture 1 gives class 1 one half; attention over 4 and over 2 cells."""
+    attention = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.75, 0.25, 0.0, 0.0]]).log()
+    return {"logits": torch.tensor([[LOG3, 0.0], [0.0, 0.0]]), "log_attention": attention, **more}
+
+
+def test_cross_entropy_plus_weighted_negative_entropy():
+    entropy = (log(4) + -(0.75 * log(0.75) + 0.25 * log(0.25))) / 2
+    expected = (log(4 / 3) + log(2)) / 2 - 0.01 * entropy
+    assert float(JSMALoss()(prediction(), TARGET)) == pytest.approx(expected, abs=1e-6)
+    assert float(JSMALoss(alpha=2.0)(prediction(), TARGET)) == pytest.approx(expected - 1.99 * entropy, abs=1e-6)
+    assert float(JSMALoss(alpha=0.0)(prediction(), TARGET)) == pytest.approx(expected + 0.01 * entropy, abs=1e-6)
+
+
+def test_kl_is_measured_from_equal_shares_of_the_magnifications():
+    """Grids (1, 1) and (1, 3): prior 1/2 and three times 1/6. Grids (1, 1) twice: 1/2 and 1/2."""
+    prior = log_prior([((1, 1), (1, 3)), ((1, 1), (1, 1))])
+    kl = (0.25 * log(0.5) + 0.75 * log(1.5)), (0.75 * log(1.5) + 0.25 * log(0.5))
+    expected = (log(4 / 3) + log(2)) / 2 + 0.1 * sum(kl) / 2
+    loss = JSMALoss(alpha=0.1, regularizer="kl")
+    assert float(loss(prediction(log_prior=prior), TARGET)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_plain_logits_give_the_cross_entropy():
+    assert float(JSMALoss()(prediction()["logits"], TARGET)) == pytest.approx((log(4 / 3) + log(2)) / 2, abs=1e-6)
+
+
+def test_label_smoothing():
+    smooth = 0.8 * log(4 / 3) + 0.2 * (log(4 / 3) + log(4)) / 2
+    loss = JSMALoss(alpha=0.0, label_smoothing=0.2)
+    assert float(loss(prediction()["logits"][:1], TARGET[:1])) == pytest.approx(smooth, abs=1e-6)
+
+
+def test_score_function_term_has_no_value_but_its_gradient():
+    """d/d log P_s = (CE - CE_s) / batch, with the baselines' losses taken as numbers."""
+    logits = torch.tensor([[LOG3, 0.0], [0.0, 0.0]], requires_grad=True)
+    baselines = torch.tensor([[[0.0, 0.0], [LOG3, 0.0]], [[0.0, 1.0], [5.0, 0.0]]], requires_grad=True)
+    log_p = torch.tensor([[-1.0, -2.0], [-0.5, -7.0]], requires_grad=True)
+    pred = {**prediction(logits=logits), "baseline_logits": baselines, "drawn_log_prob": log_p}
+    value = JSMALoss()(pred, TARGET)
+    assert value.item() == pytest.approx(float(JSMALoss()(prediction(), TARGET)), abs=1e-7)
+    value.backward()
+    first, second = log(4 / 3), log(2)
+    expected = [[first - log(2), 0.0], [second - log(1 + exp(-1)), second - log(1 + exp(5))]]
+    torch.testing.assert_close(log_p.grad, torch.tensor(expected) / 2)
+    plain = torch.autograd.grad(cross_entropy(logits, TARGET), logits)[0]
+    torch.testing.assert_close(logits.grad, plain)
+    assert baselines.grad is None
+
+
+def test_half_precision_and_certain_attention_stay_finite():
+    logits = torch.tensor([[6e4, -6e4], [-6e4, 6e4]], dtype=torch.float16, requires_grad=True)
+    attention = torch.tensor([[0.0, float("-inf")], [0.0, -1e4]], requires_grad=True)
+    loss = JSMALoss()({"logits": logits, "log_attention": attention}, torch.tensor([1, 1]))
+    assert loss.item() == pytest.approx(6e4, rel=1e-2)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert torch.isfinite(attention.grad).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 0]])
+def test_label_that_is_no_class(labels):
+    with pytest.raises(ValueError, match=r"labels \[.*\] do not lie in 0..1"):
+        JSMALoss()(prediction(), torch.tensor(labels))
+
+
+def test_unknown_regularizer():
+    with pytest.raises(ValueError, match="unknown regularizer 'l1'; choose 'entropy' or 'kl'"):
+        JSMALoss(regularizer="l1")
