@@ -1,0 +1,263 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from monai_jsma.data.geometry import GridCell, PatchGeometry
+from monai_jsma.visualize import (
+    attention_image,
+    draw_attention,
+    draw_boxes,
+    drawn_patches,
+    figure_image,
+    overview_figure,
+    patch_boxes_image,
+    patch_strip_image,
+)
+from monai_jsma.visualize.canvas import axes_at, colour, draw_scale_bar, draw_thumbnail
+
+GREY = 100
+BACH = PatchGeometry((1536, 2048), 0.42, (1.68, 0.84, 0.42), 299)
+GEOMETRIES = [PatchGeometry(size, 0.5, (1.0, 0.5), 40) for size in ((120, 200), (210, 130))]
+
+
+def grey_thumbnail(geometry):
+    return np.full((3, geometry.size[0] // 4, geometry.size[1] // 4), GREY, np.uint8)
+
+
+def equal_attention(geometry):
+    return np.full(geometry.num_cells, 1 / geometry.num_cells)
+
+
+def extent(mask):
+    """First and last + 1 row, then column, of the true pixels."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
+
+
+def picture_extent(image):
+    """Where the thumbnail lies in the image: rows and columns with long runs of its grey."""
+    grey = (image == GREY).all(2)
+    rows, cols = np.flatnonzero(grey.mean(1) > 0.15), np.flatnonzero(grey.mean(0) > 0.15)
+    return rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
+
+
+def assert_lies_at(found, picture, box, size, tolerance):
+    """``found`` covers the part of the ``picture`` that ``box`` covers of ``size``; all but ``box`` in image pixels."""
+    top, bottom, left, right = picture
+    down, across = (bottom - top) / size[0], (right - left) / size[1]
+    expected = np.array([box.row, box.row + box.height, box.col, box.col + box.width]) * [down, down, across, across]
+    np.testing.assert_allclose(found, expected + [top, top, left, left], atol=tolerance)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=["landscape", "portrait"])
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (1, 2)])
+@pytest.mark.parametrize("level", [0, 1])
+def test_attended_cell_is_coloured_where_it_lies(geometry, corner, level):
+    rows, cols = geometry.grids[level]
+    index = geometry.index(GridCell(level, corner[0] % rows, corner[1] % cols))
+    image = attention_image(grey_thumbnail(geometry), geometry, np.eye(geometry.num_cells)[index], level)
+    top, bottom, left, right = picture = picture_extent(image)
+    coloured = np.ptp(image.astype(int), axis=2) > 40
+    coloured[:, right + 1 :] = False  # the colour bar
+    assert_lies_at(extent(coloured), picture, geometry.cell_box(index), geometry.size, 3)
+
+
+def test_map_shows_each_probability_and_the_papers_share_and_enrichment():
+    rng = np.random.default_rng(0)
+    attention = rng.random(58)
+    for (first, end), share in zip(((0, 4), (4, 16), (16, 58)), (0.06, 0.78, 0.16)):  # Table 3
+        attention[first:end] *= share / attention[first:end].sum()
+    axes = axes_at(Figure(), 1, 1, 3, 4)
+    draw_attention(axes, grey_thumbnail(BACH), BACH, attention, 1)
+    (mesh,) = axes.collections
+    np.testing.assert_array_equal(mesh.get_array(), attention[4:16].reshape(3, 4))
+    assert mesh.get_clim() == (0, attention[4:16].max())
+    title = axes.get_title(loc="left")
+    assert "100X (0.84 µm/px)" in title
+    assert "78.0% of all attention" in title
+    assert "enrichment 3.77" in title
+
+
+def test_map_without_attention_leaves_the_thumbnail_as_it_is():
+    geometry = GEOMETRIES[0]
+    image = attention_image(grey_thumbnail(geometry), geometry, np.eye(geometry.num_cells)[0], 1)
+    top, bottom, left, right = picture_extent(image)
+    inside = image[top + 2 : bottom - 2, left + 2 : right - 2]
+    assert (inside == GREY).all()
+
+
+def test_axes_count_level_0_pixels_of_the_file():
+    geometry = GEOMETRIES[0]
+    axes = axes_at(Figure(), 1, 1, 3, 4)
+    draw_attention(axes, grey_thumbnail(geometry), geometry, equal_attention(geometry), 0, frame=(7000, 300))
+    assert axes.get_xlim() == (300, 500)
+    assert axes.get_ylim() == (7120, 7000)  # rows run downwards
+    assert "level-0 px" in axes.get_xlabel()
+    turned = axes_at(Figure(), 1, 1, 3, 4)
+    draw_attention(turned, grey_thumbnail(geometry), geometry, equal_attention(geometry), 0, frame=None)
+    assert turned.get_xlim() == (0, 200)
+    assert "turned" in turned.get_xlabel()
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=["landscape", "portrait"])
+@pytest.mark.parametrize("cell", [(0, 1, 0), (0, 0, 1), (1, 2, 1), (1, 0, 2), (1, 1, 3)])
+def test_box_is_drawn_where_its_patch_lies(geometry, cell):
+    index = geometry.index(GridCell(*cell))
+    image = patch_boxes_image(grey_thumbnail(geometry), geometry, np.array([index]), np.array([1.0]), frame=(500, 9))
+    top, bottom, left, right = picture = picture_extent(image)
+    line = (np.abs(image - np.array(to_rgb(colour(cell[0]))) * 255) < 3).all(2)
+    line[: top - 3], line[:, : left - 3] = False, False  # the legend
+    assert_lies_at(extent(line), picture, geometry.box(index), geometry.size, 3)
+
+
+def test_box_of_a_patch_larger_than_the_picture_ends_with_the_picture():
+    geometry = PatchGeometry((30, 90), 0.5, (0.5,), 40)
+    axes = axes_at(Figure(), 1, 1, 1, 3)
+    draw_boxes(axes, grey_thumbnail(geometry), geometry, np.array([2]), np.array([1.0]))
+    (edge,) = (p for p in axes.patches if isinstance(p, Rectangle))
+    assert (edge.get_y(), edge.get_height(), edge.get_x(), edge.get_width()) == (0, 30, 50, 40)
+
+
+def test_draws_of_one_cell_are_shown_once_and_nothing_drawn_not_at_all():
+    cells, weights = drawn_patches(np.array([3, 7, 3, 5, 9]), np.array([0.25, 0.4, 0.25, 0.0, 0.1]))
+    assert cells.tolist() == [3, 7, 9]
+    assert weights.tolist() == [0.5, 0.4, 0.1]
+    assert [len(part) for part in drawn_patches(np.array([1, 2]), np.zeros(2))] == [0, 0]
+
+
+def test_boxes_are_numbered_by_weight():
+    geometry = GEOMETRIES[0]
+    axes = axes_at(Figure(), 1, 1, 3, 5)
+    cells, weights = np.array([8, 2, 8, 20]), np.array([0.1, 0.35, 0.3, 0.25])
+    draw_boxes(axes, grey_thumbnail(geometry), geometry, cells, weights)
+    for number, (cell, weight) in enumerate(((8, "0.4"), (2, "0.35"), (20, "0.25")), start=1):
+        (label,) = (t for t in axes.texts if t.get_text() == f"{number}: {weight}")
+        col, row = label.get_position()
+        box = geometry.box(cell)
+        assert box.row <= row <= box.row + box.height
+        assert box.col <= col <= box.col + box.width
+        assert label.get_color() == "white"
+        assert label.get_path_effects(), "white letters need an outline to be read on a white ground"
+    assert sum(isinstance(p, Rectangle) for p in axes.patches) == 3
+
+
+def test_only_the_heaviest_boxes_are_drawn_and_the_title_says_so():
+    geometry = GEOMETRIES[0]
+    axes = axes_at(Figure(), 1, 1, 3, 5)
+    draw_boxes(axes, grey_thumbnail(geometry), geometry, np.arange(21), np.arange(1.0, 22), most=4)
+    assert sum(isinstance(p, Rectangle) for p in axes.patches) == 4
+    assert "4 heaviest of 21" in axes.get_title(loc="left")
+    assert {"1: 21", "4: 18"} < {t.get_text() for t in axes.texts}
+
+
+def test_labels_of_boxes_with_a_common_corner_stay_apart():
+    figure = Figure(dpi=100)
+    axes = axes_at(figure, 1, 1, 3, 4)
+    corner = np.array([BACH.offsets[0], BACH.offsets[1], BACH.offsets[2], BACH.offsets[2] + 1, BACH.num_cells - 1])
+    draw_boxes(axes, grey_thumbnail(BACH), BACH, corner, np.array([0.3, 0.25, 0.2, 0.15, 0.1]))
+    figure_image(figure)
+    places = [text.get_window_extent() for text in axes.texts]
+    assert len(places) == 6  # with the scale bar's
+    assert not any(one.overlaps(other) for i, one in enumerate(places) for other in places[:i])
+
+
+@pytest.mark.parametrize(("mpp", "name"), [(0.42, "200 µm"), (4.0, "2 mm"), (0.001, "0.5 µm")])
+def test_scale_bar_is_as_long_as_it_says(mpp, name):
+    geometry = PatchGeometry((1536, 2048), mpp, (mpp,), 299)
+    axes = axes_at(Figure(), 1, 1, 3, 4)
+    place = draw_thumbnail(axes, grey_thumbnail(geometry), geometry, (10, 20))
+    draw_scale_bar(axes, place, mpp)
+    number, unit = axes.texts[0].get_text().split()
+    (bar,) = axes.lines
+    assert axes.texts[0].get_text() == name
+    assert np.ptp(bar.get_xdata()) * mpp == pytest.approx(float(number) * (1000 if unit == "mm" else 1))
+
+
+def test_strip_shows_patches_by_falling_weight():
+    geometry = GEOMETRIES[0]
+    shades = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 0, 0]], np.uint8)
+    patches = np.broadcast_to(shades[:, :, None, None], (4, 3, 40, 40))
+    image = patch_strip_image(patches, geometry, np.array([8, 2, 20, 8]), np.array([0.1, 0.5, 0.0, 0.3]))
+    where = {i: (image == shade).all(2) for i, shade in enumerate(shades[:3])}
+    first, second = extent(where[1]), extent(where[0])
+    assert first[3] < second[2], "the green patch (0.5) stands left of the red one (0.4 in two draws)"
+    assert second[:2] == first[:2]
+    assert second[3] - second[2] > 130  # pixels
+    assert not where[2].any(), "a patch of weight 0 was not drawn"
+
+
+def test_strip_wraps_and_refuses_missing_patches():
+    geometry = GEOMETRIES[1]
+    cells, weights = np.arange(12), np.arange(12, 0, -1.0)
+    patches = np.zeros((12, 3, 40, 40), np.uint8)
+    patches[:, 0] = 10 + 20 * np.arange(12)[:, None, None]
+    image = patch_strip_image(patches, geometry, cells, weights)
+    shades = [extent((image == (10 + 20 * i, 0, 0)).all(2)) for i in range(12)]
+    assert [s[0] for s in shades] == [shades[0][0]] * 8 + [shades[8][0]] * 4
+    assert shades[8][0] > shades[0][1]
+    assert shades[8][2] == shades[0][2]
+    with pytest.raises(ValueError, match="12 cells were drawn, but 11 patches"):
+        patch_strip_image(patches[1:], geometry, cells, weights)
+
+
+def test_strip_of_nothing_is_an_empty_picture():
+    image = patch_strip_image(np.zeros((1, 3, 40, 40), np.uint8), GEOMETRIES[0], np.array([0]), np.zeros(1))
+    assert (image == 255).all()
+
+
+@pytest.mark.parametrize("size", [(256, 256), (1536, 2048), (2000, 600), (300, 3000)])
+def test_overview_has_all_parts_inside_the_page_and_apart(size):
+    geometry = PatchGeometry(size, 0.5, (2.0, 1.0, 0.5), 128)
+    cells, weights = np.array([0, geometry.num_cells - 1, 1]), np.array([0.2, 0.5, 0.3])
+    patches = np.zeros((3, 3, 128, 128), np.uint8)
+    figure = overview_figure(
+        grey_thumbnail(geometry), geometry, equal_attention(geometry), patches, cells, weights, title="a.png"
+    )
+    figure_image(figure)
+    assert [text.get_text() for text in figure.texts] == ["a.png"]
+    boxes, *maps = figure.axes[:4]
+    assert "3 sampled patches" in boxes.get_title(loc="left")
+    assert [m.get_title(loc="left").split()[0] for m in maps] == ["50X", "100X", "200X"]
+    captions = [axes.get_xlabel().split("\n")[0] for axes in figure.axes[4:]]
+    assert captions == ["1: 0.5", "2: 0.3", "3: 0.2"]
+    parts = [axes.get_tightbbox() for axes in figure.axes] + [figure.texts[0].get_window_extent()]
+    page = figure.bbox
+    assert all(page.x0 <= p.x0 and p.x1 <= page.x1 and page.y0 <= p.y0 and p.y1 <= page.y1 for p in parts)
+    assert not any(one.overlaps(other) for i, one in enumerate(parts) for other in parts[:i])
+
+
+def test_thumbnail_of_the_overview_keeps_its_colours():
+    geometry = GEOMETRIES[0]
+    thumbnail = np.zeros((3, 60, 100), np.uint8)
+    thumbnail[:, :30, 50:] = np.array([200, 30, 120])[:, None, None]
+    figure = overview_figure(
+        thumbnail,
+        geometry,
+        equal_attention(geometry),
+        np.zeros((0, 3, 40, 40), np.uint8),
+        np.zeros(0, int),
+        np.zeros(0),
+    )
+    image = figure_image(figure)
+    top, bottom, left, right = extent((image == (200, 30, 120)).all(2))
+    place = figure.axes[0].get_window_extent()
+    np.testing.assert_allclose((right, left), (place.x1, (place.x0 + place.x1) / 2), atol=6)
+    np.testing.assert_allclose((len(image) - top, len(image) - bottom), (place.y1, (place.y0 + place.y1) / 2), atol=6)
+
+
+@pytest.mark.parametrize("attention", [np.ones(20), np.ones((1, 21)), np.full(21, np.nan)])
+def test_attention_that_does_not_fit_is_refused(attention):
+    with pytest.raises(ValueError, match="attention must be 21 finite numbers"):
+        attention_image(grey_thumbnail(GEOMETRIES[0]), GEOMETRIES[0], attention, 0)
+
+
+@pytest.mark.parametrize("thumbnail", [np.zeros((30, 50, 3), np.uint8), np.zeros((3, 30, 50))])
+def test_thumbnail_of_another_form_is_refused(thumbnail):
+    with pytest.raises(ValueError, match=r"uint8 \(3, height, width\)"):
+        patch_boxes_image(thumbnail, GEOMETRIES[0], np.array([0]), np.ones(1))
