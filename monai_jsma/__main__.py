@@ -1,0 +1,58 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m monai_jsma COMMAND``: make and prepare data.
+
+Exit code 0: done. 1: the input is wrong, said in one line. 2: the usage is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from monai_jsma.apps import demo, folder, synthetic
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; neither torch nor MONAI is imported for it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_jsma",
+        description="Joint spatial and magnification based attention for large histopathology pictures.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    demo.add_parser(commands)
+    synthetic.add_parser(commands)
+    summary = "Make a datalist of pictures on disk."
+    prepare = commands.add_parser("prepare", help=summary, description=summary)
+    folder.add_parser(prepare.add_subparsers(metavar="SOURCE", required=True))
+    return parser
+
+
+def _errors_of_the_user() -> tuple[type[Exception], ...]:
+    """What is reported in one line. Called once an error is there, as the import takes seconds."""
+    from monai_jsma.data.files import SlideError
+
+    return ValueError, OSError, SlideError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    args = build_parser().parse_args(argv)
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        args.run(args)
+    except _errors_of_the_user() as error:
+        if args.verbose:
+            logging.getLogger(__name__).exception("What led to the error:")
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``prepare folder ROOT``: make a datalist of a folder of pictures with a table of labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_jsma.apps import Commands, add_command
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to those of ``prepare``."""
+    summary = "Make a datalist of a folder of pictures with a table of labels, split by group."
+    parser = add_command(commands, "folder", run, summary=summary)
+    parser.add_argument(
+        "root", type=Path, metavar="ROOT", help="the folder; image paths in the datalist are relative to it"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="CSV",
+        help="table with columns image, label and, if known, group or patient, mpp, sha256 (default: ROOT/labels.csv)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="JSON", help="datalist to write (default: ROOT/datalist.json)")
+    parser.add_argument("--mpp", type=float, help="um per pixel of the pictures, where the table does not give it")
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: %(default)s)")
+    parser.add_argument(
+        "--fold", type=int, default=0, metavar="F", help="fold to test on, from 0 (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the split (default: %(default)s)")
+    parser.add_argument(
+        "--class-order", metavar="A,B,C", help="class names in the order of their numbers (default: sorted)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the datalist and print what is on each side."""
+    from monai_jsma.data.datalist import save_datalist
+    from monai_jsma.data.folder import folder_datalist
+
+    order = [name.strip() for name in args.class_order.split(",")] if args.class_order else None
+    content = folder_datalist(
+        args.root, args.labels, mpp=args.mpp, folds=args.folds, fold=args.fold, seed=args.seed, class_order=order
+    )
+    path = save_datalist(content, args.out or args.root / "datalist.json")
+    print(summary(content))
+    print(path)
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """A table of the pictures of each class and the groups on each side of a datalist."""
+    from monai_jsma.data.datalist import SIDES, group_of
+
+    names = list(content["labels"].values())
+    rows = [["", *names, "groups"]]
+    for side in SIDES:
+        counts = Counter(item["label"] for item in content[side])
+        groups = {group_of(item) for item in content[side]}
+        rows.append([side, *(str(counts[i]) for i in range(len(names))), str(len(groups))])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)

@@ -1,0 +1,58 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Geometry, readers, pyramids and datalists."""
+
+from __future__ import annotations
+
+from .datalist import check_groups, file_sha256, group_of, load_datalist, save_datalist
+from .folder import folder_datalist
+from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
+from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
+from .pyramid import Pyramid, PyramidBatch
+from .readers import ArrayReader, CuCIMReader, OpenSlideReader, Reader, TiffReader, open_reader, read_picture
+from .resample import area_resample
+from .slides import SlideError, SlideInfo, inspect_slide
+from .split import fold_sides, split_by_group
+from .stain import StainMap
+from .synthetic import SyntheticPicture, make_dataset, make_picture
+from .tensor_pyramid import TensorPyramidBatch
+
+__all__ = [
+    "ORIENTATIONS",
+    "ArrayReader",
+    "Box",
+    "GridCell",
+    "CuCIMReader",
+    "Magnification",
+    "OpenSlideReader",
+    "PatchGeometry",
+    "Pyramid",
+    "PyramidBatch",
+    "Reader",
+    "SlideError",
+    "SlideInfo",
+    "StainMap",
+    "SyntheticPicture",
+    "TensorPyramidBatch",
+    "TiffReader",
+    "area_resample",
+    "check_groups",
+    "file_sha256",
+    "fold_sides",
+    "folder_datalist",
+    "grid_size",
+    "group_of",
+    "inspect_slide",
+    "load_datalist",
+    "make_dataset",
+    "make_picture",
+    "open_reader",
+    "orient",
+    "oriented_size",
+    "patch_start",
+    "read_picture",
+    "save_datalist",
+    "split_by_group",
+    "stored_cell",
+    "to_mpp",
+]
