@@ -1,0 +1,137 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Running a copy of the BACH bundle on a few small pictures: in this process, or as a user would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import create_workflow
+from monai.bundle.workflows import ConfigWorkflow
+from PIL import Image
+
+from monai_jsma.data import make_dataset
+
+ROOT = Path(__file__).parents[1]
+BUNDLE = ROOT / "bundles" / "bach"
+SHARED = ROOT.parent / "shared" / "data"
+SMALL_BACKBONE = {"_target_": "monai_jsma.networks.ConvBackbone", "channels": [8, 16]}
+NETWORK: dict[str, Any] = {
+    "thumbnail_backbone": SMALL_BACKBONE,
+    "patch_backbone": SMALL_BACKBONE,
+    "num_patches": 2,
+    "inference_patches": 2,
+}
+TINY: dict[str, Any] = {
+    **NETWORK,
+    "weights": None,
+    "epochs": 2,
+    "val_interval": 1,
+    "batch_size": 4,
+    "num_workers": 0,
+    "max_pictures": 0,  # drawing takes longer than training
+}
+
+
+def copy_bundle(folder: Path) -> Path:
+    """A fresh copy of the bundle, without what runs have left in it."""
+    outputs = shutil.ignore_patterns("data", "eval", "models", "predictions", "runs")
+    return Path(shutil.copytree(BUNDLE, folder / "bach", ignore=outputs))
+
+
+def make_pictures(folder: Path, *numbers: int) -> Path:
+    """A datalist of small pictures; every second one is an uncompressed strip TIFF, as BACH's files are."""
+    path = make_dataset(folder, *numbers)
+    content = json.loads(path.read_text())
+    for side in ("training", "validation", "test"):
+        for item in content[side][::2]:
+            png = folder / item["image"]
+            item["image"] = str(Path(item["image"]).with_suffix(".tif"))
+            Image.open(png).save(folder / item["image"])
+            png.unlink()
+            del item["sha256"]  # the checksum of the PNG; items need not all have the same keys
+    path.write_text(json.dumps(content))
+    return path
+
+
+def settings(bundle: Path, **overrides: Any) -> dict[str, Any]:
+    """What a tiny run in ``bundle`` overrides; its data is ``bundle/data`` and all results stay in ``bundle``."""
+    merged = {"bundle_root": str(bundle), **TINY, **overrides}
+    return {name: "$None" if value is None else value for name, value in merged.items()}  # MONAI drops a plain None
+
+
+def workflow(bundle: Path, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+    """The initialized workflow of ``configs/<name>.json``, in this process."""
+    files = [str(bundle / "configs" / f"{name}.json") for name in configs]
+    options = settings(bundle, **overrides)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "parsing config_file")  # MONAI asks whether one trusts the configuration
+        return create_workflow(config_file=files, workflow_type=workflow_type, logging_file=False, **options)
+
+
+def run(bundle: Path, *configs: str, **overrides: Any) -> ConfigWorkflow:
+    """Run a workflow in this process."""
+    made = workflow(bundle, *configs, **overrides)
+    made.run()
+    made.finalize()
+    return made
+
+
+def command(run_id: str, *configs: str, processes: int = 0, **overrides: Any) -> list[str]:
+    """The command line of a run, by torchrun if there are ``processes``. A run id of "" runs plain ``run``."""
+    launcher = [sys.executable, "-m"]
+    if processes:
+        launcher += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    files = str([f"configs/{name}.json" for name in configs]).replace(" ", "")
+    options = [f"--{name}={'$None' if value is None else value}" for name, value in overrides.items()]
+    return [*launcher, "monai.bundle", "run", *filter(None, [run_id]), "--config_file", files, *options]
+
+
+def execute(arguments: list[str], folder: Path, *, timeout: float = 150) -> tuple[int, str]:
+    """Run a command and all that it starts; its exit code, negative for a signal, and what it wrote."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(arguments, cwd=folder, env=env, start_new_session=True, **streams)
+    try:
+        written = process.communicate(timeout=timeout)[0]
+        return process.returncode, written
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # a hanging process would keep its siblings waiting
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it; MONAI wraps what its configurations raise."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def rows(path: Path) -> dict[str, list[float]]:
+    """Lines of a CSV file of MONAI's savers: a name and numbers."""
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    found = {name: [float(v) for v in values] for name, *values in lines}
+    assert len(found) == len(lines), f"{path} names something twice"
+    return found
+
+
+def items(bundle: Path, side: str) -> list[dict[str, Any]]:
+    """One side of the datalist of ``bundle``."""
+    return json.loads((bundle / "data" / "datalist.json").read_text())[side]
+
+
+def model(bundle: Path, name: str = "model.pt") -> dict[str, Any]:
+    """A file of the folder of models, read as safely as MONAI reads it."""
+    return torch.load(bundle / "models" / name, weights_only=True)

@@ -1,0 +1,69 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The BACH bundle in two processes that talk by gloo: training with an uneven validation part, resume, evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_runs import TINY, command, copy_bundle, execute, items, make_pictures, model, rows, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+PROCESSES = {"processes": 2, **TINY, "batch_size": 2}
+
+
+def torchrun(bundle: Path, run_id: str, *configs: str, **options) -> str:
+    """Run in two processes and return what they wrote; a deadlock ends in TimeoutExpired."""
+    code, written = execute(command(run_id, *configs, **PROCESSES | options), bundle, timeout=120)
+    assert code == 0, written[-4000:]
+    return written
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """A bundle after two epochs of two processes, and what they wrote; 7 validation pictures are 4 and 3."""
+    bundle = copy_bundle(tmp_path_factory.mktemp("trained"))
+    make_pictures(bundle / "data", 8, 7, 1)
+    return bundle, torchrun(bundle, "training", "train", "demo", "multi_gpu_train")
+
+
+def test_one_model_without_the_names_of_the_wrapper(trained):
+    bundle, _ = trained
+    state, resumable = model(bundle), model(bundle, "checkpoint.pt")
+    assert not [key for key in [*state, *resumable["model"]] if key.startswith("module.")]
+    assert resumable["trainer"]["iteration"] == 4  # 2 epochs; 8 pictures in batches of 2 in 2 processes
+    assert sorted(p.name for p in (bundle / "models").iterdir()) == ["checkpoint.pt", "model.pt"]
+
+
+def test_one_log_of_both_processes(trained):
+    bundle, written = trained
+    (log,) = (bundle / "runs").iterdir()
+    events = EventAccumulator(str(log)).Reload()
+    assert [event.step for event in events.Scalars("val_accuracy")] == [1, 2]
+    assert written.count("Epoch[1] Metrics -- attention") == 1
+
+
+def test_two_processes_evaluate_as_one(trained):
+    bundle, _ = trained
+    torchrun(bundle, "evaluating", "train", "demo", "multi_gpu_train", "evaluate", max_pictures=1, output_dir="two")
+    run(bundle, "train", "demo", "evaluate", output_dir=str(bundle / "one"))
+    table, alone = (
+        {Path(name).resolve() if name.startswith("/") else (bundle / name).resolve(): p for name, p in found.items()}
+        for found in (rows(bundle / "two" / "predictions.csv"), rows(bundle / "one" / "predictions.csv"))
+    )
+    assert len(items(bundle, "validation")) == 7
+    assert set(table) == set(alone)
+    for name, prob in alone.items():
+        np.testing.assert_allclose(table[name], prob, atol=1e-6)
+    metrics, of_one = rows(bundle / "two" / "metrics.csv"), rows(bundle / "one" / "metrics.csv")
+    for name, value in of_one.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6)
+    assert len(list((bundle / "two" / "attention").glob("*.png"))) == 2  # max_pictures holds for each process
+
+
+def test_resume_in_two_processes(trained):
+    bundle, _ = trained
+    torchrun(bundle, "training", "train", "demo", "multi_gpu_train", resume=True, epochs=3)
+    assert model(bundle, "checkpoint.pt")["trainer"]["iteration"] == 6
