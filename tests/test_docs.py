@@ -1,0 +1,108 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The README and the quick start are followed word by word: all blocks of a page run in order, in a copy of bundles/.
+
+Python blocks of a page share one namespace. Each ``bash`` block begins where the last one ended. Of its commands
+
+- ``make TARGET`` and the activation of ``.venv`` are not run: the suite itself runs in what they made. The target must
+  exist;
+- those in :data:`COVERED` would take minutes; each names the test that runs the same thing;
+- everything else is run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/quickstart.md")
+LINKING = sorted(p for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md") for p in ROOT.glob(pattern))
+
+# command as written: the test that covers it
+COVERED = {
+    "python -m monai.bundle run training --config_file configs/train.json "
+    "--dataset_dir /path/to/ICIAR2018_BACH_Challenge": "tests/test_bundle.py::test_trains",
+    "pip install .": "tests/test_packaging.py::test_wheel_holds_every_module",
+}
+
+
+class Block(NamedTuple):
+    """A fenced block of a page: its language, the line of its first line of code, and the code."""
+
+    language: str
+    line: int
+    code: str
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / page).read_text()
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [Block(m[1], text.count("\n", 0, m.start(2)) + 1, m[2]) for m in found]
+
+
+def commands(code: str) -> list[str]:
+    """Commands of a bash block, without comments, continued lines joined."""
+    lines = re.sub(r"\s+#.*|^#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE).splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+def is_run(command: str) -> bool:
+    if target := re.fullmatch(r"make (\w+)", command):
+        assert re.search(rf"^{target[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target: {command}"
+        return False
+    return command not in COVERED and command != "source .venv/bin/activate"
+
+
+def run_bash(code: str, where: str, end: Path) -> None:
+    """Run a block with this Python first on the path, and go where it ended."""
+    script = "\n".join(["set -euo pipefail", *filter(is_run, commands(code)), 'pwd > "$END"'])
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "END": str(end)}
+    result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert result.returncode == 0, f"{where} failed:\n{script}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    os.chdir(end.read_text().strip())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = shutil.ignore_patterns("data", "eval", "models", "predictions", "runs")
+    shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=outputs)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    found = blocks(page)
+    assert {"bash", "python"} <= {block.language for block in found}
+    for block in found:
+        if block.language == "python":
+            exec(compile("\n" * (block.line - 1) + block.code, page, "exec"), namespace)
+        elif block.language == "bash":
+            run_bash(block.code, f"{page}:{block.line}", tmp_path / "end")
+
+
+def test_covered_commands_are_written_and_covered() -> None:
+    written = {c for page in PAGES for block in blocks(page) if block.language == "bash" for c in commands(block.code)}
+    for command, test in COVERED.items():
+        file, name = test.split("::")
+        assert command in written, f"no page says: {command}"
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{command} is said to be covered by {test}"
+
+
+def test_loop_of_the_components_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loop = runpy.run_path(str(ROOT / "docs/examples/loop.py"), run_name="__main__")
+    assert math.isfinite(float(loop["loss"]))
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_name_real_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
