@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
@@ -89,13 +90,13 @@ def run(bundle: Path, *configs: str, **overrides: Any) -> ConfigWorkflow:
 
 
 def command(run_id: str, *configs: str, processes: int = 0, **overrides: Any) -> list[str]:
-    """The command line of a run, by torchrun if there are ``processes``. A run id of "" runs plain ``run``."""
+    """The command line of a run, by torchrun if there are ``processes``."""
     launcher = [sys.executable, "-m"]
     if processes:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
     files = str([f"configs/{name}.json" for name in configs]).replace(" ", "")
     options = [f"--{name}={'$None' if value is None else value}" for name, value in overrides.items()]
-    return [*launcher, "monai.bundle", "run", *filter(None, [run_id]), "--config_file", files, *options]
+    return [*launcher, "monai.bundle", "run", run_id, "--config_file", files, *options]
 
 
 def execute(arguments: list[str], folder: Path, *, timeout: float = 150) -> tuple[int, str]:
@@ -121,7 +122,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def rows(path: Path) -> dict[str, list[float]]:
     """Lines of a CSV file of MONAI's savers: a name and numbers."""
-    lines = [line.split(",") for line in path.read_text().splitlines()]
+    lines = list(csv.reader(path.read_text().splitlines()))
     found = {name: [float(v) for v in values] for name, *values in lines}
     assert len(found) == len(lines), f"{path} names something twice"
     return found

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,18 +105,18 @@ def test_evaluation_is_of_the_best_model(evaluated):
     assert best == pytest.approx(max(event.value for event in events.Scalars("val_accuracy")))
 
 
-@pytest.mark.parametrize("run_id", ["evaluating", ""])
-def test_inference_predicts_what_evaluation_did(evaluated, run_id):
-    output = evaluated / f"predictions of {run_id}"
-    options = {"test_list": "validation", "output_dir": output, "workflow_type": "infer", "max_pictures": 0}
-    code, written = execute(command(run_id, "inference", "demo", **NETWORK, **options), evaluated)
+def test_inference_predicts_what_evaluation_did(evaluated):
+    options = {"test_list": "validation", "workflow_type": "infer", "max_pictures": 1}
+    code, written = execute(command("evaluating", "inference", "demo", **NETWORK, **options), evaluated)
     assert code == 0, written[-3000:]
-    assert rows(output / "predictions.csv") == rows(evaluated / "eval" / "predictions.csv")
+    assert rows(evaluated / "predictions" / "predictions.csv") == rows(evaluated / "eval" / "predictions.csv")
+    assert len(list((evaluated / "predictions" / "attention").glob("*.png"))) == 1
 
 
 def test_inference_on_any_file(evaluated):
-    """As the card says: files of which nothing is known but the path, here some without any spacing of their own."""
+    """As the card says, files of which nothing is known but the path; by plain ``run``."""
     names = [str(evaluated / "data" / item["image"]) for item in items(evaluated, "test")]
+    names.append(shutil.copy(names[0], str(evaluated / 'Case 7, "B".tif')))
     data = [{"image": name} for name in names]
     run(evaluated, "inference", "demo", workflow_type="infer", data=data, output_dir=str(evaluated / "any"))
     assert list(rows(evaluated / "any" / "predictions.csv")) == names
