@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from monai_jsma.data.datalist import check_groups, file_sha256, group_of, load_datalist, save_datalist
+from monai_jsma.data.datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
 
 
 @pytest.fixture
@@ -150,3 +150,14 @@ def test_a_datalist_that_cannot_be_saved_leaves_the_old_one(tmp_path):
 def test_checksum(tmp_path):
     (tmp_path / "f").write_bytes(b"x" * 100_000)
     assert file_sha256(tmp_path / "f") == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+def test_class_names_are_in_the_order_of_their_numbers(tmp_path):
+    path = tmp_path / "datalist.json"
+    path.write_text(
+        json.dumps({"labels": {"1": "benign", "0": "normal", "10": "k", **{str(i): "x" for i in range(2, 10)}}})
+    )
+    assert class_names(path) == ["normal", "benign", *"x" * 8, "k"]
+    path.write_text("{}")
+    assert class_names(path) is None
+    assert class_names(tmp_path / "nowhere.json") is None

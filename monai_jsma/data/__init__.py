@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from .datalist import check_groups, file_sha256, group_of, load_datalist, save_datalist
+from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
 from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
@@ -37,6 +37,7 @@ __all__ = [
     "TiffReader",
     "area_resample",
     "check_groups",
+    "class_names",
     "file_sha256",
     "fold_sides",
     "folder_datalist",

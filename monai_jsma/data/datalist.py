@@ -22,7 +22,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SIDES", "check_groups", "check_mpp", "few", "file_sha256", "group_of", "load_datalist", "save_datalist"]
+__all__ = [
+    "SIDES",
+    "check_groups",
+    "check_mpp",
+    "class_names",
+    "few",
+    "file_sha256",
+    "group_of",
+    "load_datalist",
+    "save_datalist",
+]
 
 Item = dict[str, Any]
 SIDES = ("training", "validation", "test")
@@ -155,6 +165,15 @@ def load_datalist(
         )
     check_groups({side: content[side] for side in SIDES if side in content})
     return loaded
+
+
+def class_names(path: str | Path) -> list[str] | None:
+    """Names of the classes in their order, from a datalist's ``labels``.
+
+    None where there are none, or no datalist: pictures may also be given without one.
+    """
+    labels = _read_json(Path(path)).get("labels") if Path(path).is_file() else None
+    return [labels[str(i)] for i in range(len(labels))] if labels else None
 
 
 def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:

@@ -72,7 +72,7 @@ def draw_boxes(
     # The finest first: their boxes have least room for a label.
     for number in sorted(range(len(shown)), key=lambda i: -shown[i][1]):
         box = shown[number][0]
-        _draw_label(axes, f"{number + 1}: {summed[number]:.2g}", box, place, taken)
+        _draw_label(axes, f"{number + 1}: {_written(summed[number])}", box, place, taken)
     names = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in range(len(geometry.names))]
     axes.legend(
         names, geometry.names, loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9, borderpad=0
@@ -179,7 +179,7 @@ def draw_strip(
         edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
         axes.add_patch(edge).set(edgecolor=colour(level), linewidth=3, path_effects=outline(4.5))
         um = geometry.patch_size * to_mpp(geometry.magnifications[level])
-        axes.set_xlabel(f"{number + 1}: {weight:.2g}\n{geometry.names[level]}, {um:.3g} µm wide", fontsize=9)
+        axes.set_xlabel(f"{number + 1}: {_written(weight)}\n{geometry.names[level]}, {um:.3g} µm wide", fontsize=9)
 
 
 def patch_strip_image(
@@ -191,3 +191,7 @@ def patch_strip_image(
     figure = Figure(figsize=(width, strip_height(max(drawn, 1), width)), dpi=100)
     draw_strip(figure, 0, patches, geometry, cells, weights)
     return figure_image(figure)
+
+
+def _written(weight: float) -> str:
+    return f"{weight:.2f}" if weight >= 0.005 else "<0.01"
