@@ -93,6 +93,8 @@ def test_items_spacing_and_settings(root):
         for item in loaded:
             assert item["sha256"] == file_sha256(item["image"])
             assert item["mpp"] == 0.42  # not the 72 dpi of the file
+    with pytest.raises(ValueError, match=r"test\[0\]: the label must be .* but is None"):
+        load_datalist(path, "test", num_classes=4)  # as training and evaluation do
 
 
 def test_every_picture_is_validated_in_one_fold(root):
@@ -136,6 +138,8 @@ def test_test_folder_inside_or_given_or_absent(tmp_path, root, caplog):
     caplog.clear()
     assert bach_datalist(root)["test"] == []
     assert "No unlabelled test pictures in or beside" in caplog.text
+    shutil.copytree(tmp_path / "elsewhere", root / "Photos" / "test")
+    assert len(bach_datalist(root)["test"]) == 10
     with pytest.raises(FileNotFoundError, match=r"InSitu: holds no test0\.tif"):
         bach_datalist(root, test=root / "Photos" / "InSitu")
     for name in ("test_a", "test_b"):
@@ -191,12 +195,14 @@ def test_wrong_patients(tmp_path, root):
 
 def test_odd_files_are_left_out_and_named(root, caplog):
     content = bach_datalist(root)
-    for name in ("Thumbs.db", "Normal/Thumbs.db", "Benign/._b001.tif", "InSitu/is001 (1).tif"):
+    for name in ("Thumbs.db", "Normal/Thumbs.db", "Benign/._b001.tif", "InSitu/is001 (1).tif", "Unsure/b777.tif"):
+        (root / "Photos" / name).parent.mkdir(exist_ok=True)
         (root / "Photos" / name).write_bytes(b"x")
+    (root / "__MACOSX" / "Photos" / "Normal").mkdir(parents=True)
     caplog.clear()
     assert bach_datalist(root) == content
-    assert "left out, not named as BACH's pictures are: Benign/._b001.tif, InSitu/is001 (1).tif, Nor" in caplog.text
-    assert "(4 in all)" in caplog.text
+    assert "left out, not named as BACH's pictures are: Benign/._b001.tif, InSitu/is001 (1).tif, " in caplog.text
+    assert "(5 in all)" in caplog.text
 
 
 def test_unexpected_numbers_are_warned_of(root, caplog):

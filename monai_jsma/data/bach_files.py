@@ -53,7 +53,7 @@ def find_labelled(root: Path) -> tuple[list[Picture], Path]:
         label = _label_of(entry.name) if entry.is_dir() else None
         if label is not None:
             pictures += [_labelled(path, label) for path in _pictures_in(entry, odd)]
-        elif entry.name.casefold() != _TABLE and not entry.is_dir():
+        elif entry.name.casefold() != _TABLE and not (entry.is_dir() and "test" in entry.name.casefold()):
             odd.append(entry)
     _report_odd(odd, photos)
     empty = [name for i, name in enumerate(CLASSES) if i not in {picture.label for picture in pictures}]
@@ -84,7 +84,7 @@ def find_unlabelled(photos: Path, root: Path, given: Path | None) -> list[Pictur
         FileNotFoundError: when the folder that was given has no pictures.
         ValueError: when several folders have.
     """
-    likely = [given] if given is not None else _likely_test_folders({photos.parent, root})
+    likely = [given] if given is not None else _likely_test_folders({photos, photos.parent, root})
     odd: dict[Path, list[Path]] = {}
     found: dict[Path, list[Path]] = {}
     for folder in (path for each in likely for path in (each, each / "Photos") if path.is_dir()):
@@ -117,7 +117,9 @@ def _find_photos(root: Path) -> Path:
     found = [
         folder
         for folder in sorted(below)
-        if folder.is_dir() and any(_label_of(entry.name) is not None for entry in folder.iterdir() if entry.is_dir())
+        if folder.is_dir()
+        and "__MACOSX" not in folder.parts  # what macOS adds to archives
+        and any(_label_of(entry.name) is not None for entry in folder.iterdir() if entry.is_dir())
     ]
     if not found:
         raise FileNotFoundError(f"{root}: holds no folder Photos with the folders {', '.join(CLASSES)}.")
