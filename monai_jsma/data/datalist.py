@@ -36,6 +36,7 @@ __all__ = [
 
 Item = dict[str, Any]
 SIDES = ("training", "validation", "test")
+_KEPT_TOGETHER = ("group", "patient", "image")  # the first that an item has is its group
 
 
 def few(values: Iterable[Any]) -> str:
@@ -46,11 +47,11 @@ def few(values: Iterable[Any]) -> str:
 
 def group_of(item: Mapping[str, Any]) -> str:
     """What must stay on one side of a split: the item's ``group``, else its ``patient``, else its ``image``."""
-    return str(next(item[key] for key in ("group", "patient", "image") if item.get(key) not in (None, "")))
+    return str(next(item[key] for key in _KEPT_TOGETHER if item.get(key) not in (None, "")))
 
 
 def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Check that no group, and no picture, lies on two sides.
+    """Check that no group, no patient and no picture lies on two sides, even if the items' groups are smaller.
 
     Args:
         sides: items of each side, by name.
@@ -61,11 +62,12 @@ def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     found: dict[str, set[str]] = defaultdict(set)
     for name, items in sides.items():
         for item in items:
-            found[group_of(item)].add(name)
-            found[item["image"]].add(name)
+            for key in _KEPT_TOGETHER:
+                if item.get(key) not in (None, ""):
+                    found[str(item[key])].add(name)
     leaks = [f"{what} in {sorted(names)}" for what, names in sorted(found.items()) if len(names) > 1]
     if leaks:
-        raise ValueError(f"A group or picture must lie on one side only, but found {few(leaks)}.")
+        raise ValueError(f"A group, patient or picture must lie on one side only, but found {few(leaks)}.")
 
 
 def _check_label(label: Any, num_classes: int | None, where: str) -> None:
