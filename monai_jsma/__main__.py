@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import demo, folder, synthetic
+from monai_jsma.apps import demo, folder, synthetic, tcga_prad
 
 __all__ = ["build_parser", "main"]
 
@@ -26,9 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     demo.add_parser(commands)
     synthetic.add_parser(commands)
-    summary = "Make a datalist of pictures on disk."
+    summary = "Make a datalist of pictures or slides on disk."
     prepare = commands.add_parser("prepare", help=summary, description=summary)
-    folder.add_parser(prepare.add_subparsers(metavar="SOURCE", required=True))
+    sources = prepare.add_subparsers(metavar="SOURCE", required=True)
+    folder.add_parser(sources)
+    tcga_prad.add_parser(sources)
     return parser
 
 
