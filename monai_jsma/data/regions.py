@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from skimage.draw import polygon
 
 __all__ = ["Area", "Region", "choose_balanced", "place_regions"]
 
@@ -80,19 +79,36 @@ def _axis(length: int, side: int, low: float, high: float, rng: np.random.Genera
     return _Axis(offset, first, max(0, last - first + 1))
 
 
+def _inside(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Lattice points inside an outline by the even-odd rule, bool ``shape``.
+
+    Each edge flips the points right of it, in the rows that it crosses. The time grows with the number of such
+    crossings and of points, not with their product: outlines drawn by hand have thousands of corners.
+    """
+    next_rows, next_cols = np.roll(rows, -1), np.roll(cols, -1)
+    first = np.clip(np.ceil(np.minimum(rows, next_rows)), 0, shape[0]).astype(np.int64)
+    crossed = np.clip(np.ceil(np.maximum(rows, next_rows)), 0, shape[0]).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(rows)), crossed)
+    row = np.arange(len(edge)) + np.repeat(first + crossed - np.cumsum(crossed), crossed)
+    slope = (next_cols - cols)[edge] / (next_rows - rows)[edge]  # an edge that crosses a row is not level
+    col = np.clip(np.ceil(cols[edge] + (row - rows[edge]) * slope), 0, shape[1]).astype(np.int64)
+    flips = np.zeros((shape[0], shape[1] + 1), dtype=np.uint8)
+    np.add.at(flips, (row, col), 1)  # modulo 256 keeps what is odd
+    return (np.cumsum(flips, axis=1, dtype=np.uint8)[:, :-1] & 1).astype(bool)
+
+
 def _shares(areas: Iterable[Area], rows: _Axis, cols: _Axis, side: int) -> np.ndarray:
     """Share of each possible region that lies in any of the areas, float ``(row steps, column steps)``."""
     shape = (rows.points(), cols.points())
     inside = np.zeros(shape, dtype=bool)
 
-    def fill(target: np.ndarray, ring: np.ndarray, value: bool) -> None:
-        target[polygon(rows.on_lattice(ring[:, 0], side), cols.on_lattice(ring[:, 1], side), shape)] = value
+    def find(ring: np.ndarray) -> np.ndarray:
+        return _inside(rows.on_lattice(ring[:, 0], side), cols.on_lattice(ring[:, 1], side), shape)
 
     for area in areas:
-        one = np.zeros(shape, dtype=bool) if area.holes else inside
-        fill(one, area.ring, True)
+        one = find(area.ring)
         for hole in area.holes:
-            fill(one, hole, False)
+            one &= ~find(hole)
         inside |= one
     total = np.zeros((shape[0] + 1, shape[1] + 1), dtype=np.int32)
     total[1:, 1:] = inside.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
