@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import bach, demo, folder, synthetic
+from monai_jsma.apps import bach, demo, folder, synthetic, tcga_prad
 
 __all__ = ["build_parser", "main"]
 
@@ -26,11 +26,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     demo.add_parser(commands)
     synthetic.add_parser(commands)
-    summary = "Make a datalist of pictures on disk."
+    summary = "Make a datalist of pictures or slides on disk."
     prepare = commands.add_parser("prepare", help=summary, description=summary)
     sources = prepare.add_subparsers(metavar="SOURCE", required=True)
     bach.add_parser(sources)
     folder.add_parser(sources)
+    tcga_prad.add_parser(sources)
     return parser
 
 

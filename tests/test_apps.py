@@ -24,7 +24,10 @@ def python(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", [[], ["synthetic"], ["prepare"], ["prepare", "folder"], ["prepare", "bach"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["synthetic"], ["prepare"], ["prepare", "folder"], ["prepare", "bach"], ["prepare", "tcga_prad"]],
+)
 def test_help_imports_nothing_heavy(command):
     done = python("-X", "importtime", "-m", "monai_jsma", *command, "--help")
     assert done.returncode == 0

@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+from .annotations import read_annotations
 from .bach import bach_datalist
+from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
+from .gleason import RegionSettings, class_mapping
 from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
 from .pyramid import Pyramid, PyramidBatch
 from .readers import ArrayReader, CuCIMReader, OpenSlideReader, Reader, TiffReader, open_reader, read_picture
+from .regions import Area, Region, choose_balanced, place_regions
 from .resample import area_resample
 from .slides import SlideError, SlideInfo, inspect_slide
 from .split import fold_sides, hold_out, split_by_group
@@ -21,9 +25,11 @@ from .tiled import tile_picture
 
 __all__ = [
     "ORIENTATIONS",
+    "Area",
     "ArrayReader",
     "Box",
     "GridCell",
+    "Cohort",
     "CuCIMReader",
     "Magnification",
     "OpenSlideReader",
@@ -31,6 +37,8 @@ __all__ = [
     "Pyramid",
     "PyramidBatch",
     "Reader",
+    "Region",
+    "RegionSettings",
     "SlideError",
     "SlideInfo",
     "StainMap",
@@ -40,10 +48,13 @@ __all__ = [
     "area_resample",
     "bach_datalist",
     "check_groups",
+    "choose_balanced",
+    "class_mapping",
     "class_names",
     "file_sha256",
     "fold_sides",
     "folder_datalist",
+    "gather",
     "grid_size",
     "group_of",
     "hold_out",
@@ -55,6 +66,8 @@ __all__ = [
     "orient",
     "oriented_size",
     "patch_start",
+    "place_regions",
+    "read_annotations",
     "read_picture",
     "save_datalist",
     "split_by_group",
