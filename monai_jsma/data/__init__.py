@@ -16,11 +16,13 @@ from .split import fold_sides, split_by_group
 from .stain import StainMap
 from .synthetic import SyntheticPicture, make_dataset, make_picture
 from .tensor_pyramid import TensorPyramidBatch
+from .verify import Fault, verify_datalist
 
 __all__ = [
     "ORIENTATIONS",
     "ArrayReader",
     "Box",
+    "Fault",
     "GridCell",
     "CuCIMReader",
     "Magnification",
@@ -56,4 +58,5 @@ __all__ = [
     "split_by_group",
     "stored_cell",
     "to_mpp",
+    "verify_datalist",
 ]
