@@ -24,7 +24,7 @@ from monai_jsma.__main__ import main
 from monai_jsma.data.datalist import check_groups, file_sha256, load_datalist, on_two_sides, sides_of
 from monai_jsma.data.regions import read_region, region_of
 from monai_jsma.data.slides import inspect_slide
-from monai_jsma.data.verify import STAGES, verify_datalist
+from monai_jsma.data.verify import STAGES, fault_table, verify_datalist
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,6 +97,8 @@ ITEM_CASES = {  # what is spoilt: the stage that sees it
     "checksum of another file": ({"sha256": "0" * 64}, "sha256"),
     "no such file": ({"image": "none.tif"}, "file"),
     "a folder": ({"image": "."}, "file"),
+    "half a character": ({"image": "\ud800.tif"}, "file"),
+    "a zero byte": ({"image": "a\0.tif"}, "file"),
     "no image": ({"image": 3}, "item"),
 }
 
@@ -106,6 +108,7 @@ def test_fault_of_an_item(case, name):
     change, stage = ITEM_CASES[name]
     case.content["training"][0].update(change)
     assert case.run(magnifications=("100X",)) == [("training[0]", stage)]
+    assert len(list(csv.reader(fault_table(case.faults).encode().decode().splitlines()))) == 2
     assert case.faults[0].image == ("3" if name == "no image" else case.content["training"][0]["image"])
 
 

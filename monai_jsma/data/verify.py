@@ -196,4 +196,4 @@ def fault_table(faults: Iterable[Fault]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(Fault._fields)
     table.writerows([" ".join(str(value).split()) for value in fault] for fault in faults)
-    return text.getvalue()
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of characters
