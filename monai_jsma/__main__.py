@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import demo, doctor, folder, info, synthetic, verify
+from monai_jsma.apps import bach, demo, doctor, folder, info, synthetic, verify
 
 __all__ = ["build_parser", "main"]
 
@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     synthetic.add_parser(commands)
     summary = "Make a datalist of pictures on disk."
     prepare = commands.add_parser("prepare", help=summary, description=summary)
-    folder.add_parser(prepare.add_subparsers(metavar="SOURCE", required=True))
+    sources = prepare.add_subparsers(metavar="SOURCE", required=True)
+    bach.add_parser(sources)
+    folder.add_parser(sources)
     info.add_parser(commands)
     verify.add_parser(commands)
     doctor.add_parser(commands)

@@ -21,11 +21,10 @@ from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
-from monai_jsma.data.orientation import stored_cell
 from monai_jsma.results import PictureResult, picture_results
 
 if TYPE_CHECKING:
-    from monai_jsma.data.pyramid import Pyramid
+    pass
 
 __all__ = ["AttentionOnTruth", "AttentionShare"]
 
@@ -127,22 +126,11 @@ class AttentionOnTruth(_PictureMetric):
         if level not in geometry.names:
             raise ValueError(f"{result.filename}: 'level' is {level!r}, which is none of {', '.join(geometry.names)}.")
         start, end = list(pairwise(geometry.offsets))[geometry.names.index(level)]
-        truth = np.isin(_stored_indices(result.pyramid), np.ravel(result.data["cell"]))
+        stored = [result.pyramid.stored_index(cell) for cell in range(geometry.num_cells)]
+        truth = np.isin(stored, np.ravel(result.data["cell"]))
         drawn = result.cells[result.weights != 0]
         return {
             "cell_attention": float(attention[truth].sum()),
             "magnification_attention": float(attention[start:end].sum()),
             "cell_drawn": float(truth[drawn].any()),
         }
-
-
-def _stored_indices(pyramid: Pyramid) -> np.ndarray:
-    """For each cell ``(cells,)`` of the picture as oriented, its flat index in the picture as stored."""
-    geometry, orientation = pyramid.geometry, pyramid.orientation
-    indices = []
-    for index in range(geometry.num_cells):
-        cell = geometry.cell(index)
-        rows, cols = geometry.grids[cell.level]
-        _, row, col = stored_cell(cell, (rows, cols), orientation)
-        indices.append(geometry.offsets[cell.level] + row * (rows if orientation & 4 else cols) + col)
-    return np.array(indices)

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Running a copy of the BACH bundle on a few small pictures: in this process, or as a user would."""
+"""The bundles as they are shipped, and running copies of them on a few small pictures or slides."""
 
 from __future__ import annotations
 
@@ -15,18 +15,46 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from monai.bundle import create_workflow
 from monai.bundle.workflows import ConfigWorkflow
 from PIL import Image
+from slide_files import levels_of, picture, write_pyramid
 
-from monai_jsma.data import make_dataset
+from monai_jsma.data import make_dataset, save_datalist
 
 ROOT = Path(__file__).parents[1]
-BUNDLE = ROOT / "bundles" / "bach"
 SHARED = ROOT.parent / "shared" / "data"
+OUTPUTS = ("data", "eval", "models", "predictions", "runs")  # what runs leave in a bundle, as .gitignore has them
+
+
+class Shipped(NamedTuple):
+    """A bundle as it lies in the repository: its folder, and what its texts hold."""
+
+    folder: Path
+    configs: dict[str, dict[str, Any]]  # by name; without the metadata
+    metadata: dict[str, Any]
+    card: str
+    classes: list[str]  # in the order of their labels
+    size: list[int]  # height and width that the metadata promise
+
+
+def _shipped(name: str, classes: list[str], size: list[int]) -> Shipped:
+    folder = ROOT / "bundles" / name
+    configs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "configs").glob("*.json"))}
+    return Shipped(folder, configs, configs.pop("metadata"), (folder / "docs" / "README.md").read_text(), classes, size)
+
+
+BUNDLES = {
+    "bach": _shipped("bach", ["Normal", "Benign", "InSitu", "Invasive"], [1536, 2048]),
+    "tcga_prad": _shipped("tcga_prad", ["benign", "Gleason 3", "Gleason 4/5"], [2000, 2000]),
+}
+BUNDLE = BUNDLES["bach"].folder
+each_bundle = pytest.mark.parametrize("shipped", BUNDLES.values(), ids=BUNDLES)
+
 SMALL_BACKBONE = {"_target_": "monai_jsma.networks.ConvBackbone", "channels": [8, 16]}
 NETWORK: dict[str, Any] = {
     "thumbnail_backbone": SMALL_BACKBONE,
@@ -43,12 +71,12 @@ TINY: dict[str, Any] = {
     "num_workers": 0,
     "max_pictures": 0,  # drawing takes longer than training
 }
+SMALL_PATCHES: dict[str, Any] = {"thumbnail_size": [32, 32], "patch_size": 32}  # as the slides of make_slides need
 
 
-def copy_bundle(folder: Path) -> Path:
-    """A fresh copy of the bundle, without what runs have left in it."""
-    outputs = shutil.ignore_patterns("data", "eval", "models", "predictions", "runs")
-    return Path(shutil.copytree(BUNDLE, folder / "bach", ignore=outputs))
+def copy_bundle(folder: Path, name: str = "bach") -> Path:
+    """A fresh copy of a bundle, without what runs have left in it."""
+    return Path(shutil.copytree(BUNDLES[name].folder, folder / name, ignore=shutil.ignore_patterns(*OUTPUTS)))
 
 
 def make_pictures(folder: Path, *numbers: int) -> Path:
@@ -64,6 +92,29 @@ def make_pictures(folder: Path, *numbers: int) -> Path:
             del item["sha256"]  # the checksum of the PNG; items need not all have the same keys
     path.write_text(json.dumps(content))
     return path
+
+
+def make_slides(folder: Path, **sides: int) -> Path:
+    """A datalist of regions of tiny SVS slides of 0.25 um per pixel: on each slide, one of every class.
+
+    Args:
+        folder: where slides and datalist go.
+        sides: number of slides under each name.
+    """
+    (folder / "slides").mkdir(parents=True)
+    content: dict[str, Any] = {"labels": {str(i): name for i, name in enumerate(BUNDLES["tcga_prad"].classes)}}
+    for number, (side, slides) in enumerate(sides.items()):
+        content[side] = []
+        for i in range(slides):
+            patient = f"TCGA-{number:02}-{i:04}"
+            image = f"slides/{patient}-01Z-00-DX1.svs"
+            pixels = picture(600, 1700, seed=100 * number + i)
+            for label in range(3):
+                pixels[:, 500 * label + 100 : 500 * label + 600, label] //= 2  # its own colour
+                place = {"location": [64, 500 * label + 94], "size": [512, 512]}
+                content[side].append({"image": image, "label": label, "patient": patient, **place})
+            write_pyramid(folder / image, levels_of(pixels, (4,)), compression="jpeg", aperio_mpp=0.25)
+    return save_datalist(content, folder / "datalist.json")
 
 
 def settings(bundle: Path, **overrides: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from monai_jsma.__main__ import main
 
@@ -23,7 +24,7 @@ def python(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", [[], ["synthetic"], ["prepare"], ["prepare", "folder"]])
+@pytest.mark.parametrize("command", [[], ["synthetic"], ["prepare"], ["prepare", "folder"], ["prepare", "bach"]])
 def test_help_imports_nothing_heavy(command):
     done = python("-X", "importtime", "-m", "monai_jsma", *command, "--help")
     assert done.returncode == 0
@@ -67,7 +68,7 @@ def folder(tmp_path):
     """A folder of nine pictures of three patients with all classes."""
     lines = ["image,label,patient"]
     for i in range(9):
-        (tmp_path / f"{i}.png").write_bytes(bytes([i]))
+        Image.new("RGB", (4, 3), (i, 0, 0)).save(tmp_path / f"{i}.png")
         lines.append(f"{i}.png,{'abc'[i % 3]},P{i // 3}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     return tmp_path

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The BACH bundle as it lies on disk: complete, true to its schema, to the paper, to its documents and to itself."""
+"""The bundles as they lie on disk: complete, true to its schema, to the paper, to its documents and to itself."""
 
 from __future__ import annotations
 
@@ -16,20 +16,30 @@ from pathlib import Path
 import monai
 import numpy as np
 import pytest
-from bundle_runs import BUNDLE, ROOT, command, copy_bundle, execute, make_pictures, model, workflow
+from bundle_runs import (
+    BUNDLES,
+    OUTPUTS,
+    ROOT,
+    SMALL_PATCHES,
+    Shipped,
+    command,
+    copy_bundle,
+    each_bundle,
+    execute,
+    make_pictures,
+    make_slides,
+    model,
+    workflow,
+)
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from monai.bundle.config_item import ComponentLocator
 from PIL import Image
 
 import monai_jsma
 
-CONFIGS = BUNDLE / "configs"
-TRAIN, INFERENCE = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "inference"))
-METADATA = json.loads((CONFIGS / "metadata.json").read_text())
-CARD = (BUNDLE / "docs" / "README.md").read_text()
 SCHEMA, SCHEMA_MD5 = ROOT / "tests" / "data" / "meta_schema_20240725.json", "06954cad2cc5d3784e72077ac76f0fc8"
-OUTPUTS = {"data", "eval", "models", "predictions", "runs"}  # as .gitignore has them
-FILES = [p for p in BUNDLE.rglob("*") if p.is_file() and p.relative_to(BUNDLE).parts[0] not in OUTPUTS]
+FOLDERS = [shipped.folder for shipped in BUNDLES.values()]
+FILES = [p for f in FOLDERS for p in f.rglob("*") if p.is_file() and p.relative_to(f).parts[0] not in OUTPUTS]
 ROOMS = (
     "checkpoints",
     "data",
@@ -42,62 +52,80 @@ ROOMS = (
     "results",
     "transforms",
 )
-CLASSES = ["Normal", "Benign", "InSitu", "Invasive"]
 
 
-def test_what_a_bundle_needs_is_there():
-    names = {str(p.relative_to(BUNDLE)) for p in FILES}
-    configs = ("train", "evaluate", "inference", "multi_gpu_train", "single_magnification", "demo", "metadata")
+@each_bundle
+def test_what_a_bundle_needs_is_there(shipped: Shipped):
+    names = {str(p.relative_to(shipped.folder)) for p in FILES if p.is_relative_to(shipped.folder)}
+    configs = ["train", "evaluate", "inference", "multi_gpu_train", "single_magnification", "metadata"]
+    configs += ["demo"] if shipped is BUNDLES["bach"] else []  # its pictures have BACH's classes and magnifications
     wanted = {"LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"}
     assert names == wanted | {f"configs/{name}.json" for name in configs}  # and no Python
     assert all(p.stat().st_size < 1e6 for p in FILES)
-    assert (BUNDLE / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert (shipped.folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT / "bundles")))
 def test_nothing_names_a_machine_or_a_person(path):
     found = re.findall(r"(?<![\w/])/(?!path/to/)\w[\w.-]*/[\w./-]*|[A-Z]:\\|[\w.]+@[\w-]+\.\w+", path.read_text())
     assert not [text for text in found if not text.startswith("//")]
 
 
-def test_metadata_fits_the_schema(tmp_path):
+@each_bundle
+def test_metadata_fits_the_schema(shipped: Shipped, tmp_path):
     assert hashlib.md5(SCHEMA.read_bytes()).hexdigest() == SCHEMA_MD5
     schema = shutil.copy(SCHEMA, tmp_path / "schema.json")  # a file that is there is not downloaded
-    verify_metadata(CONFIGS / "metadata.json", filepath=schema, hash_val=SCHEMA_MD5, hash_type="md5")
+    verify_metadata(shipped.folder / "configs" / "metadata.json", filepath=schema, hash_val=SCHEMA_MD5, hash_type="md5")
     broken = tmp_path / "metadata.json"
-    broken.write_text(json.dumps({k: v for k, v in METADATA.items() if k != "required_packages_version"}))
+    broken.write_text(json.dumps({k: v for k, v in shipped.metadata.items() if k != "required_packages_version"}))
     with pytest.raises(ValueError, match="required_packages_version"):
         verify_metadata(broken, filepath=schema, hash_val=SCHEMA_MD5, hash_type="md5")
 
 
-def test_versions_are_those_that_are_tested():
+@each_bundle
+def test_versions_are_those_that_are_tested(shipped: Shipped):
+    metadata = shipped.metadata
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    assert METADATA["version"] in METADATA["changelog"]
-    assert METADATA["monai_version"] == pins["monai"] == monai.__version__
-    assert METADATA["pytorch_version"] == pins["torch"]
-    assert METADATA["numpy_version"] == pins["numpy"]
-    required = dict(METADATA["required_packages_version"])
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["monai_version"] == pins["monai"] == monai.__version__
+    assert metadata["pytorch_version"] == pins["torch"]
+    assert metadata["numpy_version"] == pins["numpy"]
+    required = dict(metadata["required_packages_version"])
     assert required.pop("monai-jsma") == monai_jsma.__version__
     assert required == {name: pins[name] for name in required}
 
 
-def test_classes_are_in_the_order_of_their_labels():
-    outputs = METADATA["network_data_format"]["outputs"]["pred"]
-    assert outputs["channel_def"] == {str(i): name for i, name in enumerate(CLASSES)}
-    assert outputs["num_channels"] == TRAIN["num_classes"] == INFERENCE["num_classes"] == len(CLASSES)
-    order = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES))
-    assert METADATA["label_classes"] == order
-    assert f"Labels: {order}." in CARD
+@each_bundle
+def test_classes_are_in_the_order_of_their_labels(shipped: Shipped):
+    metadata, names = shipped.metadata, {str(i): name for i, name in enumerate(shipped.classes)}
+    outputs = metadata["network_data_format"]["outputs"]["pred"]
+    assert outputs["channel_def"] == names
+    train, inference = (shipped.configs[name]["num_classes"] for name in ("train", "inference"))
+    assert outputs["num_channels"] == train == inference == len(names)
+    order = ", ".join(f"{i} {name}" for i, name in names.items())
+    assert metadata["label_classes"] == order
+    assert metadata["pred_classes"] == "logits of " + ", ".join(shipped.classes)
+    assert f"Labels: {order}." in shipped.card
 
 
 @pytest.mark.parametrize(
-    ("config", "shape"), [("train", None), ("inference", None), ("train", [2048, 1536]), ("inference", [700, 1100])]
+    ("name", "config", "shape"),
+    [
+        ("bach", "train", None),
+        ("bach", "inference", None),
+        ("bach", "train", [2048, 1536]),
+        ("bach", "inference", [700, 1100]),
+        ("tcga_prad", "train", None),
+        ("tcga_prad", "inference", [700, 1100]),
+    ],
 )
-def test_network_fits_the_metadata(config, shape):
+def test_network_fits_the_metadata(name, config, shape):
+    shipped = BUNDLES[name]
     key = "_meta_#network_data_format#inputs#image#spatial_shape"
-    assert METADATA["network_data_format"]["inputs"]["image"]["spatial_shape"] == [1536, 2048]
+    assert shipped.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == shipped.size
     overrides = {} if shape is None else {key: shape}
-    files = {"meta_file": str(CONFIGS / "metadata.json"), "config_file": str(CONFIGS / f"{config}.json")}
+    configs = shipped.folder / "configs"
+    files = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / f"{config}.json")}
     verify_net_in_out("network_def", **files, device="cpu", **overrides)
 
 
@@ -121,6 +149,17 @@ def bundle(tmp_path_factory) -> Path:
 )
 def test_monai_finds_all_that_it_looks_for(bundle, configs, kind):
     assert workflow(bundle, *configs, workflow_type=kind).check_properties() == []
+
+
+def test_monai_finds_all_of_the_bundle_for_slides(tmp_path):
+    bundle = copy_bundle(tmp_path, "tcga_prad")
+    make_slides(bundle / "data", training=1, validation=1, test=1)
+    for configs in (("train",), ("train", "evaluate"), ("train", "single_magnification"), ("inference",)):
+        kind = "infer" if configs == ("inference",) else "train"
+        made = workflow(bundle, *configs, workflow_type=kind, **SMALL_PATCHES)
+        assert made.check_properties() == []
+        one = "single_magnification" in configs  # the paper's best one
+        assert [m.name for m in made.network_def.magnifications] == (["50X"] if one else ["25X", "50X", "100X"])
 
 
 def test_the_overlay_of_one_magnification(bundle):

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The configurations of the BACH bundle against the paper, each other, and the documents; nothing in them is unused."""
+"""The configurations of the bundles against the paper, each other, and the documents; nothing in them is unused."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bundle_runs import BUNDLE, ROOT
+from bundle_runs import BUNDLES, ROOT, Shipped, each_bundle
 from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
-
-CONFIGS = {p.stem: json.loads(p.read_text()) for p in (BUNDLE / "configs").glob("*.json")}
-METADATA = CONFIGS.pop("metadata")
-TRAIN, INFERENCE = CONFIGS["train"], CONFIGS["inference"]
-CARD = (BUNDLE / "docs" / "README.md").read_text()
 
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
     "single_magnification": {"single_magnification"},
-    "evaluate": {"load_path", "evaluating"},
+    "evaluate": {
+        "load_path", "evaluating",
+        "validate#additional_metrics#val_auc_roc", "validate#additional_metrics#val_average_precision",
+    },
     "multi_gpu_train": {
         "backend", "local_rank", "device_ids", "finalize",
         "train#sampler", "train#dataloader#sampler", "validate#sampler", "validate#dataloader#sampler",
     },
 }  # fmt: skip
+EACH_CONFIG = [(shipped, config) for shipped in BUNDLES.values() for config in shipped.configs]
+EACH_OVERLAY = [(shipped, config) for shipped, config in EACH_CONFIG if config in ADDITIONS]
+# What is TCGA-PRAD's own in each configuration; the first word of a line.
+OWN = {"num_classes", "mpp", "default_mpp", "thumbnail_size"}
+
+
+def named(pairs: list[tuple[Shipped, str]]) -> pytest.MarkDecorator:
+    """Parametrises a test by bundles and configurations."""
+    ids = [f"{shipped.folder.name}-{config}" for shipped, config in pairs]
+    return pytest.mark.parametrize(("shipped", "name"), pairs, ids=ids)
 
 
 def parts(config: dict[str, Any]) -> dict[str, Any]:
@@ -74,55 +82,79 @@ def imports(config: dict[str, Any]) -> set[str]:
     return {a.asname or a.name for line in lines for a in ast.parse(line[1:]).body[0].names}
 
 
-@pytest.mark.parametrize("name", ["train", "inference"])
-def test_every_name_is_used(name):
-    overlays = [CONFIGS[overlay] for overlay in ADDITIONS] if name == "train" else []
-    found = parts(CONFIGS[name])
+@named([pair for pair in EACH_CONFIG if pair[1] in ("train", "inference")])
+def test_every_name_is_used(shipped, name):
+    overlays = [config for other, config in shipped.configs.items() if other in ADDITIONS] if name == "train" else []
+    found = parts(shipped.configs[name])
     used = {k: references([v for other, v in found.items() if other != k] + overlays) for k in found}
     unused = [k for k in found if k not in ENTRIES and not any(f"{r}#".startswith(f"{k}#") for r in used[k])]
     assert unused == []
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_import_is_used_and_every_name_is_imported(name):
-    own = imports(CONFIGS[name])
-    assert code_names(CONFIGS[name]) | {"monai_jsma"} == own | imports(TRAIN)  # without it no short name resolves
-    assert own <= code_names(CONFIGS[name])
+@named(EACH_CONFIG)
+def test_every_import_is_used_and_every_name_is_imported(shipped, name):
+    config = shipped.configs[name]
+    own, used = imports(config), code_names(config)
+    assert used | {"monai_jsma"} == own | imports(shipped.configs["train"])  # without it no short name resolves
+    assert own <= used
 
 
-@pytest.mark.parametrize("name", ADDITIONS)
-def test_overlays_override_what_is_there(name):
-    parser = ConfigParser(TRAIN)
-    added = {key.removeprefix("+") for key in CONFIGS[name] if key.removeprefix("+") not in parser}
+@named(EACH_OVERLAY)
+def test_overlays_override_what_is_there(shipped, name):
+    train, overlay = shipped.configs["train"], shipped.configs[name]
+    parser = ConfigParser(train)
+    added = {key.removeprefix("+") for key in overlay if key.removeprefix("+") not in parser}
     assert added == ADDITIONS[name]
-    known = set(parts(TRAIN)) | set(parts(CONFIGS[name]))
-    assert {"#".join(r.split("#")[:2]) for r in references(CONFIGS[name])} <= known
+    known = set(parts(train)) | set(parts(overlay))
+    assert {"#".join(r.split("#")[:2]) for r in references(overlay)} <= known
 
 
-def test_the_papers_settings_are_the_defaults():
+@each_bundle
+def test_the_papers_settings_are_the_defaults(shipped):
+    train = shipped.configs["train"]
+    its_own = {
+        "bach": {"num_classes": 4, "mpp": 0.42, "default_mpp": "@mpp", "thumbnail_size": [224, 299]},
+        "tcga_prad": {"num_classes": 3, "mpp": 1.0, "default_mpp": None, "thumbnail_size": [299, 299]},
+    }[shipped.folder.name]
     paper = {
-        "thumbnail_size": [224, 299], "patch_size": 299, "num_patches": 5,
-        "mpp": 0.42, "magnifications": "$[4 * @mpp, 2 * @mpp, @mpp]",
+        "patch_size": 299, "num_patches": 5, "magnifications": "$[4 * @mpp, 2 * @mpp, @mpp]",
         "thumbnail_backbone": "inception_v3", "patch_backbone": "inception_v3", "weights": "imagenet",
         "normalization": "sigmoid", "learning_rule": "pathwise", "estimator": "paper", "feature_norm": None,
         "alpha": 0.01, "regularizer": "entropy", "lr": 1e-4, "lr_patience": 25, "lr_factor": 0.1, "epochs": 100,
-        "val_interval": 1,
+        "val_interval": 1, **its_own,
     }  # fmt: skip
-    assert {name: TRAIN[name] for name in paper} == paper
-    assert TRAIN["attention_dropout"] > 0
-    assert TRAIN["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert {name: train[name] for name in paper} == paper
+    assert train["attention_dropout"] > 0
+    assert train["optimizer"]["_target_"] == "torch.optim.Adam"
 
 
-def test_training_and_inference_are_of_one_network_and_one_view():
-    assert TRAIN["network_def"] == INFERENCE["network_def"]
+@each_bundle
+def test_training_and_inference_are_of_one_network_and_one_view(shipped):
+    train, inference = shipped.configs["train"], shipped.configs["inference"]
+    assert train["network_def"] == inference["network_def"]
     for name in ("deterministic_transforms", "thumbnail_transforms"):
-        assert TRAIN["train"][name] == INFERENCE[name]
+        assert train["train"][name] == inference[name]
     view = "@{0}deterministic_transforms + @{0}thumbnail_transforms"
-    assert TRAIN["validate"]["preprocessing"]["transforms"] == "$" + view.format("train#")
-    assert INFERENCE["preprocessing"]["transforms"] == "$" + view.format("")
-    shared = set(TRAIN) & set(INFERENCE) - {"batch_keys", "max_pictures", "output_dir", "run"}
-    assert {name: TRAIN[name] for name in shared} == {name: INFERENCE[name] for name in shared}
+    assert train["validate"]["preprocessing"]["transforms"] == "$" + view.format("train#")
+    assert inference["preprocessing"]["transforms"] == "$" + view.format("")
+    shared = set(train) & set(inference) - {"batch_keys", "max_pictures", "output_dir", "run"}
+    assert {name: train[name] for name in shared} == {name: inference[name] for name in shared}
     assert {"mpp", "thumbnail_size", "patch_size", "num_patches", "magnifications", "estimator"} <= shared
+
+
+def test_the_bundles_differ_only_in_what_is_their_own():
+    one, other = (BUNDLES[name].folder / "configs" for name in ("bach", "tcga_prad"))
+    assert {path.name for path in one.iterdir()} - {"demo.json"} == {path.name for path in other.iterdir()}
+    for path in other.iterdir():
+        if path.stem == "metadata":
+            continue
+        pairs = list(zip((one / path.name).read_text().split("\n"), path.read_text().split("\n"), strict=True))
+        differing = {re.match(r' {4}"(\w+)": ', line)[1] for pair in pairs if len(set(pair)) > 1 for line in pair}
+        assert differing == (OWN if path.stem in ("train", "inference") else set()), path.name
+    cards = [re.findall(r"^(?:## .*|\| \w.*?\|.*?\|)", shipped.card, re.MULTILINE) for shipped in BUNDLES.values()]
+    assert cards[0] == cards[1]  # sections, and rows of the table up to their values
+    plain = [{k: type(v) for k, v in shipped.metadata.items()} for shipped in BUNDLES.values()]
+    assert plain[0] == plain[1]
 
 
 def commands(text: str) -> list[list[str]]:
@@ -133,9 +165,10 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if "monai.bundle run" in line]
 
 
-@pytest.mark.parametrize("page", [BUNDLE / "docs" / "README.md", ROOT / "docs" / "bundle.md"], ids=lambda p: p.name)
-def test_commands_name_real_files_run_ids_and_settings(page):
-    found = commands(page.read_text())
+@each_bundle
+@pytest.mark.parametrize("page", ["card", "docs/bundle.md"])
+def test_commands_name_real_files_run_ids_and_settings(shipped, page):
+    found = commands(shipped.card if page == "card" else (ROOT / page).read_text())
     assert len(found) >= 4
     for words in found:
         words = words[words.index("run") + 1 :]
@@ -144,19 +177,22 @@ def test_commands_name_real_files_run_ids_and_settings(page):
         files = options.pop("--config_file")
         files = json.loads(files.replace("'", '"')) if files.startswith("[") else [files]
         parser = ConfigParser()
-        parser.read_config([str(BUNDLE / file) for file in files])
+        parser.read_config([str(shipped.folder / file) for file in files])
         assert run_id in parser
         kind = options.pop("--workflow_type", "train")
         assert (kind == "infer") == (files == ["configs/inference.json"])
         assert all(name.removeprefix("--") in parser for name in options), options
 
 
-def test_the_card_agrees_with_the_configuration():
-    settings = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| [^|]+ \|([^|]+)\|", CARD, re.MULTILINE)))
+@each_bundle
+def test_the_card_agrees_with_the_configuration(shipped):
+    settings = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| [^|]+ \|([^|]+)\|", shipped.card, re.MULTILINE)))
     assert len(settings) > 10
-    assert set(settings) <= set(TRAIN)
-    performance = CARD.split("## Performance")[1].split("\n## ")[0]
-    assert bool(METADATA["eval_metrics"]) != ("Not run" in performance)
-    assert all(str(value) in performance for value in METADATA["eval_metrics"].values())
-    for words in re.findall(r"`python -m monai_jsma ([^`]+)`", CARD):
+    assert set(settings) <= set(shipped.configs["train"])
+    assert "x".join(map(str, reversed(shipped.size))) in shipped.card
+    performance = shipped.card.split("## Performance")[1].split("\n## ")[0]
+    measured = shipped.metadata["eval_metrics"]
+    assert bool(measured) != ("Not run" in performance)
+    assert all(str(value) in performance for value in measured.values())
+    for words in re.findall(r"`python -m monai_jsma ([^`]+)`", shipped.card):
         build_parser().parse_args([*words.split(), "folder of the user"])

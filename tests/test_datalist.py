@@ -161,3 +161,9 @@ def test_class_names_are_in_the_order_of_their_numbers(tmp_path):
     path.write_text("{}")
     assert class_names(path) is None
     assert class_names(tmp_path / "nowhere.json") is None
+
+
+def test_a_patient_leaks_even_if_the_groups_are_smaller():
+    sides = {side: [{"image": side, "group": f"slide of {side}", "patient": "P"}] for side in ("training", "test")}
+    with pytest.raises(ValueError, match=r"found P in \['test', 'training'\]"):
+        check_groups(sides)

@@ -10,9 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from slide_files import levels_of, picture, write_pyramid
 
 from monai_jsma.data.datalist import SIDES, check_groups, file_sha256, load_datalist, save_datalist
 from monai_jsma.data.folder import folder_datalist
+from monai_jsma.data.slides import SlideError
 
 OSTEOSARCOMA = Path(__file__).parents[2] / "shared" / "data" / "osteosarcoma"
 needs_osteosarcoma = pytest.mark.skipif(not OSTEOSARCOMA.is_dir(), reason="the osteosarcoma tiles are not here")
@@ -32,7 +35,7 @@ def rows(tmp_path):
     rows = []
     for i in range(12):
         name = f"{i:02d}.png"
-        (tmp_path / name).write_bytes(f"picture {i}".encode())
+        Image.new("RGB", (4, 3), (i, 0, 0)).save(tmp_path / name)
         rows.append({"image": name, "label": ("tumor", "benign")[i % 2], "group": f"P{i // 2}"})
     write_table(tmp_path, rows)
     return rows
@@ -97,6 +100,70 @@ def test_spacing_column(tmp_path, rows):
         folder_datalist(tmp_path, folds=3, mpp=-1.0)
 
 
+def test_spacing_of_the_row_then_given_then_of_the_file(tmp_path, rows):
+    levels = levels_of(picture(96, 128), [2])
+    for name, options in (("00.tif", {"mpp": 0.4}), ("01.svs", {"aperio_mpp": 0.25}), ("02.tif", {"mpp": 352.8})):
+        row = rows[int(name[:2])]
+        row["image"] = Path(write_pyramid(tmp_path / name, levels, **options)).name
+        levels = [255 - level // (2 + len(name)) for level in levels]  # no two alike
+
+    def spacings(**given):
+        content = folder_datalist(tmp_path, folds=3, **given)
+        items = {item["image"]: item for side in SIDES for item in content[side]}
+        return {
+            name: (items[name].get("mpp"), items[name].get("mpp_source")) for name in ("00.tif", "01.svs", "02.tif")
+        }
+
+    write_table(tmp_path, rows)
+    found = spacings()
+    assert found["00.tif"] == (pytest.approx(0.4), "TIFF resolution")
+    assert found["01.svs"] == (0.25, "Aperio MPP")
+    assert found["02.tif"] == (None, None)  # 72 dpi is no spacing
+    assert set(spacings(mpp=0.5).values()) == {(None, None)}  # the top level tells it
+    write_table(tmp_path, [{**row, "mpp": "0.3"} for row in rows])
+    assert set(spacings(mpp=0.5).values()) == {(0.3, "labels.csv")}
+
+
+def test_an_unknown_spacing_is_told(tmp_path, rows, caplog):
+    folder_datalist(tmp_path, folds=3)
+    assert "No credible spacing is stated for 00.png, 01.png, 02.png, ... (12 in all); give it with" in caplog.text
+    caplog.clear()
+    folder_datalist(tmp_path, folds=3, mpp=1.0)
+    assert not caplog.records
+
+
+def test_what_is_no_picture_is_refused(tmp_path, rows):
+    (tmp_path / rows[4]["image"]).write_bytes(b"not a picture")
+    with pytest.raises(SlideError, match=r"04\.png: no reader can open it"):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_a_folder_for_each_class(tmp_path, caplog):
+    for i in range(9):
+        folder = tmp_path / "abc"[i % 3]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3), (i, 0, 0)).save(folder / f"{i}.PNG")
+    for name in ("a/Thumbs.db", "b/._4.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    content = folder_datalist(tmp_path, folds=3, mpp=1.0)
+    assert content["labels"] == {"0": "a", "1": "b", "2": "c"}
+    items = {item["image"]: item["label"] for side in SIDES for item in content[side]}
+    assert items == {f"{'abc'[i % 3]}/{i}.PNG": i % 3 for i in range(9)}
+    assert "left out, no pictures or slides by their names: a/Thumbs.db, b/._4.png." in caplog.text
+
+
+def test_a_table_in_place_of_the_folder(tmp_path, rows):
+    write_table(tmp_path, rows).rename(tmp_path / "mine.csv")
+    assert folder_datalist(tmp_path / "mine.csv", folds=3) == folder_datalist(tmp_path, tmp_path / "mine.csv", folds=3)
+
+
+def test_a_patient_in_two_groups_is_a_leak(tmp_path, rows):
+    """The group is the slide; a patient with two slides would lie on two sides."""
+    write_table(tmp_path, [{**row, "patient": f"Q{i % 5}"} for i, row in enumerate(rows)])
+    with pytest.raises(ValueError, match=r"group, patient or picture must lie on one side only, but found Q"):
+        folder_datalist(tmp_path, folds=3)
+
+
 def test_checksum_column(tmp_path, rows):
     write_table(tmp_path, [{**row, "sha256": file_sha256(tmp_path / row["image"]).upper()} for row in rows])
     folder_datalist(tmp_path, folds=3)
@@ -107,7 +174,7 @@ def test_checksum_column(tmp_path, rows):
 
 def test_two_names_of_one_picture(tmp_path, rows):
     shutil.copy(tmp_path / rows[0]["image"], tmp_path / rows[5]["image"])
-    with pytest.raises(ValueError, match=r"rows of the same picture: 00\.png = 05\.png; keep one of each"):
+    with pytest.raises(ValueError, match=r"files of the same picture: 00\.png = 05\.png; keep one of each"):
         folder_datalist(tmp_path, folds=3)
 
 

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_jsma.data.datalist import check_groups, group_of
-from monai_jsma.data.split import fold_sides, split_by_group
+from monai_jsma.data.split import check_copies, fold_sides, hold_out, split_by_group
 
 
 def cohort(patients: int, tiles: int, classes: int) -> list[dict]:
@@ -99,3 +100,30 @@ def test_group_of_is_what_is_kept_together():
     items = [{"image": f"{i}.png", "label": i % 2, "patient": f"P{i // 2}"} for i in range(12)]
     fold_of = split_by_group(items, 3)
     assert len({(group_of(item), of) for item, of in zip(items, fold_of)}) == 6
+
+
+def test_hold_out_one_fold_for_validation():
+    items = cohort(12, 2, 2)
+    fold_of = split_by_group(items, 3)
+    for fold in range(3):
+        sides = hold_out(items, fold_of, fold)
+        check_groups(sides)
+        assert {item["fold"] for item in sides["validation"]} == {fold}
+        assert {item["fold"] for item in sides["training"]} == {0, 1, 2} - {fold}
+        assert sum(map(len, sides.values())) == len(items)
+    assert all("fold" not in item for item in items)
+    with pytest.raises(ValueError, match="fold=3 of 3 folds"):
+        hold_out(items, fold_of, 3)
+
+
+def test_hold_out_leaves_every_class_for_training():
+    items = [{"image": str(i), "label": label} for i, label in enumerate((0, 1, 0))]
+    with pytest.raises(ValueError, match="Validating on fold 1 of 2 leaves none of class 1 to train on"):
+        hold_out(items, [0, 1, 0], 1)
+
+
+def test_copies_are_named():
+    items = [{"image": name, "sha256": sha} for name, sha in (("a", "1"), ("b", "2"), ("c", "1"))]
+    check_copies(items[:2], Path("table.csv"))
+    with pytest.raises(ValueError, match=r"table\.csv: files of the same picture: a = c; keep one of each"):
+        check_copies(items, Path("table.csv"))

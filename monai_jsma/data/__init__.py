@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from .bach import bach_datalist
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
@@ -12,10 +13,11 @@ from .pyramid import Pyramid, PyramidBatch
 from .readers import ArrayReader, CuCIMReader, OpenSlideReader, Reader, TiffReader, open_reader, read_picture
 from .resample import area_resample
 from .slides import SlideError, SlideInfo, inspect_slide
-from .split import fold_sides, split_by_group
+from .split import fold_sides, hold_out, split_by_group
 from .stain import StainMap
 from .synthetic import SyntheticPicture, make_dataset, make_picture
 from .tensor_pyramid import TensorPyramidBatch
+from .tiled import tile_picture
 from .verify import Fault, verify_datalist
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "TensorPyramidBatch",
     "TiffReader",
     "area_resample",
+    "bach_datalist",
     "check_groups",
     "class_names",
     "file_sha256",
@@ -45,6 +48,7 @@ __all__ = [
     "folder_datalist",
     "grid_size",
     "group_of",
+    "hold_out",
     "inspect_slide",
     "load_datalist",
     "make_dataset",
@@ -56,6 +60,7 @@ __all__ = [
     "read_picture",
     "save_datalist",
     "split_by_group",
+    "tile_picture",
     "stored_cell",
     "to_mpp",
     "verify_datalist",

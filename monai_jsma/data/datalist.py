@@ -44,6 +44,7 @@ __all__ = [
 
 Item = dict[str, Any]
 SIDES = ("training", "validation", "test")
+_KEPT_TOGETHER = ("group", "patient", "image")  # the first that an item has is its group
 
 
 def few(values: Iterable[Any]) -> str:
@@ -54,7 +55,7 @@ def few(values: Iterable[Any]) -> str:
 
 def group_of(item: Mapping[str, Any]) -> str:
     """What must stay on one side of a split: the item's ``group``, else its ``patient``, else its ``image``."""
-    return str(next(item[key] for key in ("group", "patient", "image") if item.get(key) not in (None, "")))
+    return str(next(item[key] for key in _KEPT_TOGETHER if item.get(key) not in (None, "")))
 
 
 def identities(item: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -74,7 +75,7 @@ def on_two_sides(found: Iterable[tuple[str, tuple[str, str]]]) -> dict[tuple[str
 
 
 def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Check that no group, no patient and no picture lies on two sides.
+    """Check that no group, no patient and no picture lies on two sides, even if the items' groups are smaller.
 
     Args:
         sides: items of each side, by name.
@@ -85,7 +86,7 @@ def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     shared = on_two_sides((side, x) for side, items in sides.items() for item in items for x in identities(item))
     leaks = {f"{what} in {names}": None for (_, what), names in sorted(shared.items(), key=lambda leak: leak[0][1])}
     if leaks:
-        raise ValueError(f"A group or picture must lie on one side only, but found {few(leaks)}.")
+        raise ValueError(f"A group, patient or picture must lie on one side only, but found {few(leaks)}.")
 
 
 def _check_label(label: Any, num_classes: int | None, where: str) -> None:

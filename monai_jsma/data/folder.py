@@ -1,55 +1,49 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""A datalist from a folder of pictures with a table of labels.
+"""A datalist from a folder of pictures or slides with a table of labels, or with a folder for each class.
 
 The table is CSV with a header: ``image`` (path relative to the folder) and ``label`` (name of the class), and if known
 ``group`` or ``patient`` (what must not lie on two sides of a split), ``mpp`` (um per pixel of level 0) and ``sha256``.
-Other columns are not used.
+Other columns are not used. The spacing of a picture is the row's, else the one given for all, else the file's.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import Counter, defaultdict
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_jsma.data.datalist import check_mpp, few, file_sha256
-from monai_jsma.data.split import fold_sides, split_by_group
+from monai_jsma.data.slides import inspect_slide
+from monai_jsma.data.split import check_copies, fold_sides, split_by_group
+from monai_jsma.data.table import read_table
 
 __all__ = ["folder_datalist"]
 
 _KEPT = ("group", "patient")
+_PICTURES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
+_SLIDES = {".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".dcm"}
+
+_logger = logging.getLogger(__name__)
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of the table, with every cell stripped.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no UTF-8, empty, lacks a column or a cell, or names a picture twice.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such table of labels.")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
-            lines = list(csv.reader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8: {error}.") from error
-    lines = [[cell.strip() for cell in line] for line in lines if any(cell.strip() for cell in line)]
-    header, body = (lines[0], lines[1:]) if lines else ([], [])
-    if not body:
-        raise ValueError(f"{path}: no rows; needed are a header with 'image' and 'label', and one row a picture.")
-    if not {"image", "label"} <= set(header) or len(set(header)) < len(header):
-        raise ValueError(f"{path}: the header needs 'image' and 'label', and each column once, but is {header}.")
-    for number, line in enumerate(body, 1):
-        if len(line) != len(header) or not all(dict(zip(header, line))[key] for key in ("image", "label")):
-            raise ValueError(f"{path}: row {number}: needed are {len(header)} cells, but got {line}.")
-    repeated = [image for image, n in Counter(line[header.index("image")] for line in body).items() if n > 1]
-    if repeated:
-        raise ValueError(f"{path}: named more than once: {few(repeated)}.")
-    return [dict(zip(header, line)) for line in body]
+def _rows(root: Path, path: Path) -> list[dict[str, str]]:
+    """The rows of the table; without one, a row for each picture in the folders of the classes."""
+    if path.is_file() or path != root / "labels.csv":
+        return read_table(path, ("image", "label"))
+    rows, others = [], []
+    for folder in (entry for entry in root.glob("*") if entry.is_dir()):
+        for entry in folder.iterdir():
+            if entry.suffix.lower() in _PICTURES | _SLIDES and entry.is_file() and not entry.name.startswith("."):
+                rows.append({"image": f"{folder.name}/{entry.name}", "label": folder.name})
+            else:
+                others.append(f"{folder.name}/{entry.name}")
+    if not rows:
+        return read_table(path, ("image", "label"))
+    if others:
+        _logger.warning("%s: left out, no pictures or slides by their names: %s.", root, few(sorted(others)))
+    return rows
 
 
 def _class_index(table: Sequence[dict[str, str]], order: Sequence[str] | None, path: Path) -> dict[str, int]:
@@ -65,8 +59,11 @@ def _class_index(table: Sequence[dict[str, str]], order: Sequence[str] | None, p
     return {name: i for i, name in enumerate(names)}
 
 
-def _item(root: Path, row: dict[str, str], label: int, table: Path) -> dict[str, Any]:
-    """The item of one row; its picture's checksum is compared with the table's, if that gives one."""
+def _item(root: Path, row: dict[str, str], label: int, table: Path, mpp: float | None) -> dict[str, Any]:
+    """The item of one row; its picture's checksum is compared with the table's, if that gives one.
+
+    ``mpp`` is what all pictures are said to have; without it and the row's, the item has what the file says.
+    """
     item: dict[str, Any] = {"image": row["image"], "label": label, "sha256": file_sha256(root / row["image"])}
     stated = row.get("sha256", "")
     if stated and stated.lower() != item["sha256"]:
@@ -81,17 +78,16 @@ def _item(root: Path, row: dict[str, str], label: int, table: Path) -> dict[str,
         except ValueError as error:
             raise ValueError(f"{table}: {row['image']}: mpp '{row['mpp']}' is not a number.") from error
         check_mpp(item["mpp"], f"{table}: {row['image']}")
+    info = inspect_slide(root / row["image"], mpp=item.get("mpp", mpp))
+    if "mpp" not in item and mpp is None and info.mpp is not None:
+        item.update(mpp=info.mpp, mpp_source=info.mpp_source)
     return item
 
 
-def _check_copies(items: Sequence[dict[str, Any]], path: Path) -> None:
-    """One picture under two names could lie on two sides of a split."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for item in items:
-        names[item["sha256"]].append(item["image"])
-    copies = [" = ".join(same) for same in names.values() if len(same) > 1]
-    if copies:
-        raise ValueError(f"{path}: rows of the same picture: {few(copies)}; keep one of each.")
+def _report_unknown(items: Sequence[dict[str, Any]], mpp: float | None) -> None:
+    unknown = [item["image"] for item in items if "mpp" not in item] if mpp is None else []
+    if unknown:
+        _logger.warning("No credible spacing is stated for %s; give it with --mpp or a column mpp.", few(unknown))
 
 
 def folder_datalist(
@@ -107,9 +103,10 @@ def folder_datalist(
     """Make a datalist of a folder, split by group into training, validation and test side.
 
     Args:
-        root: the folder; image paths are relative to it.
-        labels: the table of labels; ``labels.csv`` in the folder by default.
-        mpp: um per pixel of all pictures whose row does not give it.
+        root: the folder, or a table in it; image paths are relative to the folder.
+        labels: the table of labels; by default ``labels.csv`` in the folder, and without that every folder in it is a
+            class.
+        mpp: um per pixel of all pictures whose row does not give it; by default what each file says.
         folds: number of folds of the cross-validation.
         fold: the one to test on.
         seed: of the split.
@@ -122,16 +119,22 @@ def folder_datalist(
         FileNotFoundError: when the table or a picture is missing.
         ValueError: when the table is wrong, a picture is not the one of the table's ``sha256``, two rows show the same
             picture, or the groups cannot be split.
+        SlideError: when a file is no picture or slide that can be read.
     """
     root = Path(root)
+    if root.is_file() and labels is None:
+        root, labels = root.parent, root
     path = Path(labels) if labels else root / "labels.csv"
-    table = sorted(_read_table(path), key=lambda row: row["image"])
+    table = sorted(_rows(root, path), key=lambda row: row["image"])
     missing = [row["image"] for row in table if not (root / row["image"]).is_file()]
     if missing:
         raise FileNotFoundError(f"{path}: {len(missing)} of {len(table)} pictures are not in {root}: {few(missing)}.")
     index = _class_index(table, class_order, path)
-    items = [_item(root, row, index[row["label"]], path) for row in table]
-    _check_copies(items, path)
+    if mpp is not None:
+        check_mpp(mpp, "mpp")
+    items = [_item(root, row, index[row["label"]], path, mpp) for row in table]
+    check_copies(items, path)
+    _report_unknown(items, mpp)
     content: dict[str, Any] = {
         "name": root.resolve().name,
         "labels": {str(i): name for name, i in index.items()},
@@ -139,6 +142,5 @@ def folder_datalist(
         **fold_sides(items, split_by_group(items, folds, seed), fold),
     }
     if mpp is not None:
-        check_mpp(mpp, "mpp")
         content.update(mpp=mpp, mpp_source="given")
     return content

@@ -155,17 +155,18 @@ class Pyramid:
 
     # ------------------------------------------------------------------------------------------------ coordinates
 
-    def _stored_index(self, cell: int) -> int:
+    def stored_index(self, cell: int) -> int:
+        """The flat index, in the picture as stored, of a cell of the picture as it is oriented now."""
         there = self.geometry.cell(cell)
         return self._stored.index(stored_cell(there, self.geometry.grids[there.level], self.orientation))
 
     def box(self, cell: int) -> Box:
         """The patch of a cell in level-0 pixels of the file, whatever the orientation and region."""
-        return self._in_file(self._stored.box(self._stored_index(cell)))
+        return self._in_file(self._stored.box(self.stored_index(cell)))
 
     def cell_box(self, cell: int) -> Box:
         """The cell itself in level-0 pixels of the file."""
-        return self._in_file(self._stored.cell_box(self._stored_index(cell)))
+        return self._in_file(self._stored.cell_box(self.stored_index(cell)))
 
     def _in_file(self, box: Box) -> Box:
         return Box(box.row + self.origin[0], box.col + self.origin[1], box.height, box.width)
@@ -189,7 +190,7 @@ class Pyramid:
         Only what these cells need is decoded. Beyond the edge of a picture smaller than a patch the pixels are white.
         """
         p = self._stored.patch_size
-        patches = [self._finished(self._patch(self._stored_index(int(c)))) for c in cells]
+        patches = [self._finished(self._patch(self.stored_index(int(c)))) for c in cells]
         return np.stack(patches) if patches else np.empty((0, 3, p, p), np.uint8)
 
     def _patch(self, index: int) -> np.ndarray:

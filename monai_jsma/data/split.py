@@ -8,14 +8,34 @@ A group (patient, else picture) lies in one fold only, so that no result rests o
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from monai_jsma.data.datalist import SIDES, check_groups, group_of
+from monai_jsma.data.datalist import SIDES, check_groups, few, group_of
 
-__all__ = ["fold_sides", "split_by_group"]
+__all__ = ["check_copies", "fold_sides", "hold_out", "split_by_group"]
 
 Item = dict[str, Any]
+
+
+def check_copies(items: Sequence[Item], path: Path) -> None:
+    """Check that no picture is there under two names, which could lie on two sides of a split.
+
+    Args:
+        items: with ``image`` and ``sha256``.
+        path: the folder or table they come from, for the message.
+
+    Raises:
+        ValueError: naming the pictures that are.
+    """
+    names: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        names[item["sha256"]].append(item["image"])
+    copies = [" = ".join(same) for same in names.values() if len(same) > 1]
+    if copies:
+        raise ValueError(f"{path}: files of the same picture: {few(copies)}; keep one of each.")
 
 
 def split_by_group(items: Sequence[Item], folds: int, seed: int = 0) -> list[int]:
@@ -89,3 +109,28 @@ def fold_sides(items: Sequence[Item], fold_of: Sequence[int], fold: int) -> dict
     raise ValueError(
         f"Testing on fold {fold} of {folds} leaves too few groups to train on every class; use more folds."
     )
+
+
+def hold_out(items: Sequence[Item], fold_of: Sequence[int], fold: int) -> dict[str, list[Item]]:
+    """One fold for validation, the others for training; every item is told its ``fold``.
+
+    For data sets that bring a test side of their own.
+
+    Args:
+        items: all items.
+        fold_of: the fold of each item.
+        fold: the one to validate on.
+
+    Raises:
+        ValueError: when ``fold`` is no fold, or the others lack a class.
+    """
+    folds = max(fold_of) + 1
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold={fold} of {folds} folds, counted from 0.")
+    sides: dict[str, list[Item]] = {"training": [], "validation": []}
+    for item, of in zip(items, fold_of):
+        sides["validation" if of == fold else "training"].append({**item, "fold": of})
+    lost = {item["label"] for item in items} - {item["label"] for item in sides["training"]}
+    if lost:
+        raise ValueError(f"Validating on fold {fold} of {folds} leaves none of class {min(lost)} to train on.")
+    return sides
