@@ -1,8 +1,8 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m monai_jsma COMMAND``: make and prepare data.
+"""``python -m monai_jsma COMMAND``: make, prepare and check data.
 
-Exit code 0: done. 1: the input is wrong, said in one line. 2: the usage is wrong.
+Exit code 0: done. 1: the input is wrong, said in one line, or a check failed. 2: the usage is wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import bach, demo, folder, synthetic, tcga_prad
+from monai_jsma.apps import bach, demo, doctor, folder, info, synthetic, tcga_prad, verify
 
 __all__ = ["build_parser", "main"]
 
@@ -32,6 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     bach.add_parser(sources)
     folder.add_parser(sources)
     tcga_prad.add_parser(sources)
+    info.add_parser(commands)
+    verify.add_parser(commands)
+    doctor.add_parser(commands)
     return parser
 
 
@@ -48,13 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
-        args.run(args)
+        return args.run(args) or 0
     except _errors_of_the_user() as error:
         if args.verbose:
             logging.getLogger(__name__).exception("What led to the error:")
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ from .stain import StainMap
 from .synthetic import SyntheticPicture, make_dataset, make_picture
 from .tensor_pyramid import TensorPyramidBatch
 from .tiled import tile_picture
+from .verify import Fault, verify_datalist
 
 __all__ = [
     "ORIENTATIONS",
     "Area",
     "ArrayReader",
     "Box",
+    "Fault",
     "GridCell",
     "Cohort",
     "CuCIMReader",
@@ -74,4 +76,5 @@ __all__ = [
     "tile_picture",
     "stored_cell",
     "to_mpp",
+    "verify_datalist",
 ]

@@ -8,7 +8,7 @@ path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or
 and ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
 
 No group lies on two sides. The group of an item is its ``group``, else its ``patient``, else its picture, so that the
-regions of one slide stay together.
+regions of one slide stay together. Nor do two sides share a patient or a picture, whatever the groups say.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from monai_jsma.data.files import write_whole
 
 __all__ = [
     "SIDES",
@@ -30,8 +32,14 @@ __all__ = [
     "few",
     "file_sha256",
     "group_of",
+    "identities",
+    "item_faults",
     "load_datalist",
+    "on_two_sides",
+    "read_datalist",
+    "resolved_item",
     "save_datalist",
+    "sides_of",
 ]
 
 Item = dict[str, Any]
@@ -50,6 +58,22 @@ def group_of(item: Mapping[str, Any]) -> str:
     return str(next(item[key] for key in _KEPT_TOGETHER if item.get(key) not in (None, "")))
 
 
+def identities(item: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """All that must not lie on two sides of a split, as (kind, value): the item's group, patient and picture."""
+    found = {("group", group_of(item)), ("picture", os.path.normpath(item["image"]))}
+    if item.get("patient") not in (None, ""):
+        found.add(("patient", str(item["patient"])))
+    return found
+
+
+def on_two_sides(found: Iterable[tuple[str, tuple[str, str]]]) -> dict[tuple[str, str], list[str]]:
+    """Of pairs (side, identity) the identities that lie on more than one side, each with its sides."""
+    sides: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for side, identity in found:
+        sides[identity].add(side)
+    return {identity: sorted(names) for identity, names in sides.items() if len(names) > 1}
+
+
 def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Check that no group, no patient and no picture lies on two sides, even if the items' groups are smaller.
 
@@ -59,13 +83,8 @@ def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     Raises:
         ValueError: naming the groups or pictures that do.
     """
-    found: dict[str, set[str]] = defaultdict(set)
-    for name, items in sides.items():
-        for item in items:
-            for key in _KEPT_TOGETHER:
-                if item.get(key) not in (None, ""):
-                    found[str(item[key])].add(name)
-    leaks = [f"{what} in {sorted(names)}" for what, names in sorted(found.items()) if len(names) > 1]
+    shared = on_two_sides((side, x) for side, items in sides.items() for item in items for x in identities(item))
+    leaks = {f"{what} in {names}": None for (_, what), names in sorted(shared.items(), key=lambda leak: leak[0][1])}
     if leaks:
         raise ValueError(f"A group, patient or picture must lie on one side only, but found {few(leaks)}.")
 
@@ -90,7 +109,14 @@ def check_mpp(mpp: Any, where: str) -> None:
         raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}.")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_datalist(path: str | Path) -> dict[str, Any]:
+    """The content of a datalist, unchecked.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when it is no JSON object.
+    """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such datalist.")
     try:
@@ -102,6 +128,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def sides_of(content: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The sides of a datalist by name: the usual three, and whatever other list holds items with an ``image``."""
+    lists = {name: items for name, items in content.items() if isinstance(items, list)}
+    return {
+        name: items
+        for name, items in lists.items()
+        if name in SIDES or any(isinstance(item, dict) and "image" in item for item in items)
+    }
+
+
 def _common_mpp(content: Mapping[str, Any], given: float | None, path: Path) -> Item:
     """``mpp`` and ``mpp_source`` of all items: as given, else of the datalist's top level, else nothing."""
     mpp = content.get("mpp") if given is None else given
@@ -111,13 +147,33 @@ def _common_mpp(content: Mapping[str, Any], given: float | None, path: Path) -> 
     return {"mpp": mpp, "mpp_source": content.get("mpp_source", "datalist") if given is None else "given"}
 
 
-def _check_item(item: Any, num_classes: int | None, where: str) -> None:
+def item_faults(item: Any, num_classes: int | None, where: str) -> Iterator[tuple[str, str]]:
+    """All that is wrong with an item itself, as ("item", "label" or "mpp", message); its file is not looked at.
+
+    Args:
+        item: of a side of a datalist.
+        num_classes: when given, the item must have a label below it.
+        where: what the messages begin with.
+    """
     if not isinstance(item, dict) or not isinstance(item.get("image"), str) or not item["image"]:
-        raise ValueError(f"{where}: an item is an object with the path of its 'image', but got {item!r}.")
-    if num_classes is not None or item.get("label") is not None:
-        _check_label(item.get("label"), num_classes, where)
-    if item.get("mpp") is not None:
-        check_mpp(item["mpp"], where)
+        yield "item", f"{where}: an item is an object with the path of its 'image', but got {item!r}."
+        return
+    checks = {
+        "label": (num_classes is not None, lambda label: _check_label(label, num_classes, where)),
+        "mpp": (False, lambda mpp: check_mpp(mpp, where)),
+    }
+    for key, (needed, check) in checks.items():
+        if needed or item.get(key) is not None:
+            try:
+                check(item.get(key))
+            except ValueError as error:
+                yield key, str(error)
+
+
+def resolved_item(item: Item, content: Mapping[str, Any], base: Path, mpp: float | None, path: Path) -> Item:
+    """An item with its path joined to ``base``, and the spacing as given, else its own, else the datalist's."""
+    own = {} if mpp is not None or item.get("mpp") is None else {"mpp_source": item.get("mpp_source", "datalist")}
+    return {**item, **(own or _common_mpp(content, mpp, path)), "image": str(base / item["image"])}
 
 
 def load_datalist(
@@ -147,18 +203,15 @@ def load_datalist(
             group that lies on two sides of the datalist.
     """
     path = Path(path)
-    content = _read_json(path)
+    content = read_datalist(path)
     items = content.get(key)
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: no items under '{key}'; it has {[k for k in SIDES if content.get(k)]}.")
     for i, item in enumerate(items):
-        _check_item(item, num_classes, f"{path}: {key}[{i}]")
+        for _, fault in item_faults(item, num_classes, f"{path}: {key}[{i}]"):
+            raise ValueError(fault)
     base = Path(base_dir) if base_dir else path.parent
-    common = _common_mpp(content, mpp, path)
-    loaded = []
-    for item in items:
-        own = {} if mpp is not None or item.get("mpp") is None else {"mpp_source": item.get("mpp_source", "datalist")}
-        loaded.append({**item, **(own or common), "image": str(base / item["image"])})
+    loaded = [resolved_item(item, content, base, mpp, path) for item in items]
     missing = [item["image"] for item in loaded if not os.path.isfile(item["image"])]
     if missing:
         raise FileNotFoundError(
@@ -174,7 +227,7 @@ def class_names(path: str | Path) -> list[str] | None:
 
     None where there are none, or no datalist: pictures may also be given without one.
     """
-    labels = _read_json(Path(path)).get("labels") if Path(path).is_file() else None
+    labels = read_datalist(path).get("labels") if Path(path).is_file() else None
     return [labels[str(i)] for i in range(len(labels))] if labels else None
 
 
@@ -184,14 +237,9 @@ def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:
     Raises:
         ValueError: when a group lies on two sides.
     """
-    path = Path(path)
     check_groups({side: content[side] for side in SIDES if side in content})
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8"))  # bytes: text mode would change the line ends on Windows
-    os.replace(part, path)
-    return path
+    return write_whole(path, text)
 
 
 def file_sha256(path: str | Path) -> str:

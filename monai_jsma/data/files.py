@@ -1,12 +1,13 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files before they are opened: is there one, is it a TIFF, has it changed; and the error of all readers."""
+"""Files before they are opened (is there one, is it a TIFF, has it changed), the error of all readers, whole writes."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-__all__ = ["COPY_AGAIN", "SlideError", "file_stamp", "is_tiff"]
+__all__ = ["COPY_AGAIN", "SlideError", "file_stamp", "is_tiff", "write_whole"]
 
 
 COPY_AGAIN = "copy the file again from its source."  # the way out of damage
@@ -38,3 +39,13 @@ def is_tiff(path: str) -> bool:
     """Whether the first bytes are those of a TIFF file, classic or BigTIFF, of either byte order."""
     with open(path, "rb") as file:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write a file, all of it or nothing, with its folder where that is missing. Returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(text.encode("utf-8"))  # bytes: text mode would change the line ends on Windows
+    os.replace(part, path)
+    return path

@@ -21,17 +21,53 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from monai_jsma.data.geometry import Box, Magnification, PatchGeometry
+from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, to_mpp
 from monai_jsma.data.orientation import orient, oriented_size, stored_cell
 from monai_jsma.data.readers import ArrayReader, Reader
 from monai_jsma.data.resample import area_resample
 from monai_jsma.data.stain import StainMap
 
-__all__ = ["Pyramid", "PyramidBatch"]
+__all__ = ["Pyramid", "PyramidBatch", "check_fine_enough", "check_region"]
 
 _BACKGROUND = 255  # a slide's background is white; black padding would look like ink
 _BAND_PIXELS = 16_000_000  # pixels decoded at once, so that a thumbnail of a huge level needs little memory
 _MAX_PIXELS = 1_000_000_000  # a thumbnail that needs more than this is refused: the file lacks coarse levels
+_MAX_UPSAMPLING = 1.05
+
+
+def check_region(path: str, full: tuple[int, int], origin: Sequence[int], size: Sequence[int]) -> None:
+    """Check that a region lies inside its picture.
+
+    Args:
+        path: the file, for the message.
+        full: height and width of the picture.
+        origin: row and column of the region's top-left corner, in level-0 pixels.
+        size: its height and width, in level-0 pixels.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if min(origin) < 0 or min(size) < 1 or origin[0] + size[0] > full[0] or origin[1] + size[1] > full[1]:
+        raise ValueError(
+            f"{path}: the region at (row, column) {tuple(origin)} of (height, width) {tuple(size)} leaves the "
+            f"picture of {full}; correct 'location' and 'size' in the datalist (level-0 pixels)."
+        )
+
+
+def check_fine_enough(
+    path: str, mpp: float, source: str, finest: float | str | Magnification, max_upsampling: float = _MAX_UPSAMPLING
+) -> None:
+    """Check that a picture of ``mpp`` um per pixel can serve the magnification ``finest``.
+
+    Raises:
+        ValueError: if it is too coarse.
+    """
+    wanted = Magnification(to_mpp(finest))
+    if mpp > wanted.mpp * max_upsampling:
+        raise ValueError(
+            f"{path}: {wanted} is finer than the file's {mpp:g} um/px ({source}); choose coarser "
+            "magnifications, or correct 'mpp' in the datalist."
+        )
 
 
 class Pyramid:
@@ -63,27 +99,18 @@ class Pyramid:
         mpp_source: str = "given",
         origin: tuple[int, int] = (0, 0),
         size: tuple[int, int] | None = None,
-        max_upsampling: float = 1.05,
+        max_upsampling: float = _MAX_UPSAMPLING,
     ) -> None:
         full = reader.level_sizes[0]
         size = size or (full[0] - origin[0], full[1] - origin[1])
-        if min(origin) < 0 or min(size) < 1 or origin[0] + size[0] > full[0] or origin[1] + size[1] > full[1]:
-            raise ValueError(
-                f"{path}: the region at (row, column) {tuple(origin)} of (height, width) {tuple(size)} leaves the "
-                f"picture of {full}; correct 'location' and 'size' in the datalist (level-0 pixels)."
-            )
+        check_region(path, full, origin, size)
         self.reader, self.path, self.mpp_source = reader, str(path), mpp_source
         self.origin = (int(origin[0]), int(origin[1]))
         self.orientation = 0
         self.stain: StainMap | None = None
         self._stored = PatchGeometry(size, mpp, magnifications, patch_size)
         self._thumbnails: dict[tuple[int, int], np.ndarray] = {}  # as stored: shared by all views, one size at a time
-        finest = self._stored.magnifications[-1]
-        if mpp > finest.mpp * max_upsampling:  # type: ignore[union-attr]
-            raise ValueError(
-                f"{path}: {finest} is finer than the file's {mpp:g} um/px ({mpp_source}); choose coarser "
-                "magnifications, or correct 'mpp' in the datalist."
-            )
+        check_fine_enough(path, mpp, mpp_source, self._stored.magnifications[-1], max_upsampling)
 
     # ------------------------------------------------------------------------------------------------------- views
 

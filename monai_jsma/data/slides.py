@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import openslide
@@ -47,6 +47,7 @@ class SlideInfo:
         mpp_source: who says so; if unknown, the statements that were turned down, or "".
         pages: of a tiled TIFF, the byte offset of the tags of each level.
         stamp: the file's length and time of change (ns), to notice that it was exchanged.
+        spacings: every statement of the file about the size of its pixels, in order of trust.
     """
 
     path: str
@@ -57,6 +58,7 @@ class SlideInfo:
     mpp_source: str
     pages: tuple[int, ...] = ()
     stamp: tuple[int, int] = (0, 0)
+    spacings: tuple[StatedSpacing, ...] = field(default=(), compare=False)  # may hold NaN, which equals nothing
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,7 +93,8 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
         level_sizes, spacings = _look_in_openslide(path)
         look = look._replace(level_sizes=level_sizes, spacings=[*look.spacings, *spacings], pages=())
     resolved, source = resolve_mpp(path, look.spacings, mpp)
-    info = SlideInfo(path, look.reader, look.reason, look.level_sizes, resolved, source, look.pages, stamp)
+    found = path, look.reader, look.reason, look.level_sizes, resolved, source, look.pages, stamp
+    info = SlideInfo(*found, spacings=tuple(look.spacings))
     # A plain picture is opened anew in every epoch, and nothing was chosen: that line would only be noise.
     _logger.log(logging.INFO if info.lazy else logging.DEBUG, "%s: reader=%s: %s", path, info.reader, info.reason)
     return info

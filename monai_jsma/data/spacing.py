@@ -19,7 +19,14 @@ from tifffile import TiffFile, TiffPage
 
 from monai_jsma.data.tiff import APERIO
 
-__all__ = ["StatedSpacing", "resolve_mpp", "spacing_of_dpi", "spacings_of_openslide", "spacings_of_tiff"]
+__all__ = [
+    "StatedSpacing",
+    "differ",
+    "resolve_mpp",
+    "spacing_of_dpi",
+    "spacings_of_openslide",
+    "spacings_of_tiff",
+]
 
 _RANGE = (0.05, 20.0)  # um per pixel: a 100x oil objective to an overview; 72 dpi is 352.8
 _TOLERANCE = 0.015
@@ -36,6 +43,22 @@ class StatedSpacing(NamedTuple):
     row: float
     col: float
 
+    @property
+    def mpp(self) -> float:
+        """Mean of both directions."""
+        return (self.row + self.col) / 2
+
+    @property
+    def refusal(self) -> str:
+        """Why this is not believed, or "" where it is credible."""
+        if not all(math.isfinite(v) and _RANGE[0] <= v <= _RANGE[1] for v in (self.row, self.col)):
+            return f"outside {_RANGE[0]:g}-{_RANGE[1]:g}"
+        return "pixels are not square" if differ(self.row, self.col) else ""
+
+    def __str__(self) -> str:
+        both = f"{self.row:.5g}" if self.row == self.col else f"{self.row:.5g} x {self.col:.5g}"
+        return f"{self.source} {both} um/px"
+
 
 def resolve_mpp(path: str, stated: Iterable[StatedSpacing], given: float | None) -> tuple[float | None, str]:
     """The spacing to believe and its source: ``given``, else the first credible statement.
@@ -51,24 +74,22 @@ def resolve_mpp(path: str, stated: Iterable[StatedSpacing], given: float | None)
         if not _RANGE[0] <= given <= _RANGE[1]:
             raise ValueError(f"{path}: mpp={given} is outside {_RANGE[0]:g}-{_RANGE[1]:g} um per pixel; correct 'mpp'.")
         credible.append(("given", float(given)))
-    for source, row, col in stated:
-        text = f"{source} {row:.5g}" if row == col else f"{source} {row:.5g} x {col:.5g}"
-        if not all(math.isfinite(v) and _RANGE[0] <= v <= _RANGE[1] for v in (row, col)):
-            refused.append(f"{text} um/px rejected: outside {_RANGE[0]:g}-{_RANGE[1]:g}")
-        elif _differ(row, col):
-            refused.append(f"{text} um/px rejected: pixels are not square")
+    for spacing in stated:
+        if spacing.refusal:
+            refused.append(f"{spacing} rejected: {spacing.refusal}")
         else:
-            credible.append((source, (row + col) / 2))
+            credible.append((spacing.source, spacing.mpp))
     if not credible:
         return None, "; ".join(refused)
     (source, mpp), *others = credible
     for other, value in others:
-        if _differ(mpp, value):
+        if differ(mpp, value):
             _logger.warning("%s: %s is %.5g um/px but %s is %.5g; using the former.", path, source, mpp, other, value)
     return mpp, source
 
 
-def _differ(a: float, b: float) -> bool:
+def differ(a: float, b: float) -> bool:
+    """Whether two spacings disagree by more than rounding."""
     return abs(a - b) > _TOLERANCE * min(a, b)
 
 
