@@ -128,6 +128,9 @@ def test_seeds_differ_and_regions_fill_the_area():
     assert len(found) == 4
     again = place_regions(whole, (1000, 1000), 80, cover=0.9, rng=np.random.default_rng(0))
     assert tuple(again) in found
+    # A side below 8 pixels has no room for an offset: here the order alone is drawn.
+    orders = [place_regions(whole, (60, 60), 7, cover=0.9, rng=np.random.default_rng(s)) for s in range(2)]
+    assert orders[0] != orders[1]
     assert all(len(regions) >= (1000 // 80) ** 2 / 2.5 for regions in found)
 
 

@@ -47,7 +47,7 @@ def write_form(folder: Path, form: str, stem: str) -> None:
         (folder / f"{stem}.geojson").write_text(json.dumps([feature(p, name) for p, name in zip(parts, PLACES)]))
     elif form == "xml":
         layers = [layer(region(ring), name=name) for name, ring in list(PLACES.items())[:2]]
-        layers.append(layer(region(PLACES["gleason_4"], Text="G4"), region(HOLE, NegativeROA="1"), name="tumor"))
+        layers.append(layer(region(PLACES["gleason_4"], Text="G4"), region(HOLE, NegativeROA="1"), name="benign"))
         (folder / f"{stem}.xml").write_text(xml(*layers))
     else:
         whole = [(name, *ring[0], *(ring[2] - ring[0])) for name, ring in PLACES.items()]
@@ -114,6 +114,7 @@ def test_regions_of_annotated_slides(slides, capsys):
         assert (item["mpp"], item["mpp_source"], item["size"]) == (MPP, "Aperio MPP", [SIDE, SIDE])
         assert item["cover"] >= 0.7
         assert item["cover"] == pytest.approx(covered(areas[item["label"]], *item["location"], SIDE), abs=0.05)
+    assert len({tuple(x % (SIDE // 8) for x in item["location"]) for item in items}) > 1  # each slide its own offset
     table = capsys.readouterr().out
     assert sum(content["placed"].values()) >= len(items)
     assert f"placed: {content['placed']['benign']} benign, " in table
