@@ -103,14 +103,14 @@ def report(info: SlideInfo, magnifications: Sequence[float | str], patch_size: i
         "levels": levels,
         "mpp": info.mpp,
         "mpp_source": info.mpp_source,
-        "spacings": [_spacing(info, spacing) for spacing in info.spacings],
+        "spacings": [_stated(info, spacing) for spacing in info.spacings],
         "patch_size": patch_size,
         "magnifications": served,
         "cells": sum(entry["cells"] for entry in served),
     }
 
 
-def _spacing(info: SlideInfo, spacing: Any) -> dict[str, Any]:
+def _stated(info: SlideInfo, spacing: Any) -> dict[str, Any]:
     """One statement of the file about its pixels, and what was made of it."""
     from monai_jsma.data.spacing import differ
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,6 +26,8 @@ from monai_jsma.data.slides import SlideInfo
 __all__ = ["ArrayReader", "Reader", "SlideReader", "check_levels"]
 
 _OPEN_SLIDES = 32  # at a time in a process
+_OPENING = threading.Lock()  # cuCIM crashes if two threads open their first slides at the same moment
+os.register_at_fork(after_in_child=_OPENING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class Reader(ABC):
@@ -106,7 +109,8 @@ class SlideReader(Reader):
         self.exact = (True,) * len(info.level_sizes)
 
     def _opened(self) -> Any:
-        return _stored(type(self)._open, self.info, os.getpid())
+        with _OPENING:
+            return _stored(type(self)._open, self.info, os.getpid())
 
     @staticmethod
     @abstractmethod

@@ -194,4 +194,4 @@ def patch_strip_image(
 
 
 def _written(weight: float) -> str:
-    return f"{weight:.2f}" if weight >= 0.005 else "<0.01"
+    return f"{weight:.2g}" if weight >= 0.005 else "<0.01"
