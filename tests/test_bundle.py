@@ -187,10 +187,15 @@ def test_components_resolve_by_short_name_and_by_full_path():
 
 
 def test_no_name_is_also_a_name_of_monais():
-    """MONAI searches all modules whose name begins with monai: a name that is there twice is ambiguous for both."""
+    """MONAI searches all modules whose name begins with monai: a name that is there twice is ambiguous for both.
+
+    Private names are no components.
+    """
     locator = ComponentLocator()
     for module in [m for name, m in sys.modules.items() if name.startswith("monai_jsma.") and ".apps" not in name]:
         for name, value in vars(module).items():
+            if name.startswith("_"):
+                continue
             if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__:
                 assert locator.get_component_module_name(name) == module.__name__
 
