@@ -189,10 +189,11 @@ def test_components_resolve_by_short_name_and_by_full_path():
 def test_no_name_is_also_a_name_of_monais():
     """MONAI searches all modules whose name begins with monai: a name that is there twice is ambiguous for both.
 
-    Private names are no components.
+    Private names and those of the commands are no components.
     """
     locator = ComponentLocator()
-    for module in [m for name, m in sys.modules.items() if name.startswith("monai_jsma.") and ".apps" not in name]:
+    rooms = [n for n in sys.modules if n.startswith("monai_jsma.") and ".apps" not in n and "__main__" not in n]
+    for module in [sys.modules[n] for n in rooms]:
         for name, value in vars(module).items():
             if name.startswith("_"):
                 continue
