@@ -59,7 +59,7 @@ def training() -> CutPictures:
 
 
 @pytest.fixture(scope="module")
-def test() -> CutPictures:
+def held_out() -> CutPictures:
     return CutPictures(100, seed=2)
 
 
@@ -70,7 +70,7 @@ def make_net(**options) -> JSMANet:
     return JSMANet(4, GEOMETRY.magnifications, **fixed, **backbones, **options)
 
 
-def test_leave_one_out_finds_the_place_and_the_magnification(training, test):
+def test_leave_one_out_finds_the_place_and_the_magnification(training, held_out):
     net = make_net(
         num_patches=16, learning_rule="leave_one_out", normalization="softmax", level_prior="balanced",
         attention_dropout=0.0,
@@ -83,17 +83,17 @@ def test_leave_one_out_finds_the_place_and_the_magnification(training, test):
         criterion(output, training.labels[which]).backward()
         optimizer.step()
     net.eval()
-    everything = torch.arange(len(test.labels))
+    everything = torch.arange(len(held_out.labels))
     with torch.inference_mode():
-        output = net(test.thumbnails, Chosen(test, everything), return_attention=True, num_patches=4)
-    assert (output["logits"].argmax(1) == test.labels).float().mean() >= 0.95
+        output = net(held_out.thumbnails, Chosen(held_out, everything), return_attention=True, num_patches=4)
+    assert (output["logits"].argmax(1) == held_out.labels).float().mean() >= 0.95
     first, end = GEOMETRY.offsets[1:3]
     assert output["attention"][:, first:end].sum(1).mean() >= 0.9
-    assert output["attention"][everything, test.cells].mean() >= 0.9
+    assert output["attention"][everything, held_out.cells].mean() >= 0.9
 
 
 @pytest.mark.parametrize(("level", "learns"), [(0, False), (1, True), (2, False)])
-def test_only_the_true_magnification_can_be_learned(level, learns, training, test):
+def test_only_the_true_magnification_can_be_learned(level, learns, training, held_out):
     """With the attention given, equal over the cells of one magnification that lie at the true place."""
     net = make_net()
     parameters = [*net.patch_backbone.parameters(), *net.classifier.parameters()]
@@ -110,7 +110,7 @@ def test_only_the_true_magnification_can_be_learned(level, learns, training, tes
         cross_entropy(logits(training, which), training.labels[which]).backward()
         optimizer.step()
     with torch.inference_mode():
-        accuracy = (logits(test, torch.arange(len(test.labels))).argmax(1) == test.labels).float().mean()
+        accuracy = (logits(held_out, torch.arange(len(held_out.labels))).argmax(1) == held_out.labels).float().mean()
     assert accuracy >= 0.95 if learns else accuracy <= 0.45
 
 
