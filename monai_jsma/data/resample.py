@@ -30,7 +30,7 @@ def area_resample(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.nda
         size: height and width of the result.
 
     Returns:
-        ``uint8`` of shape ``(*size, 3)``, halves rounded up.
+        ``uint8`` of shape ``(*size, 3)``, halves rounded up; a view of ``pixels`` where no two are averaged.
 
     Raises:
         ValueError: if the box is empty or leaves the picture.
@@ -69,7 +69,7 @@ def _box_mean(pixels: np.ndarray, down: int, across: int) -> np.ndarray:
     """Mean of boxes of ``down`` x ``across`` pixels, in integers."""
     count = down * across
     if count == 1:
-        return pixels.copy()
+        return pixels
     total = pixels[::down].astype(np.min_scalar_type(256 * count))
     for i in range(1, down):
         total += pixels[i::down]
