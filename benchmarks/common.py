@@ -23,25 +23,31 @@ import numpy as np
 
 from monai_jsma.data.files import write_whole
 
-__all__ = ["in_own_process", "interleaved", "machine", "peak_memory", "table", "versions", "write_report"]
+__all__ = ["in_own_process", "interleaved", "machine", "now", "peak_memory", "table", "versions", "write_report"]
 
 T = TypeVar("T")
 
 
 def interleaved(jobs: Mapping[str, Callable[[int], object]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of every repeat of every job, called with the number of the repeat.
+    """Seconds that every repeat of every job took, by the clock and of the processor: ``(repeats, 2)`` a job.
 
-    The jobs take turns, another one first each time, so that a busy machine slows all of them alike.
+    The jobs take turns, another one first each time, so that a busy machine slows all of them alike. They are called
+    with the number of the repeat.
     """
     names = list(jobs)
-    seconds = {name: np.empty(repeats) for name in names}
+    seconds = {name: np.empty((repeats, 2)) for name in names}
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            start = now()
             jobs[name](repeat)
-            seconds[name][repeat] = time.perf_counter() - start
+            seconds[name][repeat] = now() - start
     return seconds
+
+
+def now() -> np.ndarray:
+    """Seconds by the clock, and of the processor in all threads of this process."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def peak_memory() -> float:

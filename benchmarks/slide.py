@@ -29,7 +29,7 @@ def tissue(path: str | None) -> np.ndarray:
         noise = np.random.default_rng(0).normal(0, 6, waves.shape)
         return np.clip(np.array([200, 150, 190]) + 25 * waves + noise, 0, 255).astype(np.uint8)
     reader = open_reader(inspect_slide(path))
-    (height, width), unit = reader.level_sizes[0], 4 * TILE  # whole tiles at every level
+    (height, width), unit = reader.level_sizes[0], 4 * TILE  # whole tiles, or whole parts of one, at every level
     inside = min(height, _SIDE) // unit * unit, min(width, _SIDE) // unit * unit
     if min(inside) == 0:
         raise ValueError(f"{path}: is {height} x {width} pixels; give a picture of at least {unit} x {unit}.")
@@ -49,7 +49,7 @@ def write_slide(
 
     Args:
         path: of the slide.
-        pixels: the tissue; sides that are whole tiles at every level.
+        pixels: the tissue; its sides are multiples of 1024.
         size: height and width of level 0.
         mpp: of level 0.
         downsamples: of the levels.
@@ -57,12 +57,13 @@ def write_slide(
         once: store each different tile once, and let all its repetitions point to the same bytes.
     """
     jpeg = {"photometric": "ycbcr", "subsampling": (2, 2), "compressionargs": {"level": 80}}
+    grids = []
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         for down in downsamples:
-            level = area_resample(pixels, Box(0, 0, *pixels.shape[:2]), (len(pixels) // down, pixels.shape[1] // down))
-            side = size // down
+            side, tiles = size // down, _different_tiles(pixels, down)
+            grids.append(tiles.shape[:2])
             tif.write(
-                _tiles(level, -(-side // TILE), once),
+                _in_order(tiles, -(-side // TILE), once),
                 shape=(side, side, 3),
                 dtype=np.uint8,
                 tile=(TILE, TILE),
@@ -74,22 +75,28 @@ def write_slide(
                 **(jpeg if compression else {"photometric": "rgb"}),
             )
     if once:
-        _point_to_same(path, pixels.shape, downsamples)
+        _point_to_same(path, grids)
 
 
-def _tiles(level: np.ndarray, count: int, once: bool) -> Iterator[np.ndarray | None]:
+def _different_tiles(pixels: np.ndarray, down: int) -> np.ndarray:
+    """The tiles of the reduced tissue, ``(rows, columns, TILE, TILE, 3)``."""
+    size = len(pixels) // down, pixels.shape[1] // down
+    level = area_resample(pixels, Box(0, 0, *pixels.shape[:2]), size)
+    level = np.tile(level, (max(TILE // size[0], 1), max(TILE // size[1], 1), 1))
+    return level.reshape(len(level) // TILE, TILE, -1, TILE, 3).swapaxes(1, 2)
+
+
+def _in_order(tiles: np.ndarray, count: int, once: bool) -> Iterator[np.ndarray | None]:
     """The ``count`` x ``count`` tiles of a level, row by row; or the different ones first, and None for the rest."""
-    rows, cols = len(level) // TILE, level.shape[1] // TILE
-    tiles = level.reshape(rows, TILE, cols, TILE, 3).swapaxes(1, 2)
+    rows, cols = tiles.shape[:2]
     if once:
-        return chain(tiles.reshape(-1, TILE, TILE, 3), repeat(None, count * count - rows * cols))
+        return chain(tiles.reshape(-1, *tiles.shape[2:]), repeat(None, count * count - rows * cols))
     return (tiles[i % rows, j % cols] for i, j in product(range(count), repeat=2))
 
 
-def _point_to_same(path: str, shape: tuple[int, ...], downsamples: Sequence[int]) -> None:
+def _point_to_same(path: str, grids: Sequence[tuple[int, ...]]) -> None:
     with tifffile.TiffFile(path, mode="r+") as tif:
-        for page, down in zip(tif.pages, downsamples):
-            rows, cols = shape[0] // down // TILE, shape[1] // down // TILE
+        for page, (rows, cols) in zip(tif.pages, grids):
             i, j = np.ogrid[: page.chunked[0], : page.chunked[1]]
             which = (i % rows * cols + j % cols).ravel()
             for name in ("TileOffsets", "TileByteCounts"):

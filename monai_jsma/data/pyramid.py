@@ -200,16 +200,32 @@ class Pyramid:
         patch[...] = self._seen(self._patch(self.stored_index(int(cell))))  # the one copy: it takes as long as the rest
 
     def _patch(self, index: int) -> np.ndarray:
-        g = self._stored
-        box, (height, width) = g.level_box(index), g.level_sizes[g.cell(index).level]
+        g, level = self._stored, self._stored.cell(index).level
+        box, (height, width) = g.level_box(index), g.level_sizes[level]
         inside = int(min(g.patch_size, height - box.row)), int(min(g.patch_size, width - box.col))
-        down, right = g.size[0] / height, g.size[1] / width
-        region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
-        pixels = self._resampled(self._in_file(region), inside, exact=True)
+        if (same := self._same_levels[level]) is not None:
+            pixels = self.reader.read(same[0], same[1] + int(box.row), same[2] + int(box.col), *inside)
+        else:
+            down, right = g.size[0] / height, g.size[1] / width
+            region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
+            pixels = self._resampled(self._in_file(region), inside, exact=True)
         below, beside = g.patch_size - inside[0], g.patch_size - inside[1]
         return (
             np.pad(pixels, ((0, below), (0, beside), (0, 0)), constant_values=_BACKGROUND) if below + beside else pixels
         )
+
+    @cached_property
+    def _same_levels(self) -> list[tuple[int, int, int] | None]:
+        """Per magnification the stored level that has its pixels, with the region's first row and column there."""
+        same: list[tuple[int, int, int] | None] = []
+        for height, width in self._stored.level_sizes:
+            size = self._stored.size
+            level, down, right = self._source_level(size[0] / height, size[1] / width, exact=True)
+            box = np.array([self.origin[0] / down, self.origin[1] / right, size[0] / down, size[1] / right])
+            row, col, *whole = np.rint(box).astype(int).tolist()
+            found = whole == [height, width] and np.abs(box - box.round()).max() < 1e-6
+            same.append((level, row, col) if found else None)
+        return same
 
     def _seen(self, pixels: np.ndarray) -> np.ndarray:
         """Stored pixels as this view has them, channel first: a view of ``pixels`` where no stain is changed."""
