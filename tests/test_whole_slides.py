@@ -194,7 +194,6 @@ def test_a_real_slide_from_a_datalist(tmp_path):
     assert unread == []
     assert {i["patient"] for i in items} == {"CMU"}
     load = LoadPyramid([4.0, 2.0, 1.0], 64)
-    for item in items:  # every region has something darker than glass, in about the share that was found
+    for item in items:  # darkness, which also sees grey debris, agrees
         seen = load(item["image"], location=item["location"], size=item["size"]).thumbnail((32, 32))
-        print((seen.min(0) < 225).mean(), (seen.min(0) < 215).mean(), (seen.min(0) < 205).mean(), item)
-        0 and (seen.min(0) < 215).mean() == pytest.approx(item["tissue"], abs=0.2)
+        assert (seen.min(0) < 215).mean() == pytest.approx(item["tissue"], abs=0.25)
