@@ -9,7 +9,9 @@ index of :mod:`monai_jsma.data.geometry`; it belongs to the picture as it is ori
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,14 @@ import torch
 from ignite.engine import Engine
 from monai.data import decollate_batch
 
+from monai_jsma.data.geometry import to_mpp
 from monai_jsma.data.orientation import oriented_size
+from monai_jsma.records import PatchRecord, PredictionRecord
 
 if TYPE_CHECKING:
     from monai_jsma.data.pyramid import Pyramid
 
-__all__ = ["PictureResult", "picture_results", "table_names"]
+__all__ = ["PictureResult", "make_record", "picture_results", "table_names"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,79 @@ def picture_results(engine: Engine) -> list[PictureResult]:
             )
         results.append(PictureResult(data["pyramid"], data))
     return results
+
+
+def make_record(
+    result: PictureResult,
+    classes: Sequence[str],
+    *,
+    label: int | None = None,
+    group: str | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> PredictionRecord:
+    """The record of one picture of an engine's batch.
+
+    Args:
+        result: the picture; its ``pred`` must be probabilities ``(classes,)``.
+        classes: name of each class.
+        label: index of the true class, when known.
+        group: of the picture; its file by default.
+        run: what made the prediction, see :class:`~monai_jsma.records.PredictionRecord`.
+
+    Raises:
+        ValueError: when the probabilities do not fit the classes, or something is not finite.
+    """
+    pyramid, geometry = result.pyramid, result.pyramid.stored_geometry
+    probabilities = _numbers(_array(result.data["pred"]))
+    if len(probabilities) != len(classes) or abs(sum(probabilities) - 1) > 1e-3:
+        raise ValueError(f"{pyramid.path}: {len(classes)} probabilities were expected, but got {probabilities}.")
+    stored = [pyramid.stored_index(cell) for cell in range(geometry.num_cells)]
+    attention = np.empty(geometry.num_cells)
+    attention[stored] = result.attention
+    weights: Counter[int] = Counter()
+    for cell, weight in zip(result.cells.tolist(), result.weights.tolist(), strict=True):
+        if weight > 0:  # 0: nothing was drawn
+            weights[stored[cell]] += weight
+    spread = result.data.get("spread")
+    return PredictionRecord(
+        file=pyramid.path,
+        location=pyramid.origin,
+        size=geometry.size,
+        mpp=pyramid.mpp,
+        mpp_source=pyramid.mpp_source,
+        classes=tuple(classes),
+        probabilities=probabilities,
+        label=label,
+        group=pyramid.path if group is None else group,
+        magnifications=tuple(map(to_mpp, geometry.magnifications)),
+        patch_size=geometry.patch_size,
+        attention=_numbers(attention),
+        patches=tuple(_patch_record(pyramid, cell, attention[cell], weight) for cell, weight in weights.most_common()),
+        spread=None if spread is None else _numbers(_array(spread)),
+        run=dict(run or {}),
+    )
+
+
+def _patch_record(pyramid: Pyramid, cell: int, attention: float, weight: float) -> PatchRecord:
+    """Of a cell of the picture as stored."""
+    geometry, (top, left) = pyramid.stored_geometry, pyramid.origin
+    level, row, col = geometry.cell(cell)
+    box = geometry.box(cell)
+    box = box._replace(row=box.row + top, col=box.col + left)
+    mpp = to_mpp(geometry.magnifications[level])
+    return PatchRecord(geometry.names[level], mpp, row, col, box, *_numbers((attention, weight)))
+
+
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    """Nine digits of each number: what float32 holds.
+
+    Raises:
+        ValueError: when one is not finite.
+    """
+    numbers = tuple(float(f"{float(value):.9g}") for value in values)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"finite numbers were expected, but got {numbers}.")
+    return numbers
 
 
 def table_names(batch: Any) -> list[dict[str, str]]:

@@ -147,6 +147,11 @@ class Pyramid:
         """Micrometres per pixel of level 0."""
         return self._stored.mpp
 
+    @property
+    def stored_geometry(self) -> PatchGeometry:
+        """Grids and cells of the picture as stored, whatever its orientation."""
+        return self._stored
+
     @cached_property
     def geometry(self) -> PatchGeometry:
         """Grids and cells of the picture as it is oriented now."""

@@ -1,0 +1,167 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Prediction records: what was predicted for a picture or a region, and from which patches, as one line of JSON.
+
+A record holds enough to draw attention, patches and tables again without the model: the file and region, the
+probabilities, the attention of every cell and the patches that were read. Each line stands alone, so files of records
+may be joined. Positions are (row, column), boxes (row, column, height, width), all in level-0 pixels of the file; cells
+are those of the picture as stored, in the flat order of :mod:`monai_jsma.data.geometry`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_jsma.data.geometry import Box, PatchGeometry
+
+__all__ = ["PatchRecord", "PredictionRecord", "read_records"]
+
+
+@dataclass(frozen=True)
+class PatchRecord:
+    """One patch that was read.
+
+    Args:
+        magnification: its name, such as ``"100X"``.
+        mpp: its spacing in um per pixel.
+        row: of its cell in the grid of the magnification.
+        col: of its cell.
+        box: the patch in level-0 pixels of the file.
+        attention: probability of its cell.
+        weight: with which its features entered the bag; with draws, the mean over them.
+    """
+
+    magnification: str
+    mpp: float
+    row: int
+    col: int
+    box: Box
+    attention: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class PredictionRecord:
+    """What the network made of one picture or region.
+
+    Args:
+        file: path of the picture or slide.
+        location: row and column of the region in the file; (0, 0) for a whole picture.
+        size: its height and width.
+        mpp: um per pixel of level 0.
+        mpp_source: where that came from.
+        classes: name of each class.
+        probabilities: of each class.
+        label: index of the true class; None where it is not known.
+        group: what stays on one side of a split, e.g. the patient.
+        magnifications: spacings in um per pixel, coarse to fine.
+        patch_size: height and width of a patch, in pixels of its magnification.
+        attention: probability of every cell.
+        patches: those that were read, in order of weight.
+        spread: standard deviation of each probability over repeated draws; None without.
+        run: what made it: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
+    """
+
+    file: str
+    location: tuple[int, int]
+    size: tuple[int, int]
+    mpp: float
+    mpp_source: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    label: int | None
+    group: str
+    magnifications: tuple[float, ...]
+    patch_size: int
+    attention: tuple[float, ...]
+    patches: tuple[PatchRecord, ...]
+    spread: tuple[float, ...] | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
+        """File, location and size: one record of a run has it."""
+        return self.file, self.location, self.size
+
+    @property
+    def prediction(self) -> int:
+        """Index of the most probable class."""
+        return int(np.argmax(self.probabilities))
+
+    @cached_property
+    def geometry(self) -> PatchGeometry:
+        """The cells of the region, to place :attr:`attention`."""
+        return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the attention by name of the magnification, coarse to fine (paper, Tables 3 and 4)."""
+        ends = self.geometry.offsets
+        return {
+            name: math.fsum(self.attention[start:end])
+            for name, start, end in zip(self.geometry.names, ends, ends[1:], strict=False)
+        }
+
+    @property
+    def prior_shares(self) -> dict[str, float]:
+        """Share of the cells by name of the magnification: the share of an attention that is the same everywhere."""
+        cells = [rows * cols for rows, cols in self.geometry.grids]
+        return {name: n / sum(cells) for name, n in zip(self.geometry.names, cells, strict=True)}
+
+    def to_json(self) -> str:
+        """One line, without its end; :meth:`from_json` reads it."""
+        return json.dumps({**asdict(self), "shares": self.shares}, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> PredictionRecord:
+        """The record of a line.
+
+        Raises:
+            ValueError: when it is none.
+        """
+        try:
+            values = json.loads(line)
+            known = {f.name: _frozen(values[f.name]) for f in fields(cls) if f.name in values}
+            known["patches"] = tuple(PatchRecord(**{**p, "box": Box(*p["box"])}) for p in values["patches"])
+            record = cls(**known)
+            matches = len(record.attention) == record.geometry.num_cells
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a prediction record: {error!r}") from error
+        if not matches or len(record.probabilities) != len(record.classes):
+            raise ValueError("not a prediction record: attention or probabilities do not match cells or classes")
+        return record
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRecord]:
+    """The records of one or more files.
+
+    Raises:
+        FileNotFoundError: when a file is missing; it says whether its run is unfinished.
+        ValueError: when a line is no record, or two of them are of the same region.
+    """
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    records: dict[tuple, PredictionRecord] = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there are no such predictions.")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                record = PredictionRecord.from_json(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}.") from error
+            if record.key in records:
+                raise ValueError(f"{path}, line {number}: {record.file} at {record.location} was predicted before.")
+            records[record.key] = record
+    return list(records.values())

@@ -1,0 +1,108 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+import torch
+from attention_cases import grey_pyramid, item, make_pyramid, output
+
+from monai_jsma.records import PredictionRecord, read_records
+from monai_jsma.results import PictureResult, make_record
+
+CLASSES = ("benign", "tumour, viable")
+
+
+def result(pyramid, attention, cells, weights, pred=(0.25, 0.75), **more):
+    made = output(pyramid, attention, cells, weights)
+    return PictureResult(pyramid, {**made, **item(pyramid), "pred": torch.tensor(pred), **more})
+
+
+def record(**options):
+    """Grids 1x2 and 2x3 of a region of 60 x 100 pixels; cells 1 and 4 were drawn, cell 4 twice."""
+    pyramid = make_pyramid(np.full((160, 200, 3), 100, np.uint8), origin=(10, 30), size=(60, 100))
+    return make_record(result(pyramid, {1: 0.25, 4: 0.75}, [4, 1, 4, 0], [0.5, 0.25, 0.25, 0.0]), CLASSES, **options)
+
+
+def test_a_record_says_what_was_predicted_and_from_which_patches():
+    made = record(label=1, group="patient 7", run={"seed": 3})
+    assert (made.file, made.location, made.size, made.mpp, made.mpp_source) == (
+        "slides/a.png", (10, 30), (60, 100), 0.5, "given",
+    )  # fmt: skip
+    assert (made.classes, made.probabilities, made.prediction, made.label) == (CLASSES, (0.25, 0.75), 1, 1)
+    assert (made.group, made.run, made.spread) == ("patient 7", {"seed": 3}, None)
+    assert made.attention == (0, 0.25, 0, 0, 0.75, 0, 0, 0)
+    assert made.shares == {"100X": 0.25, "200X": 0.75}
+    assert made.prior_shares == {"100X": 0.25, "200X": 0.75}
+    fine, coarse = made.patches
+    assert (fine.magnification, fine.mpp, fine.row, fine.col, fine.attention, fine.weight) == (
+        "200X", 0.5, 0, 2, 0.75, 0.75,
+    )  # fmt: skip
+    assert fine.box == (10, 30 + 60, 40, 40)
+    assert (coarse.magnification, coarse.row, coarse.col, coarse.box) == ("100X", 0, 1, (10, 30 + 20, 80, 80))
+
+
+def test_a_record_is_of_the_picture_as_stored():
+    upright = grey_pyramid((60, 100))
+    for orientation in range(8):
+        turned = upright.oriented(orientation)
+        there = {turned.stored_index(cell): cell for cell in range(turned.geometry.num_cells)}
+        drawn = {there[1]: 0.25, there[4]: 0.75}
+        made = make_record(result(turned, drawn, list(drawn), [0.25, 0.75]), CLASSES)
+        straight = make_record(result(upright, {1: 0.25, 4: 0.75}, [1, 4], [0.25, 0.75]), CLASSES)
+        assert made == straight
+
+
+def test_a_line_of_json_holds_a_record():
+    made = record(label=0)
+    line = made.to_json()
+    assert "\n" not in line
+    assert PredictionRecord.from_json(line) == made
+    assert json.loads(line)["shares"] == {"100X": 0.25, "200X": 0.75}
+
+
+def test_float32_is_kept_and_no_more():
+    third = np.float32(1) / np.float32(3)
+    pyramid = grey_pyramid((60, 100))
+    made = make_record(result(pyramid, {0: float(third), 1: 1 - float(third)}, [0], [1.0]), CLASSES)
+    assert np.float32(made.attention[0]) == third
+    assert len(repr(made.attention[0])) <= 11
+
+
+def test_spread_of_repeated_draws():
+    pyramid = grey_pyramid((60, 100))
+    drawn = result(pyramid, {0: 1.0}, [0], [1.0], spread=torch.tensor([0.125, 0.125]))
+    assert make_record(drawn, CLASSES).spread == (0.125, 0.125)
+
+
+@pytest.mark.parametrize("pred", [(0.2, 0.3, 0.5), (1.5, -2.0), (float("nan"), 1.0)])
+def test_what_is_no_probability_of_the_classes_is_refused(pred):
+    pyramid = grey_pyramid((60, 100))
+    with pytest.raises(ValueError, match=r"slides/a\.png.*2 probabilities|finite"):
+        make_record(result(pyramid, {0: 1.0}, [0], [1.0], pred=pred), CLASSES)
+
+
+def test_files_of_records_are_read_together(tmp_path):
+    lines = [record(label=0).to_json(), record(label=0).to_json().replace("a.png", "b.png")]
+    for name, line in zip(("1.jsonl", "2.jsonl"), lines, strict=True):
+        (tmp_path / name).write_text(line + "\n", encoding="utf-8")
+    assert [r.file for r in read_records([tmp_path / "1.jsonl", tmp_path / "2.jsonl"])] == [
+        "slides/a.png",
+        "slides/b.png",
+    ]
+    with pytest.raises(ValueError, match=r"1\.jsonl, line 1: .*a\.png.*before"):
+        read_records([tmp_path / "1.jsonl", tmp_path / "1.jsonl"])
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", "half"])
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    path = tmp_path / "p.jsonl"
+    text = record().to_json()
+    path.write_text(text + "\n" + (text[: len(text) // 2] if line == "half" else line) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"p\.jsonl, line 2: not a prediction record"):
+        read_records(path)
+
+
+def test_missing_predictions_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"p\.jsonl"):
+        read_records(tmp_path / "p.jsonl")
