@@ -159,6 +159,11 @@ def _check(record: PredictionRecord) -> None:
     ):
         if len(values) != count or min(values) < 0 or not abs(math.fsum(values) - 1) <= 1e-3:
             raise ValueError(f"{name} are not {count} probabilities that sum to 1")
+    grids = dict(zip(record.geometry.names, record.geometry.grids, strict=True))
+    for patch in record.patches:
+        rows, cols = grids.get(patch.magnification, (0, 0))
+        if not (0 <= patch.row < rows and 0 <= patch.col < cols):
+            raise ValueError(f"there is no cell {patch.row}, {patch.col} at {patch.magnification}")
 
 
 def _frozen(value: Any) -> Any:

@@ -136,3 +136,11 @@ def test_values_that_cannot_be_are_refused(values, reason):
     sound = json.loads(record(label=0).to_json())
     with pytest.raises(ValueError, match=f"not a prediction record: .*{reason}|^{reason}"):
         PredictionRecord.from_json(json.dumps({**sound, **values}))
+
+
+@pytest.mark.parametrize("place", [{"row": 2}, {"col": -1}, {"magnification": "400X"}])
+def test_a_patch_that_is_in_no_grid_is_refused(place):
+    sound = json.loads(record().to_json())
+    sound["patches"][0].update(place)
+    with pytest.raises(ValueError, match="there is no cell"):
+        PredictionRecord.from_json(json.dumps(sound))
