@@ -75,7 +75,7 @@ def confusion_figure(table: Sequence[Sequence[int]], classes: Sequence[str]) -> 
     side = max(4.2, 1.4 + 0.75 * len(classes))
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    axes.pcolormesh(np.arange(-0.5, len(classes)), np.arange(-0.5, len(classes)), parts, cmap="Blues", vmin=0, vmax=1)
     for row, col in np.ndindex(counts.shape):
         text = f"{counts[row, col]}\n{parts[row, col]:.0%}" if counts[row].sum() else "0"
         colour = "white" if parts[row, col] > 0.5 else "black"
@@ -83,7 +83,8 @@ def confusion_figure(table: Sequence[Sequence[int]], classes: Sequence[str]) -> 
     ticks = range(len(classes))
     axes.set_xticks(ticks, names, rotation=30 if max(map(len, names)) > 8 else 0, ha="center")
     axes.set_yticks(ticks, names)
-    axes.set(xlabel="Predicted class", ylabel="True class (rows sum to 100 %)")
+    axes.set(xlabel="Predicted class", ylabel="True class (rows sum to 100 %)", aspect="equal")
+    axes.invert_yaxis()
     return figure
 
 

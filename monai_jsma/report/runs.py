@@ -62,10 +62,10 @@ def _described(run: Run) -> str:
 
 
 def _read_run(name: str, paths: Sequence[str]) -> Run:
-    for path in paths:
-        if not read_records(path):
-            raise ValueError(f"{path}: holds no predictions.")
     run = Run(name, tuple(paths), tuple(read_records(paths)))
+    for path in paths:
+        if not Path(path).stat().st_size:
+            raise ValueError(f"{path}: holds no predictions.")
     for record in run.records:
         if record.classes != run.classes:
             raise ValueError(
