@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def error_picture(record: PredictionRecord, base_dir: Path) -> np.ndarray | str:
         record: of the region.
         base_dir: where relative paths begin.
     """
-    load = LoadPyramid(record.magnifications, record.patch_size)
+    load = LoadPyramid(record.magnifications, record.patch_size, max_upsampling=math.inf)  # no patch is read
     scale = min(1.0, _SIDE / max(record.size))
     try:
         pyramid = load(base_dir / record.file, record.mpp, record.location, record.size)
