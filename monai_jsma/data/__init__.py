@@ -8,6 +8,7 @@ from .annotations import read_annotations
 from .bach import bach_datalist
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
+from .failures import Failure, PatchError, PredictionDataset, collate_readable
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
 from .gleason import RegionSettings, class_mapping
@@ -29,13 +30,16 @@ __all__ = [
     "Area",
     "ArrayReader",
     "Box",
+    "Failure",
     "Fault",
     "GridCell",
     "Cohort",
     "CuCIMReader",
     "Magnification",
     "OpenSlideReader",
+    "PatchError",
     "PatchGeometry",
+    "PredictionDataset",
     "Pyramid",
     "PyramidBatch",
     "Reader",
@@ -53,6 +57,7 @@ __all__ = [
     "choose_balanced",
     "class_mapping",
     "class_names",
+    "collate_readable",
     "file_sha256",
     "fold_sides",
     "folder_datalist",

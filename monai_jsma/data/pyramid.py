@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from monai_jsma.data.failures import PatchError
+from monai_jsma.data.files import SlideError
 from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, to_mpp
 from monai_jsma.data.orientation import orient, oriented_size, stored_cell
 from monai_jsma.data.readers import ArrayReader, Reader
@@ -266,16 +268,33 @@ class PyramidBatch(list[Pyramid]):
         return [pyramid.geometry.grids for pyramid in self]
 
     def read(self, pictures: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``."""
+        """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``.
+
+        Raises:
+            PatchError: when some cannot be read; it tells of which pictures.
+        """
         jobs = list(zip(pictures.tolist(), cells.tolist()))
         workers = min(len(jobs), os.cpu_count() or 1)
         if workers > 1 and not all(isinstance(p.reader, ArrayReader) for p in self):
             with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
-                patches = list(pool.map(lambda job: self[job[0]].read([job[1]])[0], jobs))
+                patches = list(pool.map(self._patch, jobs))
         else:
-            patches = [self[picture].read([cell])[0] for picture, cell in jobs]
+            patches = list(map(self._patch, jobs))
+        errors: dict[int, Exception] = {}
+        for (picture, _), found in zip(jobs, patches):
+            if isinstance(found, Exception):
+                errors.setdefault(picture, found)
+        if errors:
+            raise PatchError(errors)
         size = self[0].geometry.patch_size
         return torch.from_numpy(np.stack(patches) if patches else np.empty((0, 3, size, size), np.uint8))
+
+    def _patch(self, job: tuple[int, int]) -> Any:
+        picture, cell = job
+        try:
+            return self[picture].read([cell])[0]
+        except (SlideError, OSError, ValueError) as error:
+            return error
 
 
 def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:
