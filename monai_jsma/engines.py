@@ -101,7 +101,7 @@ class JSMAPredictor(JSMAEvaluator):
             event_name = Events.ITERATION_COMPLETED(event_filter=lambda engine, _: bool(engine.state.output))
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Predict; without any batch the handlers are still told of start and end."""
         if self.state.epoch_length == 0:
             self.fire_event(Events.STARTED)
@@ -128,7 +128,8 @@ class JSMAPredictor(JSMAEvaluator):
                 items = decollate_batch(batchdata)
                 for i, reason in error.errors.items():
                     pyramid = items[i]["pyramid"]
-                    self.state.failures.append(Failure(pyramid.path, *pyramid.origin, str(reason)))
+                    row, col = pyramid.origin
+                    self.state.failures.append(Failure(pyramid.path, row, col, str(reason)))
                 batchdata = collate_readable([item for i, item in enumerate(items) if i not in error.errors])
                 del batchdata["failures"]
         self.state.batch = self.state.output = []

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what an evaluation or inference predicts: a record a region, tables of regions and slides, what failed.
 
-``predictions.jsonl`` holds the records (:mod:`monai_jsma.records`), ``predictions.csv`` a row a region, ``slides.csv`` a
-row a slide and, only if something failed, ``failed.csv`` what and why.
+``predictions.jsonl`` holds the records (:mod:`monai_jsma.records`), ``predictions.csv`` a row a region, ``slides.csv``
+a row a slide and, only if something failed, ``failed.csv`` what and why.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Key = tuple[str, tuple[int, int], tuple[int, int] | None]  # file, location, siz
 
 
 class PredictionSaver:
-    """Writes the predictions of a :class:`~monai_jsma.engines.JSMAPredictor` to a folder, and goes on with a killed run.
+    """Writes the predictions of :class:`~monai_jsma.engines.JSMAPredictor` to a folder; a killed run is gone on with.
 
     Records are on disk after every batch. The final files take the place of earlier ones at the end, when all are
     there. If the run is killed before, the same run goes on: its loader leaves out :attr:`recorded`, and the metrics
@@ -86,7 +86,7 @@ class PredictionSaver:
         """What makes the predictions, as it is part of each record."""
         listed = self.datalist is not None and os.path.isfile(self.datalist)
         made_by = {
-            "model": file_sha256(checkpoint_file(self.model)),
+            "model": file_sha256(checkpoint_file(os.fspath(self.model))),
             "datalist": file_sha256(cast(str, self.datalist)) if listed else None,
             "seed": self.seed,
             "settings": self.settings or {},
@@ -154,11 +154,9 @@ class PredictionSaver:
     def _write(self, failures: Sequence[Failure]) -> None:
         found = self._by_item(self._log.read())
         records = [found[number] for number in sorted(found)]
-        files = dict.fromkeys([str(item["image"]) for item in self.items] + [u.image for u in self.unread])
         no_tissue = {u.image for u in self.unread if u.stage == "tissue"}
-        labels = {file: self._label_of_slide(file) for file in files}
         write_whole(self.output_dir / "predictions.csv", prediction_table(records))
-        write_whole(self.output_dir / "slides.csv", slide_table(records, failures, labels, no_tissue))
+        write_whole(self.output_dir / "slides.csv", slide_table(records, failures, self._labels(), no_tissue))
         if failures:
             write_whole(self.output_dir / "failed.csv", failure_table(failures))
         else:
@@ -187,9 +185,13 @@ class PredictionSaver:
     def _by_item(self, records: Iterable[PredictionRecord]) -> dict[int, PredictionRecord]:
         return {self._number(record.key): record for record in records}
 
-    def _label_of_slide(self, file: str) -> int | None:
-        labels = {item.get("label") for item in self.items if str(item["image"]) == file}
-        return labels.pop() if len(labels) == 1 else None
+    def _labels(self) -> dict[str, int | None]:
+        """Of each file the label that all its items have."""
+        labels: dict[str, set[int | None]] = {str(item["image"]): set() for item in self.items}
+        for item in self.items:
+            labels[str(item["image"])].add(item.get("label"))
+        of_items = {file: known.pop() if len(known) == 1 else None for file, known in labels.items()}
+        return {**of_items, **{u.image: of_items.get(u.image) for u in self.unread}}
 
 
 def _key(item: Mapping[str, Any]) -> Key:

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
-from monai_jsma.data.geometry import GridCell
+from monai_jsma.data.geometry import GridCell, to_mpp
 from monai_jsma.data.pyramid import Pyramid, PyramidBatch
 from monai_jsma.data.reader import Reader
 from monai_jsma.records import PredictionRecord
@@ -33,7 +33,7 @@ def replay(engine: Engine, record: PredictionRecord, item: Mapping[str, Any]) ->
     """
     pyramid = _pyramid_of(record)
     geometry = pyramid.geometry
-    levels = [m.mpp for m in geometry.magnifications]
+    levels = [to_mpp(m) for m in geometry.magnifications]
     cells = [geometry.index(GridCell(levels.index(p.mpp), p.row, p.col)) for p in record.patches]
     made = {
         "pred": torch.tensor([record.probabilities]).clamp_min(torch.finfo(torch.float32).tiny).log(),
@@ -42,9 +42,10 @@ def replay(engine: Engine, record: PredictionRecord, item: Mapping[str, Any]) ->
         "cells": torch.tensor([cells]),
         "weights": torch.tensor([[p.weight for p in record.patches]]),
     }
-    engine.state.batch, engine.state.output = {"pyramid": PyramidBatch([pyramid])}, made
+    state: Any = engine.state
+    state.batch, state.output = {"pyramid": PyramidBatch([pyramid])}, made
     engine.fire_event(IterationEvents.MODEL_COMPLETED)  # MONAI takes the batch apart and does the postprocessing
-    engine.state.batch[0].update({key: value for key, value in item.items() if key != "image"})
+    state.batch[0].update({key: value for key, value in item.items() if key != "image"})
     engine.fire_event(Events.ITERATION_COMPLETED)
 
 

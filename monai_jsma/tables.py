@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,11 +51,11 @@ def slide_table(
     of_file: dict[str, list[PredictionRecord]] = defaultdict(list)
     for record in records:
         of_file[record.file].append(record)
-    failed = [failure.file for failure in failures]
+    failed = Counter(failure.file for failure in failures)
     classes = records[0].classes if records else ()
     rows = []
     for file, label in labels.items():
-        mine, lost = of_file[file], failed.count(file)
+        mine, lost = of_file[file], failed[file]
         status = "failed" if lost else "no tissue" if file in no_tissue else "ok"
         means = _numbers(mine) if mine else [""] * len(_columns(records))
         prediction = means[: len(classes)].index(max(means[: len(classes)])) if mine else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_runs import TINY, command, copy_bundle, execute, items, make_pictures, model, rows, run
+from bundle_runs import TINY, command, copy_bundle, execute, items, make_pictures, model, predicted, rows, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 PROCESSES = {"processes": 2, **TINY, "batch_size": 2}
@@ -54,7 +54,7 @@ def test_two_processes_evaluate_as_one(trained):
     run(bundle, "train", "demo", "evaluate", output_dir=str(bundle / "one"))
     table, alone = (
         {Path(name).resolve() if name.startswith("/") else (bundle / name).resolve(): p for name, p in found.items()}
-        for found in (rows(bundle / "two" / "predictions.csv"), rows(bundle / "one" / "predictions.csv"))
+        for found in (predicted(bundle / "two"), predicted(bundle / "one"))
     )
     assert len(items(bundle, "validation")) == 7
     assert set(table) == set(alone)

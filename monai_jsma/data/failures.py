@@ -30,7 +30,8 @@ class Failure(NamedTuple):
     @classmethod
     def of_item(cls, item: Mapping[str, Any], reason: str) -> Failure:
         """Of an item of a datalist; a whole picture is at (0, 0)."""
-        return cls(os.fspath(item["image"]), *(item.get("location") or (0, 0)), reason)
+        row, col = item.get("location") or (0, 0)
+        return cls(os.fspath(item["image"]), row, col, reason)
 
 
 class PatchError(SlideError):
