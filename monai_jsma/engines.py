@@ -20,7 +20,7 @@ from monai.data import MetaTensor, decollate_batch
 from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
-from monai_jsma.data.failures import Failure, PatchError, collate_readable
+from monai_jsma.data.failures import FailedRegion, PatchError, collate_readable
 from monai_jsma.data.pyramid import PyramidBatch
 
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
@@ -129,7 +129,7 @@ class JSMAPredictor(JSMAEvaluator):
                 for i, reason in error.errors.items():
                     pyramid = items[i]["pyramid"]
                     row, col = pyramid.origin
-                    self.state.failures.append(Failure(pyramid.path, row, col, str(reason)))
+                    self.state.failures.append(FailedRegion(pyramid.path, row, col, str(reason)))
                 batchdata = collate_readable([item for i, item in enumerate(items) if i not in error.errors])
                 del batchdata["failures"]
         self.state.batch = self.state.output = []

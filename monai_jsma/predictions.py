@@ -24,7 +24,7 @@ from ignite.engine import Engine, Events
 from monai_jsma import __version__
 from monai_jsma.checkpoints import checkpoint_file
 from monai_jsma.data.datalist import file_sha256, group_of
-from monai_jsma.data.failures import Failure
+from monai_jsma.data.failures import FailedRegion
 from monai_jsma.data.files import write_whole
 from monai_jsma.data.whole_slides import Unread
 from monai_jsma.record_log import RecordLog
@@ -79,6 +79,7 @@ class PredictionSaver:
         for number, item in enumerate(items):
             if self._numbers.setdefault(_key(item), number) != number:
                 raise ValueError(f"{item['image']}: given twice; a picture or region is predicted once.")
+        self._log = RecordLog(self.output_dir / "predictions.jsonl", lambda: self.run)
         self._replaying = False
 
     @cached_property
@@ -120,10 +121,6 @@ class PredictionSaver:
         if not self._replaying:
             self._log.append([self._record(result) for result in picture_results(engine)])
 
-    @cached_property
-    def _log(self) -> RecordLog:
-        return RecordLog(self.output_dir / "predictions.jsonl", self.run)
-
     def _start(self) -> None:
         _ = self.recorded  # of all processes, before one of them appends to it
         idist.barrier()
@@ -136,7 +133,7 @@ class PredictionSaver:
         self._replaying = False
 
     def _finish(self, engine: Engine) -> None:
-        failures = [Failure(u.image, 0, 0, u.reason) for u in self.unread if u.stage != "tissue"]
+        failures = [FailedRegion(u.image, 0, 0, u.reason) for u in self.unread if u.stage != "tissue"]
         failures += _of_all_processes(getattr(engine.state, "failures", []))
         if idist.get_rank() == 0:
             self._write(failures)
@@ -151,7 +148,7 @@ class PredictionSaver:
         if not self.items:
             raise RuntimeError(f"nothing to predict: no tissue in any slide; see {self.output_dir / 'slides.csv'}.")
 
-    def _write(self, failures: Sequence[Failure]) -> None:
+    def _write(self, failures: Sequence[FailedRegion]) -> None:
         found = self._by_item(self._log.read())
         records = [found[number] for number in sorted(found)]
         no_tissue = {u.image for u in self.unread if u.stage == "tissue"}
@@ -199,7 +196,7 @@ def _key(item: Mapping[str, Any]) -> Key:
     return os.fspath(item["image"]), tuple(location), None if size is None else tuple(size)
 
 
-def _of_all_processes(failures: list[Failure]) -> list[Failure]:
+def _of_all_processes(failures: list[FailedRegion]) -> list[FailedRegion]:
     if idist.get_world_size() == 1:
         return failures
-    return [failure for part in cast(list[list[Failure]], idist.all_gather(failures)) for failure in part]
+    return [failure for part in cast(list[list[FailedRegion]], idist.all_gather(failures)) for failure in part]

@@ -9,7 +9,7 @@ on, ``predictions.jsonl.part1``. A line counts when its end is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ class RecordLog:
 
     Args:
         path: of the final file.
-        run: what makes the records; those of another run are not gone on with.
+        run: tells what makes the records, if there are any from before; those of another run are not gone on with.
     """
 
-    def __init__(self, path: str | Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, run: Callable[[], Mapping[str, Any]]) -> None:
         self.path, self.run = Path(path), run
 
     def read(self) -> list[PredictionRecord]:
@@ -37,14 +37,15 @@ class RecordLog:
         Raises:
             ValueError: when it is of another run, or no records.
         """
-        records = []
-        for part in self._parts():
+        records, parts = [], self._parts()
+        run = self.run() if parts else {}
+        for part in parts:
             for number, line in enumerate(_whole_lines(part).splitlines(), start=1):
                 try:
                     record = PredictionRecord.from_json(line.decode())
                 except ValueError as error:
                     raise ValueError(f"{part}, line {number}: {error}. Delete the file to begin anew.") from error
-                other = [key for key in {**self.run, **record.run} if record.run.get(key) != self.run.get(key)]
+                other = [key for key in {**run, **record.run} if record.run.get(key) != run.get(key)]
                 if other:
                     raise ValueError(
                         f"{part}: an unfinished run with another {', '.join(other)}; finish it as it was begun, delete "

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from monai_jsma.data.failures import Failure
+from monai_jsma.data.failures import FailedRegion
 from monai_jsma.records import PredictionRecord
 
 __all__ = ["failure_table", "prediction_table", "slide_table"]
@@ -36,7 +36,7 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
 
 def slide_table(
     records: Sequence[PredictionRecord],
-    failures: Iterable[Failure],
+    failures: Iterable[FailedRegion],
     labels: Mapping[str, int | None],
     no_tissue: Container[str] = (),
 ) -> str:
@@ -63,9 +63,9 @@ def slide_table(
     return _csv(("file", "regions", "failed", "status", "label", "prediction", *_columns(records)), rows)
 
 
-def failure_table(failures: Iterable[Failure]) -> str:
+def failure_table(failures: Iterable[FailedRegion]) -> str:
     """A row a failure: file, row, column and reason."""
-    return _csv(Failure._fields, [(*failure[:3], " ".join(failure.reason.split())) for failure in failures])
+    return _csv(FailedRegion._fields, [(*failure[:3], " ".join(failure.reason.split())) for failure in failures])
 
 
 def _columns(records: Sequence[PredictionRecord]) -> list[str]:

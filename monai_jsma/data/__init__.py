@@ -8,7 +8,7 @@ from .annotations import read_annotations
 from .bach import bach_datalist
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
-from .failures import Failure, PatchError, PredictionDataset, collate_readable
+from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
 from .gleason import RegionSettings, class_mapping
@@ -32,7 +32,7 @@ __all__ = [
     "Area",
     "ArrayReader",
     "Box",
-    "Failure",
+    "FailedRegion",
     "Fault",
     "GridCell",
     "Cohort",

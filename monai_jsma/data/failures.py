@@ -16,10 +16,10 @@ from monai.data import Dataset, list_data_collate
 
 from monai_jsma.data.files import SlideError
 
-__all__ = ["Failure", "PatchError", "PredictionDataset", "collate_readable"]
+__all__ = ["FailedRegion", "PatchError", "PredictionDataset", "collate_readable"]
 
 
-class Failure(NamedTuple):
+class FailedRegion(NamedTuple):
     """A region that could not be predicted: its file, row and column at level 0, and why."""
 
     file: str
@@ -28,7 +28,7 @@ class Failure(NamedTuple):
     reason: str
 
     @classmethod
-    def of_item(cls, item: Mapping[str, Any], reason: str) -> Failure:
+    def of_item(cls, item: Mapping[str, Any], reason: str) -> FailedRegion:
         """Of an item of a datalist; a whole picture is at (0, 0)."""
         row, col = item.get("location") or (0, 0)
         return cls(os.fspath(item["image"]), row, col, reason)
@@ -47,7 +47,7 @@ class PatchError(SlideError):
 
 
 class PredictionDataset(Dataset):
-    """MONAI's ``Dataset`` for prediction: an item that cannot be read is a :class:`Failure`, one to skip is None.
+    """MONAI's ``Dataset`` for prediction: an item that cannot be read is a :class:`FailedRegion`, one to skip is None.
 
     Its loader needs :func:`collate_readable`.
 
@@ -72,7 +72,7 @@ class PredictionDataset(Dataset):
                 reason = reason.__cause__
             if reason is None:
                 raise
-            return Failure.of_item(self.data[index], str(reason))
+            return FailedRegion.of_item(self.data[index], str(reason))
 
 
 def collate_readable(items: Sequence[Any]) -> dict[str, Any]:
@@ -80,5 +80,5 @@ def collate_readable(items: Sequence[Any]) -> dict[str, Any]:
     readable = [item for item in items if isinstance(item, Mapping)]
     return {
         **(list_data_collate(readable) if readable else {}),
-        "failures": [item for item in items if isinstance(item, Failure)],
+        "failures": [item for item in items if isinstance(item, FailedRegion)],
     }
