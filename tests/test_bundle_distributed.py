@@ -78,7 +78,7 @@ def test_two_processes_infer_as_one(trained):
     assert code == 0, written[-3000:]
     two, one = (read_records(bundle / name / "predictions.jsonl") for name in ("two_infer", "one_infer"))
     assert [r.key for r in two] == [r.key for r in one]
-    assert [r.key[0] for r in one] == [f"./data/{item['image']}" for item in items(bundle, "validation")]
+    assert [r.key[0] for r in one] == [f"data/{item['image']}" for item in items(bundle, "validation")]
     for record, alone in zip(two, one, strict=True):
         np.testing.assert_allclose(record.probabilities, alone.probabilities, atol=1e-6)
     assert not list((bundle / "two_infer").glob("*.part*"))

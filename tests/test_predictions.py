@@ -25,7 +25,7 @@ from monai_jsma.engines import JSMAEvaluator, JSMAPredictor
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.metrics import AttentionShare
 from monai_jsma.predictions import PredictionSaver
-from monai_jsma.records import read_records
+from monai_jsma.records import PatchRecord, read_records
 from monai_jsma.transforms import LoadPyramidd, PyramidThumbnaild
 
 CLASSES = ["benign", "tumour, viable", "necrosis"]
@@ -50,8 +50,10 @@ def items(tmp_path) -> list[dict[str, Any]]:
     return found
 
 
-def predict(folder: Path, items: list, net: Any, *, workers: int = 0, view: Any = VIEW, **options: Any) -> dict:
-    """Predict from all patches in batches of four; the metrics."""
+def predict(
+    folder: Path, items: list, net: Any, *, workers: int = 0, view: Any = VIEW, draws: int = 0, **options: Any
+) -> dict:
+    """Predict in batches of four, from all patches or, with draws, from three; the metrics."""
     (folder.parent / "model.pt").write_bytes(options.pop("weights", b"weights"))
     saver = PredictionSaver(
         folder, items, class_names=CLASSES, model=folder.parent / "model.pt", **{"seed": 7, **options}
@@ -67,7 +69,7 @@ def predict(folder: Path, items: list, net: Any, *, workers: int = 0, view: Any 
         torch.device("cpu"),
         loader,
         net,
-        inferer=JSMAInferer("all"),
+        inferer=JSMAInferer(3, draws, seed=7) if draws else JSMAInferer("all"),
         postprocessing=Activationsd("pred", softmax=True),
         key_val_metric=accuracy,
         additional_metrics={"attention": AttentionShare()},
@@ -139,6 +141,10 @@ def test_the_records(tmp_path, items, net):
     }
 
 
+def vars_of(patch: PatchRecord) -> tuple:
+    return tuple(vars(patch).values())
+
+
 def spoil(items: list) -> list[dict[str, Any]]:
     """Items that fail when opened, in the thumbnail and in one patch, among the others; the others."""
     folder = Path(items[0]["image"]).parent
@@ -183,6 +189,22 @@ def test_what_fails_is_listed_and_all_others_are_predicted(tmp_path, items, net,
         ("ok", "2", "0"),
     ]  # fmt: skip
     assert set(expected) == {"accuracy", *(f"attention_{what}_{n}" for what in ("share", "enrichment") for n in NAMES)}
+
+
+def test_draws_depend_on_the_picture_and_the_seed_alone(tmp_path, items, net):
+    sound = spoil(items)
+    predict(tmp_path / "sound", sound, net, draws=2)
+    torch.rand(1)
+    with pytest.raises(RuntimeError, match=r"^[23] of 10 regions failed"):
+        predict(tmp_path / "out", items, net, draws=2)
+    alone = {r.key: r for r in read_records(tmp_path / "sound" / "predictions.jsonl")}
+    found = {r.key: r for r in read_records(tmp_path / "out" / "predictions.jsonl")}
+    assert set(alone) <= set(found)
+    for key, record in alone.items():
+        assert [p[:4] for p in map(vars_of, record.patches)] == [p[:4] for p in map(vars_of, found[key].patches)]
+        assert record.spread == pytest.approx(found[key].spread, abs=1e-7)
+    assert any(max(r.spread) > 1e-4 for r in alone.values())
+    assert len({tuple(p.box for p in r.patches) for r in alone.values() if r.location == (0, 0)}) > 1
 
 
 def test_in_a_validation_a_failure_ends_the_run(items, net):
