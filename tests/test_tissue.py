@@ -202,3 +202,12 @@ def test_regions_of_a_known_mask():
     assert first.tissue == (30 * 20 + 2 * 10) / 900
     assert second.tissue == 2 * 30 / 900
     assert third.tissue == 30 * 20 / 900
+
+
+@pytest.mark.parametrize(("top", "row"), [(40, 140), (0, 0), (90, 320)])
+def test_a_small_piece_lies_in_the_middle_of_its_region_where_the_slide_has_room(top, row):
+    mask = np.zeros((100, 80), dtype=bool)
+    mask[top : top + 10, 30:35] = True
+    (found,) = tissue_regions(mask, (400, 320), (80, 60), 0.01)
+    # 40 rows from 4 * top and 20 columns from 120, in 80 and 60: 20 before, 20 behind
+    assert found == (row, 100, 80, 60, 10 * 5 / (20 * 15))

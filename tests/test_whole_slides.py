@@ -92,6 +92,14 @@ def test_what_is_a_region_already_stays_as_it_is(files):
     assert whole_slide_items([small], (900, 1299), 2.0)[0][0]["size"] == [900, 1299]
 
 
+def test_a_slide_of_many_regions_is_inspected_once(files, monkeypatch):
+    asked, inspect = [], whole_slides.inspect_slide
+    monkeypatch.setattr(whole_slides, "inspect_slide", lambda path, mpp: asked.append(path) or inspect(path, mpp=mpp))
+    located = [{"image": str(files / "tissue.tif"), "location": [row, 5], "size": [40, 60]} for row in range(9)]
+    assert whole_slide_items(located, (400, 400), 2.0) == (located, [])
+    assert asked == [str(files / "tissue.tif")]
+
+
 def test_the_spacing_is_the_items_else_the_files_else_the_default(files):
     def side(name: str, given: float | None, default: float | None) -> list[int]:
         item = {"image": str(files / name), "mpp": given}
