@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,16 +60,9 @@ class JSMAInferer(Inferer):
         return int.from_bytes(hashlib.sha256(place.encode("utf-8", "surrogateescape")).digest()[:7])
 
 
-def _joined(outputs: Sequence[Tensor | Mapping[str, Tensor]]) -> Any:
+def _joined(outputs: Sequence[Any]) -> Any:
     """Outputs of single pictures as of a batch: cells that a picture lacks have probability 0."""
-    first = outputs[0]
-    if isinstance(first, Tensor):
-        return torch.cat(outputs)  # type: ignore[arg-type]
-    return {
-        key: pad_sequence(
-            [output[key][0] for output in outputs],  # type: ignore[call-overload]
-            batch_first=True,
-            padding_value=float("-inf") if key.startswith("log_") else 0.0,
-        )
-        for key in first
-    }
+    if isinstance(outputs[0], Tensor):
+        return torch.cat(list(outputs))
+    pad = {key: -torch.inf if key.startswith("log_") else 0.0 for key in outputs[0]}
+    return {key: pad_sequence([o[key][0] for o in outputs], True, value) for key, value in pad.items()}
