@@ -21,11 +21,12 @@ import monai
 import torch
 from ignite.engine import Engine, Events
 
-from monai_jsma import __version__
+import monai_jsma
 from monai_jsma.checkpoints import checkpoint_file
 from monai_jsma.data.datalist import file_sha256, group_of
 from monai_jsma.data.failures import FailedRegion
 from monai_jsma.data.files import write_whole
+from monai_jsma.data.item_regions import place_of
 from monai_jsma.data.whole_slides import Unread
 from monai_jsma.record_log import RecordLog
 from monai_jsma.records import PredictionRecord
@@ -92,9 +93,7 @@ class PredictionSaver:
             "seed": self.seed,
             "settings": self.settings or {},
             "versions": {
-                "monai_jsma": __version__,
-                "monai": monai.__version__,
-                "torch": str(torch.__version__),
+                **{module.__name__: str(module.__version__) for module in (monai_jsma, monai, torch)},
                 "python": platform.python_version(),
             },
         }
@@ -138,7 +137,7 @@ class PredictionSaver:
         if idist.get_rank() == 0:
             self._write(failures)
         idist.barrier()
-        self.__dict__.pop("recorded", None)  # another run begins anew
+        self.recorded.clear()  # another run begins anew
         count = len(self.items) + sum(u.stage != "tissue" for u in self.unread)
         if failures:
             raise RuntimeError(
@@ -192,8 +191,9 @@ class PredictionSaver:
 
 
 def _key(item: Mapping[str, Any]) -> Key:
-    location, size = item.get("location") or (0, 0), item.get("size")
-    return os.fspath(item["image"]), tuple(location), None if size is None else tuple(size)
+    path = os.fspath(item["image"])
+    location, size = place_of(item, path)
+    return path, cast(tuple[int, int], tuple(location or (0, 0))), cast(tuple[int, int], tuple(size)) if size else None
 
 
 def _of_all_processes(failures: list[FailedRegion]) -> list[FailedRegion]:

@@ -43,7 +43,8 @@ def replay(engine: Engine, record: PredictionRecord, item: Mapping[str, Any]) ->
         "weights": torch.tensor([[p.weight for p in record.patches]]),
     }
     state: Any = engine.state
-    state.batch, state.output = {"pyramid": PyramidBatch([pyramid])}, made
+    state.batch = {"pyramid": PyramidBatch([pyramid])}
+    state.output = {key: value if value is None else value.to(state.device) for key, value in made.items()}
     engine.fire_event(IterationEvents.MODEL_COMPLETED)  # MONAI takes the batch apart and does the postprocessing
     state.batch[0].update({key: value for key, value in item.items() if key != "image"})
     engine.fire_event(Events.ITERATION_COMPLETED)
