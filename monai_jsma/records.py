@@ -24,6 +24,8 @@ from monai_jsma.data.geometry import Box, PatchGeometry
 
 __all__ = ["PatchRecord", "PredictionRecord", "read_records"]
 
+PART = ".part"  # ends the name of the records of a run that is not finished
+
 
 @dataclass(frozen=True)
 class PatchRecord:
@@ -118,7 +120,7 @@ class PredictionRecord:
 
     def to_json(self) -> str:
         """One line, without its end; :meth:`from_json` reads it."""
-        return json.dumps({**asdict(self), "shares": self.shares}, ensure_ascii=False, allow_nan=False)
+        return json.dumps({**asdict(self), "shares": self.shares}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> PredictionRecord:
@@ -181,7 +183,9 @@ def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRec
     records: dict[tuple, PredictionRecord] = {}
     for path in map(Path, paths):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there are no such predictions.")
+            begun = path.with_name(path.name + PART).is_file()
+            hint = " yet: their run was stopped; the same command goes on with it" if begun else ""
+            raise FileNotFoundError(f"{path}: there are no such predictions{hint}.")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 record = PredictionRecord.from_json(line)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from bach_cases import CLASSES, TEST, images, make_bach, truth
-from bundle_runs import copy_bundle, rows, run
+from bundle_runs import copy_bundle, predicted, run
 
 from monai_jsma.__main__ import main
 from monai_jsma.data import inspect_slide
@@ -172,7 +172,7 @@ def test_the_bundle_trains_on_it_and_predicts_the_unlabelled(tmp_path, tiled):
     small = {"dataset_dir": str(data), "thumbnail_size": [48, 64], "patch_size": 48}
     run(bundle, "train", epochs=1, **small)
     run(bundle, "inference", workflow_type="infer", **{**small, "max_pictures": None})
-    table = rows(bundle / "predictions" / "predictions.csv")
+    table = predicted(bundle / "predictions")
     assert {Path(name).name for name in table} == {f"test{i}.tif" for i in range(4)}
     assert all(sum(p) == pytest.approx(1, abs=1e-4) and len(p) == 4 for p in table.values())
     drawn = {path.stem.rsplit("_", 1)[0] for path in (bundle / "predictions" / "attention").glob("*.png")}
