@@ -102,15 +102,12 @@ class JSMAPredictor(JSMAEvaluator):
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Predict; a process without any batch only joins in what all do at start and end."""
+        """Predict; without any batch the handlers are still told of start and end."""
         if self.state.epoch_length:
             super().run(global_epoch)
-            return
-        self.fire_event(Events.STARTED)
-        self.fire_event(Events.EPOCH_STARTED)
-        if idist.all_reduce(self._predicted):
-            self.fire_event(Events.EPOCH_COMPLETED)
-        self.fire_event(Events.COMPLETED)
+        else:
+            self.fire_event(Events.STARTED)
+            self.fire_event(Events.COMPLETED)
 
     def _start(self) -> None:
         self.state.failures, self._predicted = [], 0

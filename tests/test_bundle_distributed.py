@@ -82,9 +82,6 @@ def test_two_processes_infer_as_one(trained):
     for record, alone in zip(two, one, strict=True):
         np.testing.assert_allclose(record.probabilities, alone.probabilities, atol=1e-6)
     assert not list((bundle / "two_infer").glob("*.part*"))
-    options["test_list"] = "test"  # one picture: nothing is left for the second process
-    torchrun(bundle, "evaluating", "inference", "demo", "multi_gpu_inference", output_dir="one_of_two", **options)
-    assert len(read_records(bundle / "one_of_two" / "predictions.jsonl")) == 1
 
 
 def test_two_processes_list_what_fails_and_go_on_together(trained):
