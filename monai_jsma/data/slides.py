@@ -25,10 +25,11 @@ import openslide
 from monai_jsma.data.choice import empty_tiles, foreign_vendor, why_not_cucim, why_not_openslide
 from monai_jsma.data.files import SlideError, file_stamp, is_tiff
 from monai_jsma.data.picture import inspect_picture
+from monai_jsma.data.sound import check_complete, sound_pages
 from monai_jsma.data.spacing import StatedSpacing, resolve_mpp, spacing_of_dpi, spacings_of_openslide, spacings_of_tiff
-from monai_jsma.data.tiff import check_complete, describe, find_levels, open_tiff, page_size, unreadable
+from monai_jsma.data.tiff import describe, find_levels, open_tiff, page_size, unreadable
 
-__all__ = ["SlideError", "SlideInfo", "inspect_slide"]
+__all__ = ["SlideError", "SlideInfo", "inspect_slide", "known_mpp"]
 
 _READERS = ("cucim", "tifffile", "openslide", "pil")  # in order of preference for tiled TIFF
 _logger = logging.getLogger(__name__)
@@ -100,6 +101,22 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
     return info
 
 
+def known_mpp(info: SlideInfo, default: float | None = None) -> tuple[float, str]:
+    """Um per pixel of level 0 and who says so: the file or whoever gave it, else ``default``.
+
+    Raises:
+        ValueError: if it is unknown.
+    """
+    if info.mpp is not None:
+        return info.mpp, info.mpp_source
+    if default is not None:
+        return default, "default"
+    found = f" ({info.mpp_source})" if info.mpp_source else ""
+    raise ValueError(
+        f"{info.path}: the file does not tell its spacing{found}; give 'mpp' (um/px of level 0) in the datalist."
+    )
+
+
 class _Look(NamedTuple):
     """What the header of a file says, and the choice made from it."""
 
@@ -112,10 +129,11 @@ class _Look(NamedTuple):
 
 def _look_at_tiff(path: str, reader: str | None) -> _Look:
     with open_tiff(path) as tif:
+        pages = sound_pages(path, tif)
         vendor = foreign_vendor(path)
         if vendor is not None:
             return _only(path, "openslide", f"{vendor} slide, which only OpenSlide can put together", reader)
-        levels = find_levels(path, tif)
+        levels = find_levels(path, pages)
         check_complete(path, tif, levels)
         page = levels[0]
         why_not = {
@@ -151,12 +169,12 @@ def _only(path: str, name: str, what: str, reader: str | None) -> _Look:
 def _first_able(
     path: str, order: Sequence[str], why_not: Mapping[str, Callable[[], str | None]], what: str
 ) -> tuple[str, str]:
-    turned_down: list[str] = []
+    turned_down: dict[str, None] = {}  # keeps their order, each once
     for name in order:
         obstacle = why_not[name]()
         if obstacle is None:
             return name, "; ".join([what, *turned_down])
-        turned_down.append(obstacle)
+        turned_down[obstacle] = None
     wanted = f"reader='{order[0]}' cannot read it" if len(order) == 1 else "no reader can read it rightly"
     raise SlideError(f"{path}: {wanted} ({what}): {'; '.join(turned_down)}; convert it to tiled uint8 RGB.")
 
