@@ -73,16 +73,19 @@ def test_attention_is_shared_out(report, tmp_path):
 
 def test_regions_of_a_file_count_as_one():
     regions = [
-        record("s.tif", 0, (0.9, 0.1, 0, 0), location=(0, 0), group="P"),
         record("s.tif", 0, (0.3, 0.5, 0.2, 0), location=(60, 0), group="P"),
-        record("t.tif", 1, (0.6, 0.4, 0, 0), group="P"),
+        record("s.tif", 0, (0.9, 0.1, 0, 0), location=(0, 0), group="P"),
+        record("t.tif", 1, (0.5, 0.4, 0.1, 0), group="P"),
+        record("t.tif", 1, (0.7, 0.2, 0.1, 0), location=(0, 100), group="P"),
     ]
     run = read([*regions])
     by = {unit: evaluate([run], Settings(by=unit, resamples=0))["runs"][0] for unit in ("region", "file")}
-    assert by["region"]["scored"]["scores"]["accuracy"]["value"] == pytest.approx(1 / 3)
+    assert by["region"]["scored"]["scores"]["accuracy"]["value"] == pytest.approx(1 / 4)
     assert by["file"]["scored"]["scores"]["accuracy"]["value"] == pytest.approx(1 / 2)
-    assert by["file"]["errors"][0]["probabilities"] == pytest.approx([0.6, 0.4, 0, 0])
-    assert [error["location"] for error in by["region"]["errors"]] == [[60, 0], [0, 0]]  # least probability first
+    (error,) = by["file"]["errors"]
+    assert error["probabilities"] == pytest.approx([0.6, 0.3, 0.1, 0])
+    assert (error["location"], error["regions"]) == ([0, 100], 2)  # the worst of its regions is shown
+    assert [e["location"] for e in by["region"]["errors"]] == [[0, 100], [60, 0], [0, 0]]  # least probability first
     with pytest.raises(ValueError, match="P: its regions have the labels a, b; score them --by region"):
         evaluate([run], Settings(by="group", resamples=0))
 
@@ -246,3 +249,27 @@ def test_names_of_runs(tmp_path):
     plain = write(tmp_path / "run" / "predictions.jsonl", ten())
     with pytest.raises(ValueError, match="'run' is no name that is free"):
         read_runs([plain, f"run={path}"])
+
+
+def test_a_reader_is_told_what_to_doubt():
+    def notes(records: list) -> str:
+        return " ".join(evaluate([read(records)], Settings(resamples=0))["runs"][0]["notes"])
+
+    many = [answer(i % 4, (i + i // 20) % 4, i) for i in range(40)]
+    assert notes(many) == ""
+    assert notes([*many, record("t", 0, (0.5, 0.5, 0, 0))]) == (
+        "1 predictions have two classes that are equally probable: the first of them is taken."
+    )
+    assert notes([r for r in many if r.label != 2]).startswith("No label is c: what needs such a case is undefined")
+    assert "All is of one group: there are no intervals" in notes([answer(i % 4, 0, i, group="P") for i in range(8)])
+    assert "Every prediction is wrong" in notes([answer(i % 4, (i + 1) % 4, i) for i in range(40)])
+
+
+def test_attention_by_class_leaves_out_what_has_no_label():
+    labelled, unlabelled = (answer(c, 0, i, attention=a) for i, (c, a) in enumerate(
+        [(0, (1, 0, 0, 0, 0, 0, 0, 0)), (None, (0, 0, 1, 0, 0, 0, 0, 0))]
+    ))  # fmt: skip
+    found = evaluate([read([labelled, unlabelled])], Settings(resamples=0))["runs"][0]["attention"]
+    assert [e["value"] for e in found["share"]] == [0.5, 0.5]
+    assert [e["value"] for e in found["class_share"][0]] == [1, 0]
+    assert found["counts"] == [1, 0, 0, 0]

@@ -27,23 +27,22 @@ def worst_errors(units: Units, most: int) -> list[dict[str, Any]]:
     of_truth = units.probabilities[np.arange(len(units.labels)), units.labels]
     predicted = units.probabilities.argmax(axis=1)
     wrong = [i for i in np.argsort(of_truth, kind="stable").tolist() if predicted[i] != units.labels[i]]
-    listed = []
-    for i in wrong[:most]:
-        label = int(units.labels[i])
-        shown = min(units.records[i], key=lambda record: (record.probabilities[label], record.key))
-        listed.append(
-            {
-                "file": shown.file,
-                "location": list(shown.location),
-                "size": list(shown.size),
-                "group": shown.group,
-                "regions": len(units.records[i]),
-                "label": label,
-                "prediction": int(predicted[i]),
-                "probabilities": units.probabilities[i].tolist(),
-            }  # fmt: skip
-        )
-    return listed
+    return [_error(units, i) for i in wrong[:most]]
+
+
+def _error(units: Units, i: int) -> dict[str, Any]:
+    label = int(units.labels[i])
+    shown = min(units.records[i], key=lambda record: (record.probabilities[label], record.key))
+    return {
+        "file": shown.file,
+        "location": list(shown.location),
+        "size": list(shown.size),
+        "group": shown.group,
+        "regions": len(units.records[i]),
+        "label": label,
+        "prediction": int(units.probabilities[i].argmax()),
+        "probabilities": units.probabilities[i].tolist(),
+    }
 
 
 def error_picture(record: PredictionRecord, base_dir: Path) -> np.ndarray | str:
