@@ -149,7 +149,8 @@ class PredictionRecord:
         try:
             values = json.loads(line)
             known = {f.name: _frozen(values[f.name]) for f in fields(cls) if f.name in values}
-            known["patches"] = tuple(PatchRecord(**{**p, "box": Box(*p["box"])}) for p in values["patches"])
+            known["patches"] = tuple(_patch(patch) for patch in values["patches"])
+            known.update({key: _finite(values[key]) for key in ("attention", "probabilities")})
             record = cls(**known)
             matches = len(record.attention) == record.geometry.num_cells
             known_label = record.label is None or 0 <= record.label < len(record.classes)
@@ -162,6 +163,18 @@ class PredictionRecord:
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _finite(values: Iterable[Any]) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a number is not finite")
+    return numbers
+
+
+def _patch(values: Mapping[str, Any]) -> PatchRecord:
+    _finite((values["attention"], values["weight"], values["mpp"], *values["box"]))
+    return PatchRecord(**{**values, "box": Box(*values["box"])})
 
 
 def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRecord]:
