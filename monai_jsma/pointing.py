@@ -36,8 +36,7 @@ class Pointing(NamedTuple):
 
 def _even_odd(ring: np.ndarray) -> shapely.Geometry:
     """What an outline encloses by the even-odd rule, even if it crosses itself."""
-    parts = shapely.get_parts(shapely.make_valid(shapely.Polygon(ring), method="linework"))
-    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])  # without the lines that enclose nothing
+    return shapely.make_valid(shapely.Polygon(ring), method="linework")
 
 
 def _union(areas: Iterable[Area]) -> shapely.Geometry:

@@ -129,6 +129,14 @@ def test_pointing_scores_are_written(folder, slide):
     assert len((out / "pointing.csv").read_text(encoding="utf-8").splitlines()) == 1 + 6
 
 
+def test_results_among_the_annotations_are_not_taken_for_some(folder, slide):
+    notes = folder / "notes"
+    annotate(notes / "a.geojson", TUMOUR)
+    argv = ["draw", saved(folder, regions(slide)), "--geojson-only", "--annotations", str(notes)]
+    assert main([*argv, "--output", str(notes / "drawn")]) == 0
+    assert main([*argv, "--output", str(notes / "drawn")]) == 0
+
+
 def test_what_fails_is_told_and_the_rest_goes_on(folder, slide, capsys):
     gone, smaller = folder / "slides" / "gone.tif", folder / "slides" / "smaller.tif"
     records = []

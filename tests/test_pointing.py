@@ -70,6 +70,13 @@ def test_overlaps_count_once_and_holes_not_at_all():
     )
 
 
+def test_an_outline_that_goes_back_on_itself_encloses_nothing_there():
+    spiked = np.insert(box(10, 30, 60, 50), 2, [(10, 80), (10, 130), (10, 80)], axis=0)
+    line = np.array([(10, 30), (40, 80), (70, 130)], float)
+    areas = [Area((), spiked, (line,)), Area((), line, (spiked,))]
+    np.testing.assert_allclose(covered_shares(GEOMETRY, PLACE, areas), [1, 0, 1, 0.5, 0, 1, 0.5, 0], atol=1e-12)
+
+
 def test_scores_that_are_not_defined():
     assert pointing_scores(record({0: 1.0}), [Area((), box(500, 500, 9, 9))])[""].enrichment is None
     scores = pointing_scores(record({0: 1.0}), [Area((), box(10, 30, 30, 100))])
