@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from PIL import Image
 from record_cases import pyramid_of, record_of
 from slide_files import picture, write_pyramid
 
 from monai_jsma.__main__ import main
 from monai_jsma.data.annotations import read_annotations
+from monai_jsma.data.regions import Area
 from monai_jsma.visualize import open_record, record_figure
 
 TUMOUR = [(20, 20), (60, 20), (60, 60), (20, 60)]  # x, y
@@ -91,12 +93,26 @@ def test_the_figure_shows_the_patches_of_the_record_and_the_annotations(folder, 
         assert set(map(tuple, lines.get_segments()[0])) == set(TUMOUR)
         assert (axes.get_xlim(), axes.get_ylim()) == ((30, 130), (70, 10))
         assert axes.texts[0].get_text() == "10 µm"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["tumour"]
     assert [text.get_text() for text in figure.texts] == [
         "a.tif at row 10, column 30",
         "predicted tumour, viable 0.75, benign 0.25",
         "0.0% of all attention inside the annotations (20.0% of the area): enrichment 0.00",
     ]
     assert "true tumour, viable; predicted" in record_figure(whole).texts[1].get_text()
+
+
+def test_classes_of_annotations_look_different_and_as_in_the_legend(slide):
+    square = np.array(TUMOUR, float)
+    areas = [Area((f"class {i:02}",), square) for i in (*range(12), 3)]
+    figure = record_figure(regions(slide)[0], areas=areas)
+    drawn = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    assert [len(lines.get_segments()) for lines in drawn] == [1, 1, 1, 2] + [1] * 8
+    looks = [(to_hex(lines.get_color()[0]), lines.get_linestyle()[0]) for lines in drawn]
+    assert len({str(look) for look in looks}) == 12
+    named = figure.legends[0]
+    assert [text.get_text() for text in named.get_texts()] == [f"class {i:02}" for i in range(12)]
+    assert [line.get_color() for line in named.get_lines()] == [colour for colour, _ in looks]
 
 
 def test_pointing_scores_are_written(folder, slide):

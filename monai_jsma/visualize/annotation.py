@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.legend import Legend
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from monai_jsma.data.regions import Area
 from monai_jsma.visualize.canvas import outline
 
-__all__ = ["by_class", "draw_areas", "draw_areas_legend"]
+__all__ = ["by_class", "draw_areas", "draw_areas_legend", "legend_lines"]
 
-_COLOUR = "#0026ff"  # no colour of H&E, of the attention or of a magnification
+_COLOURS = ("#0026ff", "#000000", "#007a4d")  # no colours of H&E, of the attention or of a magnification
+_PER_LINE = 4  # classes in a line of the legend
 _STYLES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
 
 
@@ -28,20 +31,30 @@ def by_class(areas: Iterable[Area]) -> dict[str, list[Area]]:
     return dict(sorted(found.items()))
 
 
-def draw_areas(axes: Axes, areas: Iterable[Area]) -> list[LineCollection]:
+def _style(number: int) -> dict[str, Any]:
+    """Line of a class, by its number; twelve differ."""
+    rest, style = divmod(number, len(_STYLES))
+    return {"color": _COLOURS[rest % len(_COLOURS)], "linestyle": _STYLES[style], "linewidth": 1.8}
+
+
+def draw_areas(axes: Axes, areas: Iterable[Area]) -> None:
     """Draw the outlines of areas and their holes, one line style a class; what leaves the axes is cut off."""
-    drawn = []
     for number, of_class in enumerate(by_class(areas).values()):
         rings = [np.vstack([ring, ring[:1]])[:, ::-1] for area in of_class for ring in (area.ring, *area.holes)]
-        lines = LineCollection(rings, colors=_COLOUR, linewidths=1.8, linestyles=[_STYLES[number % len(_STYLES)]])
-        lines.set(path_effects=outline(3.6, "white"), zorder=2.5)
+        lines = LineCollection(rings, **_style(number), path_effects=outline(3.6, "white"), zorder=2.5)
         axes.add_collection(lines, autolim=False)
-        drawn.append(lines)
-    return drawn
 
 
-def draw_areas_legend(axes: Axes, lines: Sequence[LineCollection], areas: Iterable[Area]) -> None:
-    """Name the classes in the lower left corner, beside a legend that the axes have."""
+def legend_lines(areas: Iterable[Area]) -> int:
+    """Lines that :func:`draw_areas_legend` needs."""
+    return -(-len(by_class(areas)) // _PER_LINE)
+
+
+def draw_areas_legend(figure: Figure, left: float, top: float, areas: Iterable[Area]) -> None:
+    """Name the classes, ``left`` and ``top`` inches from the figure's upper left corner."""
+    width, height = figure.get_size_inches()
     names = [name or "annotation" for name in by_class(areas)]
-    legend = Legend(axes, lines, names, loc="lower left", fontsize=8, framealpha=0.85, handlelength=2.4, borderpad=0.3)
-    axes.add_artist(legend).set_zorder(5)
+    lines = [Line2D([], [], **_style(number)) for number in range(len(names))]
+    legend = figure.legend(lines, names, loc="upper left", ncols=_PER_LINE, fontsize=9, frameon=False, borderpad=0)
+    legend.borderaxespad = 0
+    legend.set_bbox_to_anchor((left / width, 1 - top / height))

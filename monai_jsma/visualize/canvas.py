@@ -114,7 +114,7 @@ def draw_scale_bar(axes: Axes, place: Box, mpp: float) -> Box:
     (bar,) = axes.plot((end - length, end), (row, row), color="black", linewidth=3, solid_capstyle="butt")
     bar.set(path_effects=outline(6, "white"), zorder=3)
     name = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
-    label = axes.annotate(name, (end - length / 2, row), (0, 4), textcoords="offset points", ha="center", va="bottom")
+    label = axes.annotate(name, (end, row), (0, 4), textcoords="offset points", ha="right", va="bottom")
     label.set(color="black", fontsize=9, fontweight="bold", path_effects=outline(3, "white"))
     height = 0.1 * place.height
     return Box(place.row + place.height - height, end - length - margin, height, length + 2 * margin)

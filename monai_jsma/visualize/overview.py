@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from monai_jsma.data.geometry import PatchGeometry
 from monai_jsma.data.regions import Area
-from monai_jsma.visualize.annotation import draw_areas, draw_areas_legend
+from monai_jsma.visualize.annotation import draw_areas, draw_areas_legend, legend_lines
 from monai_jsma.visualize.attention import draw_attention
 from monai_jsma.visualize.canvas import Frame, axes_at, picture_inches
 from monai_jsma.visualize.patches import draw_boxes, draw_strip, drawn_patches, strip_height
@@ -24,7 +24,7 @@ __all__ = ["overview_figure"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.8, 1.0, 0.7, 0.55  # inches around each picture
 _TITLE, _LINE = 0.35, 0.2  # inches above all of them, and of each further line of the title
-_NARROWEST = 7.0  # inches that a title needs
+_MARGIN, _NARROWEST = 0.2, 7.0  # inches left of a title, and that it needs
 
 
 def overview_figure(
@@ -56,13 +56,12 @@ def overview_figure(
     panels = 1 + len(geometry.grids)
     panel_height, panel_width = _TOP + height + _BOTTOM, _LEFT + max(width, 3.0) + _RIGHT
     columns = max(1, round(math.sqrt(1.2 * panels * panel_height / panel_width)))  # with the strip about square
-    first, *others = title.split("\n")
-    head = _TITLE + _LINE * len(others)
+    head = _TITLE + _LINE * (title.count("\n") + legend_lines(areas))
     strip_top, full_width = head + -(-panels // columns) * panel_height, max(columns * panel_width, _NARROWEST)
     shown = cells[: len(patches)], weights[: len(patches)]
     drawn = len(drawn_patches(*shown)[0])
     figure = Figure(figsize=(full_width, strip_top + strip_height(drawn, full_width)), dpi=100)
-    _draw_title(figure, first, others)
+    _draw_head(figure, title, areas)
     for panel in range(panels):
         row, col = divmod(panel, columns)
         axes = axes_at(figure, col * panel_width + _LEFT, head + row * panel_height + _TOP, height, width)
@@ -70,15 +69,16 @@ def overview_figure(
             draw_boxes(axes, thumbnail, geometry, cells, weights, frame=frame)
         else:
             draw_attention(axes, thumbnail, geometry, attention, panel - 1, frame)
-        lines = draw_areas(axes, areas)
-        if areas and panel == 0:
-            draw_areas_legend(axes, lines, areas)
+        draw_areas(axes, areas)
     draw_strip(figure, strip_top, patches, geometry, *shown)
     return figure
 
 
-def _draw_title(figure: Figure, first: str, others: Sequence[str]) -> None:
+def _draw_head(figure: Figure, title: str, areas: Sequence[Area]) -> None:
     width, height = figure.get_size_inches()
-    figure.text(0.2 / width, 1 - 0.1 / height, first, fontsize=12, va="top", fontweight="bold")
+    first, *others = title.split("\n")
+    figure.text(_MARGIN / width, 1 - 0.1 / height, first, fontsize=12, va="top", fontweight="bold")
     for number, line in enumerate(others):
-        figure.text(0.2 / width, 1 - (_TITLE + _LINE * number) / height, line, fontsize=10, va="top")
+        figure.text(_MARGIN / width, 1 - (_TITLE + _LINE * number) / height, line, fontsize=10, va="top")
+    if areas:
+        draw_areas_legend(figure, _MARGIN, _TITLE + _LINE * len(others), areas)
