@@ -14,7 +14,7 @@ from slide_files import picture, write_pyramid
 from monai_jsma.__main__ import main
 from monai_jsma.data.annotations import read_annotations
 from monai_jsma.data.regions import Area
-from monai_jsma.visualize import open_record, record_figure
+from monai_jsma.visualize import figure_image, open_record, record_figure
 
 TUMOUR = [(20, 20), (60, 20), (60, 60), (20, 60)]  # x, y
 
@@ -100,6 +100,15 @@ def test_the_figure_shows_the_patches_of_the_record_and_the_annotations(folder, 
         "0.0% of all attention inside the annotations (20.0% of the area): enrichment 0.00",
     ]
     assert "true tumour, viable; predicted" in record_figure(whole).texts[1].get_text()
+
+
+def test_names_are_no_mathematics(folder):
+    path = folder / "slides" / "a $x_1$ <b>.png"
+    Image.fromarray(picture(30, 50)).save(path)
+    square = np.array(TUMOUR, float)
+    figure = record_figure(record_of(pyramid_of(path), {0: 1.0}), areas=[Area(("$\\frac{$",), square / 4)])
+    figure_image(figure)
+    assert figure.texts[0].get_text() == "a $x_1$ <b>.png"
 
 
 def test_classes_of_annotations_look_different_and_as_in_the_legend(slide):

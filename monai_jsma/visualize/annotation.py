@@ -58,3 +58,5 @@ def draw_areas_legend(figure: Figure, left: float, top: float, areas: Iterable[A
     legend = figure.legend(lines, names, loc="upper left", ncols=_PER_LINE, fontsize=9, frameon=False, borderpad=0)
     legend.borderaxespad = 0
     legend.set_bbox_to_anchor((left / width, 1 - top / height))
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -76,9 +76,10 @@ def overview_figure(
 
 def _draw_head(figure: Figure, title: str, areas: Sequence[Area]) -> None:
     width, height = figure.get_size_inches()
-    first, *others = title.split("\n")
-    figure.text(_MARGIN / width, 1 - 0.1 / height, first, fontsize=12, va="top", fontweight="bold")
-    for number, line in enumerate(others):
-        figure.text(_MARGIN / width, 1 - (_TITLE + _LINE * number) / height, line, fontsize=10, va="top")
+    for number, line in enumerate(title.split("\n")):
+        font = {"fontsize": 10} if number else {"fontsize": 12, "fontweight": "bold"}
+        top = _TITLE + _LINE * (number - 1) if number else _MARGIN / 2
+        # A file may be called "$1$": names are no mathematics.
+        figure.text(_MARGIN / width, 1 - top / height, line, va="top", parse_math=False, **font)
     if areas:
-        draw_areas_legend(figure, _MARGIN, _TITLE + _LINE * len(others), areas)
+        draw_areas_legend(figure, _MARGIN, _TITLE + _LINE * title.count("\n"), areas)
