@@ -154,12 +154,14 @@ def test_pointing_scores_are_written(folder, slide):
     assert len((out / "pointing.csv").read_text(encoding="utf-8").splitlines()) == 1 + 6
 
 
-def test_results_among_the_annotations_are_not_taken_for_some(folder, slide):
-    notes = folder / "notes"
-    annotate(notes / "a.geojson", TUMOUR)
-    argv = ["draw", saved(folder, regions(slide)), "--geojson-only", "--annotations", str(notes)]
-    assert main([*argv, "--output", str(notes / "drawn")]) == 0
-    assert main([*argv, "--output", str(notes / "drawn")]) == 0
+@pytest.mark.parametrize("output", ["notes", "notes/drawn", "."])
+def test_results_among_the_annotations_are_not_taken_for_some(folder, slide, monkeypatch, output):
+    annotate(folder / "notes" / "a.geojson", TUMOUR)
+    monkeypatch.chdir(folder)
+    argv = ["draw", saved(folder, regions(slide)), "--geojson-only", "--output", output, "--annotations"]
+    for _ in range(2):
+        assert main([*argv, str(folder / "notes")]) == 0
+        assert len((folder / output / "pointing.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 6
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(folder, slide, capsys):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+_TABLE = "pointing.csv"
 _ALL, _UNNAMED = "(all)", "(no class)"
 _COLUMNS = ("file", "row", "col", "height", "width", "annotation", "magnification", "share", "expected", "enrichment")
 
@@ -47,7 +48,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write all results and print how many; 1 if anything failed."""
+    """Write all results and print their paths; 1 if anything failed."""
     from monai_jsma.apps.verify import with_progress
     from monai_jsma.data.files import SlideError, write_whole
     from monai_jsma.records import read_records
@@ -58,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         by_file[record.file].append(record)
     areas, faults = _read_areas(args, list(by_file)) if args.annotations else ({}, [])
     if args.annotations:
-        rows = [row for record in records for row in _scores(record, areas.get(record.file, ()))]
-        print(write_whole(args.output / "pointing.csv", _table(rows)))
+        rows = [row for r in records if r.file in areas for row in _scores(r, areas[r.file])]
+        print(write_whole(args.output / _TABLE, _table(rows)))
     for of_file in by_file.values():
         try:
             _write_geojson(of_file, args)
@@ -103,8 +104,8 @@ def _read_areas(args: argparse.Namespace, files: Sequence[str]) -> tuple[dict[st
     faults, others = [], []
     slides = {Path(file): file for file in files}
     for table in found:
-        if table.is_relative_to(args.output):
-            continue  # results of an earlier run
+        if table.resolve() == (args.output / _TABLE).resolve():
+            continue  # of an earlier run
         try:
             named = read_annotations(table)
         except (ValueError, OSError) as error:
@@ -129,7 +130,7 @@ def _scores(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[Mapping
 
     place = (record.file, *record.location, *record.size)
     classes = {_ALL: areas, **{name or _UNNAMED: of_class for name, of_class in by_class(areas).items()}}
-    for name, of_class in classes.items() if areas else ():
+    for name, of_class in classes.items():
         for magnification, score in pointing_scores(record, of_class).items():
             values = *place, name, magnification or _ALL, score.share, score.expected, score.enrichment
             yield dict(zip(_COLUMNS, values, strict=True))
