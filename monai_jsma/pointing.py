@@ -36,7 +36,20 @@ class Pointing(NamedTuple):
 
 def _even_odd(ring: np.ndarray) -> shapely.Geometry:
     """What an outline encloses by the even-odd rule, even if it crosses itself."""
-    return shapely.make_valid(shapely.Polygon(ring), method="linework")
+    whole = shapely.Polygon(ring)
+    if whole.is_valid:
+        return whole
+    lines = shapely.unary_union(shapely.LineString([*ring, ring[0]]))  # cut where they cross
+    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
+    return shapely.union_all([face for face in faces if _odd(ring, face.representative_point())])
+
+
+def _odd(ring: np.ndarray, point: shapely.Point) -> bool:
+    """Whether an odd number of the outline's edges lies beyond a point."""
+    (rows, cols), (next_rows, next_cols) = ring.T, np.roll(ring, -1, axis=0).T
+    crossed = (rows <= point.x) != (next_rows <= point.x)  # x is the row here
+    slopes = (next_cols - cols)[crossed] / (next_rows - rows)[crossed]
+    return bool(np.count_nonzero(cols[crossed] + (point.x - rows[crossed]) * slopes > point.y) % 2)
 
 
 def _union(areas: Iterable[Area]) -> shapely.Geometry:

@@ -147,34 +147,46 @@ class PredictionRecord:
             ValueError: when it is none.
         """
         try:
-            values = json.loads(line)
+            values = json.loads(line, parse_constant=_refuse)
             known = {f.name: _frozen(values[f.name]) for f in fields(cls) if f.name in values}
-            known["patches"] = tuple(_patch(patch) for patch in values["patches"])
-            known.update({key: _finite(values[key]) for key in ("attention", "probabilities")})
+            known["patches"] = tuple(PatchRecord(**{**p, "box": Box(*p["box"])}) for p in values["patches"])
             record = cls(**known)
-            matches = len(record.attention) == record.geometry.num_cells
-            known_label = record.label is None or 0 <= record.label < len(record.classes)
-        except (KeyError, TypeError, ValueError) as error:
+            _check(record)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a prediction record: {error!r}") from error
-        if not matches or not known_label or len(record.probabilities) != len(record.classes):
-            raise ValueError("not a prediction record: attention, label or probabilities do not match cells or classes")
         return record
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _check(record: PredictionRecord) -> None:
+    """Raise ValueError for values that a table or picture would show as if they were sound."""
+    classes, label = record.classes, record.label
+    if not (isinstance(classes, tuple) and classes and len(set(classes)) == len(classes)):
+        raise ValueError(f"classes are {classes!r}, not different names")
+    if not all(isinstance(name, str) for name in (*classes, record.file, record.group)):
+        raise ValueError("classes, file or group are no text")
+    if not all(type(n) is int for n in (*record.location, *record.size)) or len(record.location) != 2:
+        raise ValueError(f"location {record.location!r} or size {record.size!r} are no pairs of whole numbers")
+    if label is not None and not (type(label) is int and 0 <= label < len(classes)):
+        raise ValueError(f"label {label!r} is no index of {len(classes)} classes")
+    for name, values, count in (
+        ("probabilities", record.probabilities, len(classes)),
+        ("attention", record.attention, record.geometry.num_cells),
+    ):
+        if len(values) != count or min(values) < 0 or not abs(math.fsum(values) - 1) <= 1e-3:
+            raise ValueError(f"{name} are not {count} probabilities that sum to 1")
+    grids = dict(zip(record.geometry.names, record.geometry.grids, strict=True))
+    for patch in record.patches:
+        rows, cols = grids.get(patch.magnification, (0, 0))
+        if not (0 <= patch.row < rows and 0 <= patch.col < cols):
+            raise ValueError(f"there is no cell {patch.row}, {patch.col} at {patch.magnification}")
 
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _finite(values: Iterable[Any]) -> tuple[float, ...]:
-    numbers = tuple(map(float, values))
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("a number is not finite")
-    return numbers
-
-
-def _patch(values: Mapping[str, Any]) -> PatchRecord:
-    _finite((values["attention"], values["weight"], values["mpp"], *values["box"]))
-    return PatchRecord(**{**values, "box": Box(*values["box"])})
 
 
 def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRecord]:

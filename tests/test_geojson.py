@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import uuid
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -15,7 +16,6 @@ from slide_files import write_pyramid
 
 from monai_jsma.data.annotations import read_annotations
 from monai_jsma.pointing import covered_shares
-from monai_jsma.records import PredictionRecord
 from monai_jsma.visualize import feature_collection
 
 RED, GREY = (250, 10, 10), 100
@@ -144,10 +144,10 @@ def test_the_package_reads_its_objects_back(tmp_path):
 
 @pytest.mark.parametrize("change", [{"row": 5}, {"col": 0}, {"magnification": "400X"}, {"box": (10, 91, 40, 40)}])
 def test_a_patch_beside_its_cell_is_refused(change):
-    values = json.loads(grey_record().to_json())
-    values["patches"][0].update(change)
+    record = grey_record()
+    moved = replace(record, patches=(replace(record.patches[0], **change),))
     with pytest.raises(ValueError, match=r"slides/a\.png at \(10, 30\).*does not lie at a cell"):
-        feature_collection([PredictionRecord.from_json(json.dumps(values))])
+        feature_collection([moved])
 
 
 def tifffile_window(path, row, col, height, width):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from attention_cases import make_pyramid
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from record_cases import record_of
 
@@ -113,6 +113,8 @@ def test_shares_of_boxes_equal_counted_points(areas):
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(points, min_size=3, max_size=9), st.lists(points, min_size=3, max_size=4))
+@example([(0, 0), (0, 15), (18, 44), (0, 0), (0, 64), (47, 2)], [(0, 0)] * 3)  # one edge lies on another
+@example([(10, 80), (70, 45), (33, 110), (33, 40), (70, 115)], [(20, 70), (60, 70), (20, 90), (60, 90)])  # a star
 def test_outlines_that_cross_themselves_follow_the_even_odd_rule(ring, hole):
     areas = [Area((), np.array(ring), (np.array(hole),))]
     np.testing.assert_allclose(covered_shares(GEOMETRY, PLACE, areas), slow_shares(areas), atol=0.02)
