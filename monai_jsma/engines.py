@@ -54,7 +54,7 @@ class PrepareBatchJSMA(PrepareBatch):
 
 
 class JSMATrainer(SupervisedTrainer):
-    """:class:`monai.engines.SupervisedTrainer` for :class:`~monai_jsma.networks.JSMANet`; its arguments are the same.
+    """:class:`monai.engines.SupervisedTrainer` for the networks of :mod:`monai_jsma.networks`, with its arguments.
 
     A loss that is not finite stops the training before the weights are changed.
 
@@ -70,7 +70,7 @@ class JSMATrainer(SupervisedTrainer):
 
 
 class JSMAEvaluator(SupervisedEvaluator):
-    """:class:`monai.engines.SupervisedEvaluator` for :class:`~monai_jsma.networks.JSMANet`, with its arguments."""
+    """:class:`monai.engines.SupervisedEvaluator` for the same networks, with its arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("prepare_batch", PrepareBatchJSMA())

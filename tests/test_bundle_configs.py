@@ -18,10 +18,12 @@ from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
 
+BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
     "single_magnification": {"single_magnification"},
+    **dict.fromkeys(BASELINES, set()),
     "evaluate": {
         "load_path", "evaluating",
         "validate#additional_metrics#val_auc_roc", "validate#additional_metrics#val_average_precision",
@@ -109,6 +111,14 @@ def test_overlays_override_what_is_there(shipped, name):
     assert {"#".join(r.split("#")[:2]) for r in references(overlay)} <= known
 
 
+@named([pair for pair in EACH_CONFIG if pair[1] in BASELINES])
+def test_baselines_fit_inference_too(shipped, name):
+    """All that is set is there in inference as well; only a loss has no place there."""
+    overlay, inference = shipped.configs[name], shipped.configs["inference"]
+    assert set(overlay) - set(inference) <= {"alpha"}
+    assert references(overlay) <= set(inference)
+
+
 @each_bundle
 def test_the_papers_settings_are_the_defaults(shipped):
     train = shipped.configs["train"]
@@ -180,7 +190,7 @@ def test_commands_name_real_files_run_ids_and_settings(shipped, page):
         parser.read_config([str(shipped.folder / file) for file in files])
         assert run_id in parser
         kind = options.pop("--workflow_type", "train")
-        assert (kind == "infer") == (files == ["configs/inference.json"])
+        assert (kind == "infer") == (files[0] == "configs/inference.json")
         assert all(name.removeprefix("--") in parser for name in options), options
 
 
