@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m monai_jsma COMMAND``: make, prepare and check data, draw predictions.
+"""``python -m monai_jsma COMMAND``: make, prepare and check data, draw and report predictions.
 
 Exit code 0: done. 1: the input is wrong, said in one line, or a check failed. 2: the usage is wrong.
 """
