@@ -137,11 +137,12 @@ class JSMAPredictor(JSMAEvaluator):
 
 
 def _flatten_output(engine: Engine) -> None:
-    """``pred`` becomes the logits; attention, cells, weights (and spread) stand beside it."""
+    """``pred`` becomes the logits; attention, cells, weights and what else was found stand beside it."""
     output = engine.state.output
     pred = output["pred"]  # type: ignore[index]
     if isinstance(pred, Mapping):
-        kept = {k: pred[k] for k in ("attention", "cells", "weights", "spread") if k in pred}
+        names = ("attention", "cells", "weights", "spread", "certified", "intervals")
+        kept = {name: pred[name] for name in names if name in pred}
         output.update(kept, pred=pred["logits"])  # type: ignore[union-attr]
 
 

@@ -24,23 +24,43 @@ class JSMAInferer(Inferer):
     """Calls the network with a number of patches; in training the network draws as it was built.
 
     Args:
-        num_patches: patches of each picture, or ``"all"`` (Eq. 1); by default as in training.
+        num_patches: patches of each picture, ``"all"`` (Eq. 1), or ``"certified"``: as few as make the label of all
+            certain; by default as in training.
         draws: 0 takes the patches of highest attention; R > 0 draws R times and gives the mean probability and its
             spread.
         seed: of the draws. Each picture is then asked on its own, so that what is drawn from it depends on the seed and
             its place alone, and neither on its batch nor on what was predicted before.
+        max_patches: of each picture if ``"certified"``; None for no cap.
+        certified_chunk: patches of each picture that ``"certified"`` reads at once. The fewest are read with 1; more
+            need fewer passes.
+
+    Raises:
+        ValueError: for a value that is not offered, or that would have no effect.
     """
 
-    def __init__(self, num_patches: int | str | None = None, draws: int = 0, seed: int | None = None) -> None:
-        if isinstance(num_patches, str) and num_patches != "all" or isinstance(num_patches, int) and num_patches < 1:
-            raise ValueError(f"num_patches must be a positive number, 'all' or None, but got {num_patches!r}.")
-        if draws < 0:
-            raise ValueError(f"draws must not be negative, but got {draws}.")
+    def __init__(
+        self,
+        num_patches: int | str | None = None,
+        draws: int = 0,
+        seed: int | None = None,
+        max_patches: int | None = None,
+        certified_chunk: int = 1,
+    ) -> None:
+        named, certified = num_patches in ("all", "certified"), num_patches == "certified"
+        if not (named or num_patches is None or isinstance(num_patches, int) and num_patches > 0):
+            raise ValueError(
+                f"num_patches must be a positive number, 'all', 'certified' or None, but got {num_patches!r}."
+            )
+        if draws < 0 or certified and draws:
+            raise ValueError(f"draws must not be negative, and 0 if num_patches is 'certified', but got {draws}.")
+        if not certified and max_patches is not None:
+            raise ValueError(f"max_patches is the cap of num_patches 'certified', which is {num_patches!r}.")
         self.num_patches, self.draws, self.seed = num_patches, draws, seed
+        self.stopping = {"max_patches": max_patches, "certified_chunk": certified_chunk} if certified else {}
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run the network on ``(batch, 3, height, width)``; further arguments go to its ``forward``."""
-        kwargs |= {"num_patches": self.num_patches, "draws": self.draws}
+        kwargs |= {"num_patches": self.num_patches, "draws": self.draws, **self.stopping}
         pyramids = kwargs.get("pyramid")
         if not self.draws or self.seed is None or not isinstance(pyramids, PyramidBatch):
             return network(inputs, *args, **kwargs)

@@ -4,6 +4,7 @@
 
 The share of a magnification in a picture is the attention summed over its cells. Its prior is its part of all cells, as
 equal attention would give; its enrichment is the mean share over the mean prior. Pictures may differ in their grids.
+How many patches are read for it is counted too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from monai_jsma.results import PictureResult, picture_results
 if TYPE_CHECKING:
     pass
 
-__all__ = ["AttentionOnTruth", "AttentionShare"]
+__all__ = ["AttentionOnTruth", "AttentionShare", "PatchesRead"]
 
 
 class _PictureMetric(Metric):
@@ -134,3 +135,16 @@ class AttentionOnTruth(_PictureMetric):
             "magnification_attention": float(attention[start:end].sum()),
             "cell_drawn": float(truth[drawn].any()),
         }
+
+
+class PatchesRead(_PictureMetric):
+    """How many patches of a picture were read, and how often they were certain to be enough.
+
+    Attached as ``"patches"`` it writes ``patches_read``, the mean number, and, if certified stopping was asked for,
+    ``patches_certified``, the share of pictures whose label is that of all patches for certain.
+    """
+
+    def numbers(self, result: PictureResult) -> dict[str, float]:
+        """Patches read of one picture, and whether its label is certified."""
+        found = {"read": float(result.patches_read)}
+        return found if result.certified is None else found | {"certified": float(result.certified)}

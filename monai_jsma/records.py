@@ -69,6 +69,8 @@ class PredictionRecord:
         attention: probability of every cell.
         patches: those that were read, in order of weight.
         spread: standard deviation of each probability over repeated draws; None without.
+        certified: whether the label is that of all patches, for certain; None where it was not asked.
+        intervals: between which the probability of each class lies if all patches are read, (low, high).
         run: what made it: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
     """
 
@@ -86,12 +88,19 @@ class PredictionRecord:
     attention: tuple[float, ...]
     patches: tuple[PatchRecord, ...]
     spread: tuple[float, ...] | None = None
+    certified: bool | None = None
+    intervals: tuple[tuple[float, float], ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
         """File, location and size: one record of a run has it."""
         return self.file, self.location, self.size
+
+    @property
+    def patches_read(self) -> int:
+        """How many patches the prediction is made of; one that was drawn twice was read once."""
+        return len(self.patches)
 
     @property
     def prediction(self) -> int:
@@ -139,7 +148,8 @@ class PredictionRecord:
 
     def to_json(self) -> str:
         """One line, without its end; :meth:`from_json` reads it."""
-        return json.dumps({**asdict(self), "shares": self.shares}, allow_nan=False)
+        found = {"shares": self.shares, "patches_read": self.patches_read}
+        return json.dumps({**asdict(self), **found}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> PredictionRecord:
@@ -180,6 +190,11 @@ def _check(record: PredictionRecord) -> None:
     ):
         if len(values) != count or min(values) < 0 or not abs(math.fsum(values) - 1) <= 1e-3:
             raise ValueError(f"{name} are not {count} probabilities that sum to 1")
+    if record.certified is not None and type(record.certified) is not bool:
+        raise ValueError(f"certified {record.certified!r} is neither true nor false")
+    intervals = record.intervals or ((0.0, 1.0),) * len(classes)
+    if len(intervals) != len(classes) or not all(0 <= low <= high <= 1 for low, high in intervals):
+        raise ValueError(f"intervals {intervals!r} are not {len(classes)} pairs (low, high) in [0, 1]")
     grids = dict(zip(record.geometry.names, record.geometry.grids, strict=True))
     for patch in record.patches:
         rows, cols = grids.get(patch.magnification, (0, 0))

@@ -43,6 +43,8 @@ def replay(engine: Engine, record: PredictionRecord, item: Mapping[str, Any]) ->
         "cells": torch.tensor([cells]),
         "weights": torch.tensor([[p.weight for p in record.patches]]),
     }
+    if record.certified is not None:
+        made["certified"] = torch.tensor([record.certified])
     state: Any = engine.state
     state.batch = {"pyramid": PyramidBatch([pyramid])}
     state.output = {key: value if value is None else value.to(state.device) for key, value in made.items()}

@@ -63,6 +63,17 @@ class PictureResult:
         return _array(self.data["weights"]).astype(np.float64)
 
     @property
+    def patches_read(self) -> int:
+        """How many patches were read: a cell that was drawn twice was read once."""
+        return len(np.unique(self.cells[self.weights > 0]))
+
+    @property
+    def certified(self) -> bool | None:
+        """Whether the label is that of all patches, for certain; None where it was not asked."""
+        value = self.data.get("certified")
+        return None if value is None else bool(_array(value))
+
+    @property
     def thumbnail(self) -> np.ndarray:
         """The thumbnail that was attended to, ``(3, height, width)``."""
         return _array(self.data["image"])
@@ -136,7 +147,7 @@ def make_record(
     for cell, weight in zip(result.cells.tolist(), result.weights.tolist(), strict=True):
         if weight > 0:  # 0: nothing was drawn
             weights[stored[cell]] += weight
-    spread = result.data.get("spread")
+    spread, intervals = result.data.get("spread"), result.data.get("intervals")
     return PredictionRecord(
         file=pyramid.path,
         location=pyramid.origin,
@@ -152,6 +163,8 @@ def make_record(
         attention=_numbers(attention),
         patches=tuple(_patch_record(pyramid, cell, attention[cell], weight) for cell, weight in weights.most_common()),
         spread=None if spread is None else _numbers(_array(spread)),
+        certified=result.certified,
+        intervals=None if intervals is None else tuple((low, high) for low, high in map(_numbers, _array(intervals))),
         run=dict(run or {}),
     )
 

@@ -21,7 +21,8 @@ __all__ = ["failure_table", "prediction_table", "slide_table"]
 
 
 def prediction_table(records: Sequence[PredictionRecord]) -> str:
-    """A row a region: its place, label and prediction by name, the probability of each class, the attention's shares.
+    """A row a region: its place, label and prediction by name, the probability of each class, the attention's shares,
+    the number of patches read and, if certified stopping was asked for, whether it is certified and the intervals.
 
     Args:
         records: of one run.
@@ -40,7 +41,7 @@ def slide_table(
     labels: Mapping[str, int | None],
     no_tissue: Container[str] = (),
 ) -> str:
-    """A row a slide or picture: how its regions fared, and the means of their probabilities and shares.
+    """A row a slide or picture: how its regions fared, and the means of their numbers.
 
     Args:
         records: of one run.
@@ -71,13 +72,24 @@ def failure_table(failures: Iterable[FailedRegion]) -> str:
 def _columns(records: Sequence[PredictionRecord]) -> list[str]:
     if not records:
         return []
-    return [f"probability_{name}" for name in records[0].classes] + [f"share_{name}" for name in records[0].shares]
+    classes, shares = records[0].classes, records[0].shares
+    columns = [f"probability_{name}" for name in classes] + [f"share_{name}" for name in shares] + ["patches_read"]
+    if records[0].intervals is None:
+        return columns
+    return [*columns, "certified", *(f"{end}_{name}" for name in classes for end in ("low", "high"))]
 
 
 def _numbers(records: Sequence[PredictionRecord]) -> list[Any]:
-    """Means of the probabilities and of the shares."""
-    values = zip(*((*r.probabilities, *r.shares.values()) for r in records))
+    """Means of what :func:`_columns` names. Those of the intervals' ends are an interval of the mean probability."""
+    values = zip(*(map(float, _values(record)) for record in records))
     return [float(f"{math.fsum(column) / len(records):.9g}") for column in values]
+
+
+def _values(record: PredictionRecord) -> tuple[float, ...]:
+    always = (*record.probabilities, *record.shares.values(), record.patches_read)
+    if record.intervals is None:
+        return always
+    return (*always, bool(record.certified), *(end for interval in record.intervals for end in interval))
 
 
 def _names(classes: Sequence[str], label: int | None, prediction: int | None) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from .attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior, negative_entropy
 from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, build_backbone
+from .certified import is_certain, margin_bounds, probability_intervals, read_until_certain, trusted_digits
 from .jsma import JSMANet
 from .patches import PatchNetwork, PatchSource
 from .rules import LEARNING_RULES, baseline_bags, check_rule, draw_by_rule, draw_log_prob
@@ -48,8 +49,13 @@ __all__ = [
     "draw_log_prob",
     "draw_systematically",
     "inclusion_probabilities",
+    "is_certain",
     "log_prior",
+    "margin_bounds",
     "negative_entropy",
     "pathwise_weights",
+    "probability_intervals",
+    "read_until_certain",
     "top_cells",
+    "trusted_digits",
 ]

@@ -40,6 +40,12 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def non_negative(self) -> bool:
+        """Whether no feature can be negative, as far as it shows: a plain ``Sequential`` that ends with ReLU."""
+        plain = type(self.model).forward is nn.Sequential.forward
+        return plain and type(list(self.model.children())[-1]) is nn.ReLU
+
     def forward(self, images: Tensor) -> Tensor:
         """Feature map of ``uint8`` or [0, 1] images.
 

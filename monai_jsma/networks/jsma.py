@@ -18,6 +18,7 @@ from monai_jsma.data.geometry import Magnification
 from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
 from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
 from monai_jsma.networks.backbones import Backbone
+from monai_jsma.networks.certified import read_until_certain
 from monai_jsma.networks.patches import PatchNetwork, PatchSource
 from monai_jsma.networks.rules import baseline_bags, check_rule, draw_by_rule, draw_log_prob
 from monai_jsma.networks.sampling import Draw, pathwise_weights, top_cells
@@ -129,6 +130,8 @@ class JSMANet(PatchNetwork):
         return_attention: bool = False,
         num_patches: int | str | None = None,
         draws: int = 0,
+        max_patches: int | None = None,
+        certified_chunk: int = 1,
     ) -> Tensor | dict[str, Tensor]:
         """Logits of a batch, from the thumbnail's attention and the sampled patches.
 
@@ -137,14 +140,20 @@ class JSMANet(PatchNetwork):
                 of the magnifications; ``uint8``, or float in [0, 1].
             pyramid: what the patches are read from.
             return_attention: return a mapping instead of logits.
-            num_patches: patches of each picture in evaluation, or ``"all"`` (Eq. 1); by default as in training.
+            num_patches: patches of each picture in evaluation, ``"all"`` (Eq. 1), or ``"certified"``: as few as make
+                the label of all certain, see :func:`~monai_jsma.networks.read_until_certain`; by default as in
+                training.
             draws: in evaluation, 0 takes the patches of highest attention; R > 0 draws R times and averages.
+            max_patches: cap of ``"certified"``; None for none.
+            certified_chunk: patches of each picture that ``"certified"`` reads at once.
 
         Returns:
             logits ``(batch, classes)``, or a mapping with ``logits``; ``attention``, ``log_attention`` and
             ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; in training by a
             score function rule also ``baseline_logits`` ``(batch, k, classes)`` and ``drawn_log_prob`` ``(batch, k)``;
-            after draws also ``spread``, the standard deviation of each probability ``(batch, classes)``.
+            after draws also ``spread``, the standard deviation of each probability ``(batch, classes)``; if certified
+            stopping was asked for also ``certified`` ``(batch,)``, whether the label is that of all patches, and
+            ``intervals`` ``(batch, classes, 2)``, between which each of their probabilities lies.
         """
         if pyramid is None:
             whole = TensorPyramidBatch(image, self.magnifications, self.patch_size)
@@ -153,7 +162,11 @@ class JSMANet(PatchNetwork):
         if self.training:
             draw, output = self._train_step(log_attention, pyramid)
         else:
-            draw, output = self._evaluate(log_attention, pyramid, num_patches, draws)
+            k = self.num_patches if num_patches is None else num_patches
+            if k == "certified" and draws == 0:
+                draw, output = read_until_certain(self, log_attention, pyramid, max_patches, certified_chunk)
+            else:
+                draw, output = self._evaluate(log_attention, pyramid, k, draws)
         if not return_attention:
             return output["logits"]
         prior = log_prior(pyramid.grids).to(log_attention)
@@ -175,11 +188,13 @@ class JSMANet(PatchNetwork):
         return draw, {"logits": logits[:, 0], "baseline_logits": logits[:, 1:], "drawn_log_prob": drawn_log_prob}
 
     def _evaluate(
-        self, log_attention: Tensor, pyramid: PatchSource, num_patches: int | str | None, draws: int
+        self, log_attention: Tensor, pyramid: PatchSource, k: int | str, draws: int
     ) -> tuple[Draw, dict[str, Tensor]]:
-        k = self.num_patches if num_patches is None else num_patches
         if k != "all" and (isinstance(k, str) or k < 1) or draws < 0:
-            raise ValueError(f"num_patches must be a positive number or 'all' and draws not negative: {k!r}, {draws}.")
+            raise ValueError(
+                f"num_patches must be a positive number or 'all' and draws not negative, or 'certified' and draws 0: "
+                f"{k!r}, {draws}."
+            )
         if k == "all" or draws == 0:
             draw = self._top(log_attention, k)
             features = self.patch_features(pyramid, draw, in_chunks=True)

@@ -91,9 +91,13 @@ class PatchNetwork(nn.Module):
         return (weights[..., None] * features).sum(dim=-2)
 
     def classify(self, bags: Tensor) -> Tensor:
-        """Logits of bags ``(batch, ..., features)``. Bags of one picture share one dropout mask: they are compared."""
+        """Logits of bags ``(batch, ..., features)``, outside autocast: they are compared.
+
+        For the same reason bags of one picture share one dropout mask.
+        """
         mask = self.dropout(bags.new_ones(len(bags), *(1,) * (bags.ndim - 2), bags.shape[-1]))
-        return self.classifier(self.scaled(bags) * mask)
+        with torch.autocast(bags.device.type, enabled=False):
+            return self.classifier(self.scaled(bags) * mask)
 
     def scaled(self, features: Tensor) -> Tensor:
         """Features as a linear layer meets them.

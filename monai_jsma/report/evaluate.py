@@ -59,6 +59,7 @@ def _run_content(run: Run, scored: Scored | None, settings: Settings) -> dict[st
         "regions_without_label": sum(record.label is None for record in run.records),
         "groups": len({record.group for record in run.records}),
         "notes": notes(run, scored.units if scored else None),
+        "patches": _patches_content(run),
         "attention": _attention_content(run, scored is not None, settings),
         "scored": _scored_content(run.classes, scored) if scored else None,
         "errors": worst_errors(scored.units, settings.errors) if scored else [],
@@ -81,6 +82,17 @@ def _scored_content(classes: Sequence[str], scored: Scored) -> dict[str, Any]:
         "confusion": confusion(units.labels, units.probabilities).tolist(),
         "reliability": reliability(units.labels, units.probabilities),
         "curves": curves(units.labels, units.probabilities, classes),
+    }
+
+
+def _patches_content(run: Run) -> dict[str, Any]:
+    """How many were read of how many, in the mean, and how many regions are certified, of those that were to be."""
+    asked = [record.certified for record in run.records if record.certified is not None]
+    return {
+        "read": float(np.mean([record.patches_read for record in run.records])),
+        "cells": float(np.mean([record.geometry.num_cells for record in run.records])),
+        "certified": sum(asked) if asked else None,
+        "asked": len(asked),
     }
 
 
