@@ -21,8 +21,9 @@ __all__ = ["failure_table", "prediction_table", "slide_table"]
 
 
 def prediction_table(records: Sequence[PredictionRecord]) -> str:
-    """A row a region: its place, label and prediction by name, the probability of each class, the attention's shares,
-    the number of patches read and, if certified stopping was asked for, whether it is certified and the intervals.
+    """A row a region: its place, label and prediction by name, the probability of each class, the attention's shares.
+
+    Then the number of patches read and, if certified stopping was asked for, whether it is certified and the intervals.
 
     Args:
         records: of one run.

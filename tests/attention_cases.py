@@ -43,7 +43,11 @@ def output(pyramid: Pyramid, attention: Mapping[int, float], cells: Sequence[int
 
 def padded(outputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Outputs of a batch stacked, the attention of small pictures padded with 0."""
-    return {key: torch.nn.utils.rnn.pad_sequence([o[key] for o in outputs], batch_first=True) for key in outputs[0]}
+    rows = {key: [o[key] for o in outputs] for key in outputs[0]}
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {
+        key: pad(values, batch_first=True) if values[0].ndim else torch.stack(values) for key, values in rows.items()
+    }
 
 
 def show(

@@ -9,14 +9,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from certified_cases import Tables, read_by_hand, table_net, worst_features
+from certified_cases import read_by_hand, table_net, worst_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slide_files import levels_of, picture, write_pyramid
-from tiny_networks import Pictures, pictures, tiny_net
+from tiny_networks import Pictures, mil_net, pictures, tiny_net
 from torch import nn
 
-from monai_jsma.data import PyramidBatch
+from monai_jsma.data import Pyramid, PyramidBatch
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.networks import Backbone, ConvBackbone, is_certain, margin_bounds, probability_intervals, trusted_digits
 from monai_jsma.transforms import LoadPyramid, PyramidThumbnail
@@ -35,9 +35,8 @@ def test_bounds_are_what_the_worst_patches_reach(non_negative):
     g = torch.Generator().manual_seed(0)
     weight, bias, bag = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((4, 6), (4,), (1, 6)))
     logits = bag @ weight.T + bias
-    bounds = margin_bounds(logits, torch.full((1,), 0.3, dtype=torch.float64), weight, bias, non_negative=non_negative)[
-        0
-    ]
+    unread = torch.full((1,), 0.3, dtype=torch.float64)
+    bounds = margin_bounds(logits, unread, weight, bias, non_negative=non_negative)[0]
     for a in range(4):
         for b in range(4):
             worst = bag + 0.3 * worst_features(weight, a, b, non_negative)
@@ -146,9 +145,8 @@ def test_as_many_patches_are_read_as_it_takes_and_no_more(case, chunk, cap):
         assert drawn.sum() == len(source.read_cells[i]) == stop
         assert found["certified"][i] == sure
         assert set(cells.tolist()) == source.read_cells[i] <= set(range(n))
-        assert attention[cells].min() >= max(
-            (float(attention[c]) for c in set(range(n)) - source.read_cells[i]), default=0
-        )
+        others = set(range(n)) - source.read_cells[i]
+        assert attention[cells].min() >= max((float(attention[cell]) for cell in others), default=0)
         torch.testing.assert_close(found["weights"][i][drawn], attention[cells] / attention[cells].sum())
 
 
@@ -233,11 +231,8 @@ def test_only_the_patches_that_decide_are_read_from_a_slide(tmp_path, monkeypatc
     net = sharp_net()
     slide = LoadPyramid((2.0, 1.0), patch_size=8)(path)
     thumbnail = torch.from_numpy(np.asarray(PyramidThumbnail((16, 16))(slide)))[None]
-    read = []
-    before = type(slide).read_into
-    monkeypatch.setattr(
-        type(slide), "read_into", lambda self, patch, cell: read.append(cell) or before(self, patch, cell)
-    )
+    read, read_into = [], Pyramid.read_into
+    monkeypatch.setattr(Pyramid, "read_into", lambda *args: read.append(args[2]) or read_into(*args))
     slides = PyramidBatch([slide])
     found = JSMAInferer("certified", certified_chunk=3)(thumbnail, net, pyramid=slides, return_attention=True)
     drawn = found["cells"][0][found["weights"][0] > 0].tolist()
@@ -278,8 +273,17 @@ def test_settings_that_would_do_nothing_are_refused():
         tiny_net(num_patches="certified")
 
 
-def test_the_inferer_hands_its_cap_on():
+def test_attention_mil_reads_all_patches():
     images = batch()
-    found = JSMAInferer("certified", max_patches=2)(images.thumbnails, sharp_net(), images, return_attention=True)
-    assert found["cells"].shape[1] <= 2
-    assert isinstance(Tables([torch.zeros(2, 3)]).grids, list)
+    with pytest.raises(ValueError, match="reads all patches and draws none"):
+        JSMAInferer("certified", max_patches=3)(images.thumbnails, mil_net(), pyramid=images)
+
+
+@torch.no_grad()
+def test_the_inferer_hands_cap_and_chunk_on():
+    net, source = table_net(seed=1, cells=[25], classes=3, size=32, attention="flat")
+    inferer, read = JSMAInferer("certified", max_patches=7, certified_chunk=3), []
+    encode = net.encode
+    net.encode = lambda patches: read.append(len(patches)) or encode(patches)
+    assert inferer(source.thumbnails, net, source, return_attention=True)["cells"].shape == (1, 7)
+    assert read == [3, 3, 1]

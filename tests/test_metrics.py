@@ -17,7 +17,7 @@ from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from monai.utils import is_scalar
 
 from monai_jsma.data.geometry import GridCell
-from monai_jsma.metrics import AttentionOnTruth, AttentionShare
+from monai_jsma.metrics import AttentionOnTruth, AttentionShare, PatchesRead
 
 FORMS = pytest.mark.parametrize("decollated", [True, False], ids=["decollated", "collated"])
 LARGE, SMALL = (120, 200), (70, 90)  # 6 + 15 cells and 1 x 2 + 2 x 3
@@ -101,9 +101,23 @@ def test_evaluation_without_pictures_is_not_computable(metric):
 
 
 def test_bundle_makes_the_metrics_from_their_paths():
-    for name in ("AttentionShare", "AttentionOnTruth"):
+    for name in ("AttentionShare", "AttentionOnTruth", "PatchesRead"):
         made = ConfigParser({"m": {"_target_": f"monai_jsma.metrics.{name}"}}).get_parsed_content("m")
         assert type(made).__name__ == name
+
+
+@FORMS
+@pytest.mark.parametrize("asked", [True, False])
+def test_patches_read_and_certified(decollated, asked):
+    rows = [
+        row(grey_pyramid(LARGE), {7: 1.0}, (7, 7, 3), (0.25, 0.25, 0.5)),  # drawn twice, read once
+        row(grey_pyramid(LARGE), {7: 1.0}, (7, 1, 0), (0.5, 0.5, 0.0)),  # the last one was not read
+        row(grey_pyramid(LARGE), {7: 1.0}, (7, 0, 0), (1.0, 0.0, 0.0)),
+    ]
+    if asked:
+        rows = [(data, {**made, "certified": torch.tensor(i < 2)}) for i, (data, made) in enumerate(rows)]
+    found = measured(PatchesRead(), rows, decollated=decollated)
+    assert found == pytest.approx({"m_read": 5 / 3, **({"m_certified": 2 / 3} if asked else {})})
 
 
 # ------------------------------------------------------------------------------------------------- a known answer

@@ -23,7 +23,7 @@ from monai_jsma.data import PredictionDataset, PyramidBatch, collate_readable
 from monai_jsma.data.whole_slides import Unread
 from monai_jsma.engines import JSMAEvaluator, JSMAPredictor
 from monai_jsma.inferers import JSMAInferer
-from monai_jsma.metrics import AttentionShare
+from monai_jsma.metrics import AttentionShare, PatchesRead
 from monai_jsma.predictions import PredictionSaver
 from monai_jsma.records import PatchRecord, read_records
 from monai_jsma.transforms import LoadPyramidd, PyramidThumbnaild
@@ -31,6 +31,7 @@ from monai_jsma.transforms import LoadPyramidd, PyramidThumbnaild
 CLASSES = ["benign", "tumour, viable", "necrosis"]
 VIEW = Compose([LoadPyramidd("image", (2.0, 1.0), patch_size=8), PyramidThumbnaild("image", (16, 16))])
 NAMES = ("50X", "100X")
+ALL = JSMAInferer("all")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,9 @@ def items(tmp_path) -> list[dict[str, Any]]:
 
 
 def predict(
-    folder: Path, items: list, net: Any, *, workers: int = 0, view: Any = VIEW, draws: int = 0, **options: Any
+    folder: Path, items: list, net: Any, *, workers: int = 0, view: Any = VIEW, inferer: Any = ALL, **options: Any
 ) -> dict:
-    """Predict in batches of four, from all patches or, with draws, from three; the metrics."""
+    """Predict in batches of four, by default from all patches; the metrics."""
     (folder.parent / "model.pt").write_bytes(options.pop("weights", b"weights"))
     saver = PredictionSaver(
         folder, items, class_names=CLASSES, model=folder.parent / "model.pt", **{"seed": 7, **options}
@@ -69,10 +70,10 @@ def predict(
         torch.device("cpu"),
         loader,
         net,
-        inferer=JSMAInferer(3, draws, seed=7) if draws else JSMAInferer("all"),
+        inferer=inferer,
         postprocessing=Activationsd("pred", softmax=True),
         key_val_metric=accuracy,
-        additional_metrics={"attention": AttentionShare()},
+        additional_metrics={"attention": AttentionShare(), "patches": PatchesRead()},
         val_handlers=[saver],
     )
     engine.run()
@@ -188,15 +189,16 @@ def test_what_fails_is_listed_and_all_others_are_predicted(tmp_path, items, net,
         ("failed", "0", "1"), ("ok", "2", "0"), ("failed", "0", "1"), ("ok", "2", "0"), ("failed", "1", "1"),
         ("ok", "2", "0"),
     ]  # fmt: skip
-    assert set(expected) == {"accuracy", *(f"attention_{what}_{n}" for what in ("share", "enrichment") for n in NAMES)}
+    shares = {f"attention_{what}_{n}" for what in ("share", "enrichment") for n in NAMES}
+    assert set(expected) == {"accuracy", "patches_read", *shares}
 
 
 def test_draws_depend_on_the_picture_and_the_seed_alone(tmp_path, items, net):
     sound = spoil(items)
-    predict(tmp_path / "sound", sound, net, draws=2)
+    predict(tmp_path / "sound", sound, net, inferer=JSMAInferer(3, 2, seed=7))
     torch.rand(1)
     with pytest.raises(RuntimeError, match=r"^[23] of 10 regions failed"):
-        predict(tmp_path / "out", items, net, draws=2)
+        predict(tmp_path / "out", items, net, inferer=JSMAInferer(3, 2, seed=7))
     alone = {r.key: r for r in read_records(tmp_path / "sound" / "predictions.jsonl")}
     found = {r.key: r for r in read_records(tmp_path / "out" / "predictions.jsonl")}
     assert set(alone) <= set(found)
@@ -256,6 +258,32 @@ def test_a_killed_run_goes_on(tmp_path, items, net, lines):
                 same = float(value) == pytest.approx(float(other[key]), abs=1e-6) if "_" in key else value == other[key]
                 assert same, (name, key)
     assert not (tmp_path / "out" / "predictions.jsonl.part").exists()
+
+
+def test_certified_stopping_goes_into_records_tables_and_metrics(tmp_path, items):
+    net = tiny_net(feature_norm="l2").eval()
+    torch.nn.init.normal_(net.classifier.weight, std=2.0)
+    options = {"inferer": JSMAInferer("certified", max_patches=12)}
+    metrics = predict(tmp_path / "whole", items, net, **options)
+    records = read_records(tmp_path / "whole" / "predictions.jsonl")
+    assert 0 < sum(r.certified for r in records) < len(records)
+    assert {r.patches_read for r in records if not r.certified} == {12}
+    rows = table(tmp_path / "whole" / "predictions.csv")
+    for item, record, row in zip(items, records, rows, strict=True):
+        everything, _ = by_hand(net, item)
+        assert record.prediction == everything.argmax() or not record.certified
+        low, high = np.transpose(record.intervals)
+        assert (low <= everything).all() and (everything <= high).all()  # noqa: PT018
+        assert (float(row["patches_read"]), float(row["certified"])) == (record.patches_read, record.certified)
+        assert [float(row[f"low_{name}"]) for name in CLASSES] == low.tolist()
+        assert [float(row[f"high_{name}"]) for name in CLASSES] == high.tolist()
+    slide = table(tmp_path / "whole" / "slides.csv")[0]
+    assert float(slide["patches_read"]) == sum(r.patches_read for r in records[:2]) / 2
+    assert float(slide["certified"]) == sum(r.certified for r in records[:2]) / 2
+    assert metrics["patches_read"] == pytest.approx(sum(r.patches_read for r in records) / len(records))
+    assert metrics["patches_certified"] == pytest.approx(sum(r.certified for r in records) / len(records))
+    stopped(tmp_path / "out", (tmp_path / "whole" / "predictions.jsonl").read_bytes(), 3)
+    assert predict(tmp_path / "out", items, net, **options) == pytest.approx(metrics)
 
 
 def test_all_was_predicted_but_not_put_in_place(tmp_path, items, net):

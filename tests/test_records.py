@@ -112,6 +112,23 @@ def test_what_cannot_be_of_the_region_is_no_record(change):
         PredictionRecord.from_json(line)
 
 
+def test_certified_stopping():
+    pyramid = grey_pyramid((60, 100))
+    found = {"certified": True, "intervals": torch.tensor([[0.125, 0.375], [0.625, 0.875]])}
+    made = make_record(result(pyramid, {0: 0.5, 3: 0.5}, [0, 3, 3], [0.5, 0.25, 0.25], **found), CLASSES)
+    assert (made.certified, made.intervals, made.patches_read) == (True, ((0.125, 0.375), (0.625, 0.875)), 2)
+    line = made.to_json()
+    assert json.loads(line)["patches_read"] == 2
+    assert PredictionRecord.from_json(line) == made
+
+
+def test_lines_from_before_certified_stopping_are_records():
+    values = json.loads(record().to_json())
+    for name in ("certified", "intervals", "patches_read"):
+        del values[name]
+    assert PredictionRecord.from_json(json.dumps(values)) == record()
+
+
 def test_cells_of_the_patches():
     assert record().cells.tolist() == [4, 1]
 
@@ -142,6 +159,11 @@ NAN = float("nan")
         ({"classes": "ab"}, "classes"),
         ({"group": None}, "group"),
         ({"location": [0]}, "location"),
+        ({"certified": 1}, "certified 1"),
+        ({"intervals": [[0.0, 1.0]]}, "intervals"),
+        ({"intervals": [[0.0, 1.0], [0.5, 0.25]]}, "intervals"),
+        ({"intervals": [[0.0, 1.0], [0.5, 1.25]]}, "intervals"),
+        ({"intervals": [0.0, 1.0]}, "not a prediction record"),
         ({"size": [1e400, 3]}, "not a prediction record"),
     ],
 )

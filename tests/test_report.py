@@ -137,6 +137,19 @@ def test_files_of_one_name_are_one_run(tmp_path):
     assert (run.name, run.records) == ("cv", tuple(ten()))
 
 
+def test_patches_that_were_read_are_counted(report, tmp_path):
+    patch = answer(0, 0, 0).patches
+    records = [answer(0, 0, 0), answer(0, 0, 1, patches=2 * patch)]
+    found = report(write(tmp_path / "p.jsonl", records))["runs"][0]["patches"]
+    assert found == {"read": 1.5, "cells": 8, "certified": None, "asked": 0}
+    assert "certain that" not in text_of(tmp_path / "out" / "report.html")
+    records = [answer(0, 0, i, certified=i < 2) for i in range(3)]
+    found = report(write(tmp_path / "p.jsonl", records))["runs"][0]["patches"]
+    assert found == {"read": 1, "cells": 8, "certified": 2, "asked": 3}
+    shown = text_of(tmp_path / "out" / "report.html")
+    assert "it read 1.0 of 8.0 patches on average. In 2 of 3 regions it is certain" in shown
+
+
 def test_without_labels_only_the_attention_is_shown(report, tmp_path):
     (run,) = report(write(tmp_path / "p.jsonl", [answer(None, 1, i) for i in range(3)]))["runs"]
     assert (run["scored"], run["errors"], run["attention"]["by"]) == (None, [], "prediction")

@@ -94,6 +94,8 @@ class AttentionMIL(PatchNetwork):
         return_attention: bool = False,
         num_patches: int | str | None = None,
         draws: int = 0,
+        max_patches: int | None = None,
+        certified_chunk: int = 1,
     ) -> Tensor | dict[str, Tensor]:
         """Logits of a batch, from all patches.
 
@@ -104,6 +106,8 @@ class AttentionMIL(PatchNetwork):
             return_attention: return a mapping instead of logits.
             num_patches: ``"all"`` or None, which is the same.
             draws: 0.
+            max_patches: of :class:`~monai_jsma.networks.JSMANet`; no number of patches that is allowed here needs it.
+            certified_chunk: likewise.
 
         Returns:
             logits ``(batch, classes)``, or a mapping with ``logits``; ``attention``, ``log_attention``, ``log_prior``,

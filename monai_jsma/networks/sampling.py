@@ -91,7 +91,7 @@ def draw_cells(log_prob: Tensor, k: int, estimator: str, generator: torch.Genera
 
 
 def top_cells(log_prob: Tensor, k: int, *, normalize: bool = True) -> Draw:
-    """The k cells of highest attention, of equals the first: weights P / (sum of their P), or P if not ``normalize``."""
+    """The k cells of highest attention, of equal ones the first: weights P / sum P, or P if not ``normalize``."""
     log_prob = log_prob.detach()
     # topk takes equals in an order that depends on the length of the row, and so on the batch.
     cells = log_prob.sort(dim=1, descending=True, stable=True).indices[:, :k]
