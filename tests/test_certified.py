@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +89,8 @@ def test_half_of_the_digits_are_trusted():
     assert trusted_digits(torch.zeros(1, dtype=torch.float64)) == 2**-26
     with torch.autocast("cpu", torch.bfloat16):
         assert trusted_digits(torch.zeros(1)) == 2**-3.5
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    assert trusted_digits(on_gpu) == 2**-5
 
 
 # --------------------------------------------------------------------------------------------------------- the theorem
@@ -159,6 +163,15 @@ def test_a_tie_of_all_patches_is_never_certain(weights):
     found = certified(net, source)
     assert source.read_cells == [{0, 1}]
     assert found["certified"].tolist() == [False]
+
+
+@torch.no_grad()
+def test_patches_without_attention_are_not_even_asked_for():
+    net, source = table_net(seed=0, cells=[9, 4], classes=2, size=2, attention="one-hot", weight=0.0)
+    read, encode = [], net.encode
+    net.encode = lambda patches: read.append(len(patches)) or encode(patches)
+    assert certified(net, source)["certified"].tolist() == [False, False]  # all classes tie
+    assert read == [2]
 
 
 @torch.no_grad()
