@@ -18,10 +18,12 @@ from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
 
+BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
     "single_magnification": {"single_magnification"},
+    **dict.fromkeys(BASELINES, set()),
     "evaluate": {
         "load_path", "evaluating",
         "validate#additional_metrics#val_auc_roc", "validate#additional_metrics#val_average_precision",
@@ -107,6 +109,14 @@ def test_overlays_override_what_is_there(shipped, name):
     assert added == ADDITIONS[name]
     known = set(parts(train)) | set(parts(overlay))
     assert {"#".join(r.split("#")[:2]) for r in references(overlay)} <= known
+
+
+@named([pair for pair in EACH_CONFIG if pair[1] in BASELINES])
+def test_baselines_fit_inference_too(shipped, name):
+    """All that is set is there in inference as well; only a loss has no place there."""
+    overlay, inference = shipped.configs[name], shipped.configs["inference"]
+    assert set(overlay) - set(inference) <= {"alpha"}
+    assert references(overlay) <= set(inference)
 
 
 @each_bundle

@@ -154,7 +154,7 @@ def test_same_seed_same_training_pass():
         ({"learning_rule": "leave_one_out", "num_patches": 1}, "num_patches must be at least 2"),
         ({"centered": True, "num_patches": 1}, "num_patches must be at least 2"),
         ({"num_patches": 0}, "num_patches 0 must be at least 1"),
-        ({"num_classes": 1}, "num_classes 1 at least 2"),
+        ({"num_classes": 1}, "num_classes 1 must be at least 2"),
         ({"shared_backbone": True}, "leave patch_backbone out"),
         ({"patch_backbone": None}, "one module was given for both backbones; give two, or pass shared_backbone=True"),
         ({"weights": "imagenet"}, "a module brings its own weights"),

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
-from .attention import AttentionNetwork, attention_dropout, log_prior, negative_entropy
+from .attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior, negative_entropy
+from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, build_backbone
-from .jsma import JSMANet, PatchSource
-from .rules import LEARNING_RULES, baseline_bags, draw_by_rule, draw_log_prob
+from .jsma import JSMANet
+from .patches import PatchNetwork, PatchSource
+from .rules import LEARNING_RULES, baseline_bags, check_rule, draw_by_rule, draw_log_prob
 from .sampling import (
     ESTIMATORS,
     Draw,
@@ -24,16 +26,21 @@ from .sampling import (
 __all__ = [
     "ESTIMATORS",
     "LEARNING_RULES",
+    "AttentionMIL",
     "AttentionNetwork",
     "Backbone",
     "ConvBackbone",
     "Draw",
+    "GatedAttention",
     "JSMANet",
+    "PatchNetwork",
     "PatchSource",
+    "UniformAttention",
     "all_cells",
     "attention_dropout",
     "baseline_bags",
     "build_backbone",
+    "check_rule",
     "draw_by_rule",
     "draw_cells",
     "draw_in_order",

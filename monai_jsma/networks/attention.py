@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["AttentionNetwork", "attention_dropout", "log_prior", "negative_entropy"]
+__all__ = ["AttentionNetwork", "UniformAttention", "attention_dropout", "log_prior", "negative_entropy"]
 
 Grids = Sequence[tuple[int, int]]
 
@@ -47,9 +47,7 @@ class AttentionNetwork(nn.Module):
         super().__init__()
         if normalization not in ("sigmoid", "softmax"):
             raise ValueError(f"unknown normalization '{normalization}'; choose 'sigmoid' or 'softmax'.")
-        if level_prior not in (None, "balanced"):
-            raise ValueError(f"unknown level_prior '{level_prior}'; choose None or 'balanced'.")
-        self.normalization, self.level_prior = normalization, level_prior
+        self.normalization, self.level_prior = normalization, _known_prior(level_prior)
         self.logits = nn.ModuleList(nn.Conv2d(in_channels, 1, 1) for _ in range(num_magnifications))
         for conv in self.logits:
             nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
@@ -84,6 +82,34 @@ class AttentionNetwork(nn.Module):
         if self.level_prior == "balanced":
             weight = weight + log_prior([grids]).to(weight)
         return weight.log_softmax(dim=1)
+
+
+class UniformAttention(nn.Module):
+    """Attention that does not look: every cell has the same share.
+
+    Args:
+        level_prior: None, or ``"balanced"`` so that every magnification has the same share, and its cells inside it.
+
+    Raises:
+        ValueError: for an unknown level_prior.
+    """
+
+    def __init__(self, level_prior: str | None = None) -> None:
+        super().__init__()
+        self.level_prior = _known_prior(level_prior)
+
+    def forward(self, features: Tensor, grids: Sequence[Grids]) -> Tensor:
+        """Log attention ``(batch, cells)`` of pictures with these grids; of the features only the device counts."""
+        prior = log_prior(grids).to(features.device)
+        if self.level_prior == "balanced":
+            return prior
+        return prior.masked_fill(torch.isfinite(prior), 0.0).log_softmax(dim=1)
+
+
+def _known_prior(level_prior: str | None) -> str | None:
+    if level_prior not in (None, "balanced"):
+        raise ValueError(f"unknown level_prior '{level_prior}'; choose None or 'balanced'.")
+    return level_prior
 
 
 def log_prior(grids: Sequence[Grids]) -> Tensor:

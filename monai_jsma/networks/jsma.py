@@ -9,33 +9,23 @@ how it is weighed is in :mod:`monai_jsma.networks.sampling`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.data.geometry import Magnification, to_mpp
+from monai_jsma.data.geometry import Magnification
 from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
-from monai_jsma.networks.attention import AttentionNetwork, attention_dropout, log_prior
-from monai_jsma.networks.backbones import build_backbone
-from monai_jsma.networks.rules import LEARNING_RULES, baseline_bags, draw_by_rule, draw_log_prob
-from monai_jsma.networks.sampling import ESTIMATORS, Draw, all_cells, draw_cells, pathwise_weights, top_cells
+from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
+from monai_jsma.networks.backbones import Backbone
+from monai_jsma.networks.patches import PatchNetwork, PatchSource
+from monai_jsma.networks.rules import baseline_bags, check_rule, draw_by_rule, draw_log_prob
+from monai_jsma.networks.sampling import Draw, pathwise_weights, top_cells
 
-__all__ = ["JSMANet", "PatchSource"]
-
-
-class PatchSource(Protocol):
-    """What the network reads patches from: a :class:`~monai_jsma.data.PyramidBatch` or anything alike."""
-
-    @property
-    def grids(self) -> Sequence[tuple[tuple[int, int], ...]]:
-        """Per picture the rows and columns of every magnification."""
-
-    def read(self, pictures: Tensor, cells: Tensor) -> Tensor:
-        """Patches of ``cells[i]`` of picture ``pictures[i]``: ``(n, 3, patch, patch)``."""
+__all__ = ["JSMANet"]
 
 
-class JSMANet(nn.Module):
+class JSMANet(PatchNetwork):
     """Joint spatial and magnification attention network.
 
     Args:
@@ -44,8 +34,9 @@ class JSMANet(nn.Module):
         weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones.
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
         patch_size: height and width of a patch, in pixels of its magnification.
-        num_patches: patches drawn for each picture.
-        thumbnail_backbone: h, a timm name or a module.
+        num_patches: patches drawn for each picture, or ``"all"``: nothing is drawn, the bag is that of Eq. 1.
+        thumbnail_backbone: h, a timm name or a module. With None no thumbnail is looked at: the attention is uniform,
+            ``normalization`` has no effect, and evaluation draws as training does.
         patch_backbone: f; by default another backbone of h's name.
         shared_backbone: let f be h.
         normalization: of the attention, ``"sigmoid"`` or ``"softmax"``.
@@ -59,7 +50,7 @@ class JSMANet(nn.Module):
         feature_norm: None, or ``"l2"`` so that no patch can outweigh another by its length.
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
-        chunk_size: patches read and encoded at once in evaluation.
+        chunk_size: patches read and encoded at once in evaluation, and in training on all patches.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -78,8 +69,8 @@ class JSMANet(nn.Module):
         weights: str | None,
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
-        num_patches: int = 5,
-        thumbnail_backbone: str | nn.Module = "inception_v3",
+        num_patches: int | str = 5,
+        thumbnail_backbone: str | nn.Module | None = "inception_v3",
         patch_backbone: str | nn.Module | None = None,
         shared_backbone: bool = False,
         normalization: str = "sigmoid",
@@ -93,66 +84,43 @@ class JSMANet(nn.Module):
         freeze_norm: bool = False,
         chunk_size: int = 64,
     ) -> None:
-        super().__init__()
-        for name, value, known in (
-            ("learning_rule", learning_rule, LEARNING_RULES),
-            ("estimator", estimator, ESTIMATORS),
-            ("feature_norm", feature_norm, (None, "l2")),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {name} '{value}'; choose one of {', '.join(map(str, known))}.")
-        if (centered or learning_rule == "leave_one_out") and num_patches < 2:
-            raise ValueError("leave_one_out and centered compare with other patches: num_patches must be at least 2.")
-        if shared_backbone and patch_backbone not in (None, thumbnail_backbone):
-            raise ValueError("shared_backbone=True lets f be h: leave patch_backbone out.")
-        if num_patches < 1 or num_classes < 2:
-            raise ValueError(f"num_patches {num_patches} must be at least 1 and num_classes {num_classes} at least 2.")
-        self.magnifications = tuple(Magnification(m) for m in sorted(map(to_mpp, magnifications), reverse=True))
-        self.thumbnail_size, self.patch_size, self.num_patches = tuple(thumbnail_size), patch_size, num_patches
+        super().__init__(num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size)
+        check_rule(num_patches, learning_rule, estimator, centered=centered)
+        self.thumbnail_size, self.num_patches, self.centered = tuple(thumbnail_size), num_patches, centered
         self.attention_dropout, self.learning_rule, self.estimator = attention_dropout, learning_rule, estimator
-        self.centered, self.feature_norm = centered, feature_norm
-        self.freeze_norm, self.chunk_size = freeze_norm, chunk_size
-        self._names = (thumbnail_backbone, patch_backbone or thumbnail_backbone)
-        self.thumbnail_backbone = build_backbone(self._names[0], weights)
-        self.patch_backbone = self.thumbnail_backbone if shared_backbone else build_backbone(self._names[1], weights)
-        if self.patch_backbone.model is self.thumbnail_backbone.model and not shared_backbone:
-            raise ValueError("one module was given for both backbones; give two, or pass shared_backbone=True.")
-        self.attention = AttentionNetwork(
-            self.thumbnail_backbone.num_features, len(self.magnifications), normalization, level_prior
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(self.patch_backbone.num_features, num_classes)
+        h, f = self._make_backbones(thumbnail_backbone, patch_backbone, shared_backbone, weights)
+        self.thumbnail_backbone, self.patch_backbone = h, f
+        if h is None:
+            self.attention: nn.Module = UniformAttention(level_prior)
+        else:
+            self.attention = AttentionNetwork(h.num_features, len(self.magnifications), normalization, level_prior)
+        self.classifier = nn.Linear(f.num_features, num_classes)
         self.train()  # a new module is in training mode without having been told: freeze_norm must be
 
-    # ------------------------------------------------------------------------------------------------------- verbs
+    def _make_backbones(self, h: Any, f: Any, shared: bool, weights: str | None) -> tuple[Any, Backbone]:
+        f = h if f is None else f
+        if f is None:
+            raise ValueError("without a thumbnail_backbone there is none to repeat: name a patch_backbone.")
+        if shared and f != h:
+            raise ValueError("shared_backbone=True lets f be h: leave patch_backbone out.")
+        if f is h and isinstance(h, nn.Module) and not shared:
+            raise ValueError("one module was given for both backbones; give two, or pass shared_backbone=True.")
+        made = None if h is None else self.make_backbone("thumbnail_backbone", h, weights)
+        return made, made if made is not None and shared else self.make_backbone("patch_backbone", f, weights)
 
     def attend(self, thumbnail: Tensor, grids: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
         """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
-        return self.attention(self.thumbnail_backbone(thumbnail), grids)
-
-    def encode(self, patches: Tensor) -> Tensor:
-        """Features f ``(n, features)`` of patches ``(n, 3, patch, patch)``: the map's mean, of length 1 if ``l2``."""
-        features = self.patch_backbone(patches).mean(dim=(2, 3)).float()
-        return nn.functional.normalize(features, dim=1) if self.feature_norm == "l2" else features
+        features = thumbnail if self.thumbnail_backbone is None else self.thumbnail_backbone(thumbnail)
+        return self.attention(features, grids)
 
     def aggregate(self, features: Tensor, weights: Tensor) -> Tensor:
         """The bag ``sum_t weights_t f_t``: ``(batch, features)`` from ``(batch, k, features)`` and ``(batch, k)``."""
-        bag = (weights[..., None] * features).sum(dim=1)
-        if self.centered and self.training:
-            mean = bag.detach()
-            bag = (weights[..., None] * (features - mean[:, None])).sum(dim=1)
-            return bag - bag.detach() + mean  # value and features' gradient as before
-        return bag
-
-    def classify(self, bags: Tensor) -> Tensor:
-        """Logits of bags ``(batch, ..., features)``. Bags of one picture share one dropout mask: they are compared."""
-        mask = self.dropout(bags.new_ones(len(bags), *(1,) * (bags.ndim - 2), bags.shape[-1]))
-        # Entries of a vector of length 1 are small: scaled, they meet a linear layer as other features do. Without it
-        # the weights take hundreds of steps to grow, and the attention learns nothing until they have.
-        scale = bags.shape[-1] ** 0.5 if self.feature_norm == "l2" else 1.0
-        return self.classifier(bags * mask * scale)
-
-    # ----------------------------------------------------------------------------------------------------- forward
+        bag = super().aggregate(features, weights)
+        if not (self.centered and self.training):
+            return bag
+        mean = bag.detach()
+        bag = super().aggregate(features - mean[:, None], weights)
+        return bag - bag.detach() + mean  # value and features' gradient as before
 
     def forward(
         self,
@@ -193,9 +161,10 @@ class JSMANet(nn.Module):
         return {**output, **attention, "cells": draw.cells, "weights": draw.weights}
 
     def _train_step(self, log_attention: Tensor, pyramid: PatchSource) -> tuple[Draw, dict[str, Tensor]]:
-        log_prob = attention_dropout(log_attention, self.attention_dropout, keep=self.num_patches)
-        draw = self._sample(log_prob, self.num_patches)
-        features = self._features(pyramid, draw)
+        k = self.num_patches
+        log_prob = attention_dropout(log_attention, self.attention_dropout, 1 if k == "all" else int(k))
+        draw = draw_by_rule(log_prob, k, self.learning_rule, self.estimator)
+        features = self.patch_features(pyramid, draw, in_chunks=k == "all")
         if self.learning_rule == "pathwise":
             bag = self.aggregate(features, pathwise_weights(draw, log_prob))
             return draw, {"logits": self.classify(bag)}
@@ -205,11 +174,6 @@ class JSMANet(nn.Module):
         drawn_log_prob = draw_log_prob(log_prob, draw.cells, in_order=self.learning_rule == "prefix")
         return draw, {"logits": logits[:, 0], "baseline_logits": logits[:, 1:], "drawn_log_prob": drawn_log_prob}
 
-    def _sample(self, log_prob: Tensor, k: int) -> Draw:
-        if self.learning_rule == "pathwise":
-            return draw_cells(log_prob, k, self.estimator)
-        return draw_by_rule(log_prob, k, self.learning_rule)
-
     def _evaluate(
         self, log_attention: Tensor, pyramid: PatchSource, num_patches: int | str | None, draws: int
     ) -> tuple[Draw, dict[str, Tensor]]:
@@ -217,49 +181,21 @@ class JSMANet(nn.Module):
         if k != "all" and (isinstance(k, str) or k < 1) or draws < 0:
             raise ValueError(f"num_patches must be a positive number or 'all' and draws not negative: {k!r}, {draws}.")
         if k == "all" or draws == 0:
-            draw = all_cells(log_attention) if k == "all" else self._top(log_attention, int(k))
-            return draw, {"logits": self.classify(self.aggregate(self._features(pyramid, draw), draw.weights))}
-        drawn = [self._sample(log_attention, int(k)) for _ in range(draws)]
+            draw = self._top(log_attention, k)
+            features = self.patch_features(pyramid, draw, in_chunks=True)
+            return draw, {"logits": self.classify(self.aggregate(features, draw.weights))}
+        drawn = [draw_by_rule(log_attention, k, self.learning_rule, self.estimator) for _ in range(draws)]
         draw = Draw(*(torch.cat(parts, dim=1) for parts in zip(*drawn)))
-        features = self._features(pyramid, draw).unflatten(1, (draws, -1))
-        bags = (draw.weights.unflatten(1, (draws, -1))[..., None] * features).sum(dim=2)
+        features = self.patch_features(pyramid, draw, in_chunks=True).unflatten(1, (draws, -1))
+        bags = self.aggregate(features, draw.weights.unflatten(1, (draws, -1)))
         prob = self.classify(bags).float().softmax(dim=2)
-        spread = prob.std(dim=1, correction=0)
+        logits = prob.mean(dim=1).clamp_min(torch.finfo(prob.dtype).tiny).log()
         draw = draw._replace(weights=draw.weights / draws)
-        return draw, {"logits": prob.mean(dim=1).clamp_min(torch.finfo(prob.dtype).tiny).log(), "spread": spread}
+        return draw, {"logits": logits, "spread": prob.std(dim=1, correction=0)}
 
-    def _top(self, log_attention: Tensor, k: int) -> Draw:
+    def _top(self, log_attention: Tensor, k: int | str) -> Draw:
+        if k == "all" or self.thumbnail_backbone is None:  # of uniform attention no cells are the highest
+            return draw_by_rule(log_attention, k, self.learning_rule, self.estimator)
         # Eq. 2 sums P f as it is: what was trained so must be evaluated so.
         literal = self.learning_rule == "pathwise" and self.estimator == "paper"
-        return top_cells(log_attention, k, normalize=not literal)
-
-    def _features(self, pyramid: PatchSource, draw: Draw) -> Tensor:
-        """Features of the drawn patches ``(batch, k, features)``, 0 where none was drawn; equal cells are read once."""
-        batch, k = draw.cells.shape
-        picture = torch.arange(batch, device=draw.cells.device)[:, None].expand(batch, k)
-        pairs = torch.stack((picture, draw.cells), dim=2)[draw.drawn]
-        pairs, where = torch.unique(pairs, dim=0, return_inverse=True)
-        chunks = pairs.cpu().split(len(pairs) if self.training else self.chunk_size)
-        patches = (pyramid.read(chunk[:, 0], chunk[:, 1]) for chunk in chunks)
-        encoded = torch.cat([self.encode(p.to(draw.cells.device, non_blocking=True)) for p in patches])
-        features = encoded.new_zeros(batch, k, encoded.shape[1])
-        features[draw.drawn] = encoded[where]
-        return features
-
-    # ---------------------------------------------------------------------------------------------------- training
-
-    def load_weights(self, weights: str | None) -> JSMANet:
-        """Give both backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""
-        if weights is not None:
-            for backbone, name in zip((self.thumbnail_backbone, self.patch_backbone), self._names):
-                backbone.load_state_dict(build_backbone(name, weights).state_dict())
-        return self
-
-    def train(self, mode: bool = True) -> JSMANet:
-        """As of every module; with ``freeze_norm`` batch normalisation stays in evaluation."""
-        super().train(mode)
-        if self.freeze_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
+        return top_cells(log_attention, int(k), normalize=not literal)

@@ -18,23 +18,46 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_jsma.networks.sampling import Draw, draw_in_order, draw_independently
+from monai_jsma.networks.sampling import ESTIMATORS, Draw, all_cells, draw_cells, draw_in_order, draw_independently
 
-__all__ = ["LEARNING_RULES", "baseline_bags", "draw_by_rule", "draw_log_prob"]
+__all__ = ["LEARNING_RULES", "baseline_bags", "check_rule", "draw_by_rule", "draw_log_prob"]
 
 LEARNING_RULES = ("pathwise", "leave_one_out", "prefix")
 
 
-def draw_by_rule(log_prob: Tensor, k: int, rule: str) -> Draw:
-    """Draw k cells a picture for a score function rule; the bag is the plain mean of what was drawn.
+def check_rule(num_patches: int | str, rule: str, estimator: str, *, centered: bool = False) -> None:
+    """Whether a number of patches can be drawn so.
+
+    Raises:
+        ValueError: if not, or for an unknown rule or estimator.
+    """
+    for name, value, known in (("learning_rule", rule, LEARNING_RULES), ("estimator", estimator, ESTIMATORS)):
+        if value not in known:
+            raise ValueError(f"unknown {name} '{value}'; choose one of {', '.join(known)}.")
+    if num_patches == "all":
+        if rule != "pathwise":
+            raise ValueError(f"{rule} compares draws, but of all patches none is drawn: choose 'pathwise'.")
+    elif isinstance(num_patches, str) or num_patches < 1:
+        raise ValueError(f"num_patches {num_patches!r} must be at least 1, or 'all'.")
+    elif (centered or rule == "leave_one_out") and num_patches < 2:
+        raise ValueError("leave_one_out and centered compare with other patches: num_patches must be at least 2.")
+
+
+def draw_by_rule(log_prob: Tensor, k: int | str, rule: str, estimator: str = "paper") -> Draw:
+    """Draw k cells a picture and weigh them; for a score function rule the bag is the plain mean of what was drawn.
 
     Args:
         log_prob: log attention ``(batch, cells)``.
-        k: number of draws.
-        rule: ``"leave_one_out"`` (independent draws) or ``"prefix"`` (without replacement).
+        k: number of draws, or ``"all"``: every cell, weighed by its attention.
+        rule: ``"pathwise"``, ``"leave_one_out"`` (independent draws) or ``"prefix"`` (without replacement).
+        estimator: of the pathwise rule, see :func:`~monai_jsma.networks.draw_cells`.
     """
+    if k == "all":
+        return all_cells(log_prob)
+    if rule == "pathwise":
+        return draw_cells(log_prob, int(k), estimator)
     log_prob = log_prob.detach()
-    cells = (draw_in_order if rule == "prefix" else draw_independently)(log_prob, k)
+    cells = (draw_in_order if rule == "prefix" else draw_independently)(log_prob, int(k))
     drawn = torch.isfinite(log_prob.gather(1, cells))
     return Draw(cells, drawn.to(log_prob.dtype) / drawn.sum(dim=1, keepdim=True), drawn)
 

@@ -1,0 +1,144 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What every network here has in common: patches are read and encoded by f, and a bag of them is classified by g.
+
+How a network comes to its bag is its own: :class:`~monai_jsma.networks.JSMANet` samples cells from the attention to a
+thumbnail, :class:`~monai_jsma.networks.AttentionMIL` reads them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from monai_jsma.data.geometry import Magnification, to_mpp
+from monai_jsma.networks.backbones import Backbone, build_backbone
+from monai_jsma.networks.sampling import Draw
+
+__all__ = ["PatchNetwork", "PatchSource"]
+
+
+class PatchSource(Protocol):
+    """What a network reads patches from: a :class:`~monai_jsma.data.PyramidBatch` or anything alike."""
+
+    @property
+    def grids(self) -> Sequence[tuple[tuple[int, int], ...]]:
+        """Per picture the rows and columns of every magnification."""
+
+    def read(self, pictures: Tensor, cells: Tensor) -> Tensor:
+        """Patches of ``cells[i]`` of picture ``pictures[i]``: ``(n, 3, patch, patch)``."""
+
+
+class PatchNetwork(nn.Module):
+    """Base of the networks. A subclass makes its backbones by :meth:`make_backbone`, and a ``classifier``.
+
+    Args:
+        num_classes: number of labels.
+        magnifications: spacings in um per pixel, or names ("100X").
+        patch_size: height and width of a patch, in pixels of its magnification.
+        feature_norm: None, or ``"l2"`` so that no patch can outweigh another by its length.
+        dropout: of the classifier.
+        freeze_norm: keep batch statistics as they were loaded.
+        chunk_size: patches read and encoded at once where there may be many.
+
+    Raises:
+        ValueError: for a value that is not offered.
+    """
+
+    patch_backbone: Backbone
+    classifier: nn.Linear
+
+    def __init__(
+        self,
+        num_classes: int,
+        magnifications: Sequence[float | str | Magnification],
+        patch_size: int,
+        feature_norm: str | None,
+        dropout: float,
+        freeze_norm: bool,
+        chunk_size: int,
+    ) -> None:
+        super().__init__()
+        if feature_norm not in (None, "l2"):
+            raise ValueError(f"unknown feature_norm '{feature_norm}'; choose one of None, l2.")
+        if num_classes < 2 or chunk_size < 1:
+            raise ValueError(f"num_classes {num_classes} must be at least 2 and chunk_size {chunk_size} at least 1.")
+        self.magnifications = tuple(Magnification(m) for m in sorted(map(to_mpp, magnifications), reverse=True))
+        self.patch_size, self.feature_norm = patch_size, feature_norm
+        self.freeze_norm, self.chunk_size = freeze_norm, chunk_size
+        self.dropout = nn.Dropout(dropout)
+        self._sources: dict[str, str | nn.Module] = {}
+
+    def make_backbone(self, name: str, source: str | nn.Module, weights: str | None) -> Backbone:
+        """The backbone that will be the attribute ``name``, see :func:`~monai_jsma.networks.build_backbone`."""
+        self._sources[name] = source
+        return build_backbone(source, weights)
+
+    # ------------------------------------------------------------------------------------------------------- verbs
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Features f ``(n, features)`` of patches ``(n, 3, patch, patch)``: the map's mean, of length 1 if ``l2``."""
+        features = self.patch_backbone(patches).mean(dim=(2, 3)).float()
+        return nn.functional.normalize(features, dim=1) if self.feature_norm == "l2" else features
+
+    def aggregate(self, features: Tensor, weights: Tensor) -> Tensor:
+        """The bag ``sum_t weights_t f_t``: ``(..., features)`` from ``(..., k, features)`` and ``(..., k)``."""
+        return (weights[..., None] * features).sum(dim=-2)
+
+    def classify(self, bags: Tensor) -> Tensor:
+        """Logits of bags ``(batch, ..., features)``. Bags of one picture share one dropout mask: they are compared."""
+        mask = self.dropout(bags.new_ones(len(bags), *(1,) * (bags.ndim - 2), bags.shape[-1]))
+        return self.classifier(self.scaled(bags) * mask)
+
+    def scaled(self, features: Tensor) -> Tensor:
+        """Features as a linear layer meets them.
+
+        Entries of a vector of length 1 are small. Unscaled, a layer's weights take hundreds of steps to grow, and the
+        attention learns nothing until they have.
+        """
+        return features * features.shape[-1] ** 0.5 if self.feature_norm == "l2" else features
+
+    def patch_features(self, pyramid: PatchSource, draw: Draw, *, in_chunks: bool) -> Tensor:
+        """Features of the drawn patches ``(batch, k, features)``, 0 where none was drawn; equal cells are read once.
+
+        Args:
+            pyramid: what the patches are read from.
+            draw: cells ``(batch, k)``.
+            in_chunks: encode ``chunk_size`` patches at a time. Then the activations of one chunk are in memory, not of
+                all: for the gradient they are computed again (batch statistics, unless frozen, move a second time).
+        """
+        batch, k = draw.cells.shape
+        picture = torch.arange(batch, device=draw.cells.device)[:, None].expand(batch, k)
+        pairs = torch.stack((picture, draw.cells), dim=2)[draw.drawn]
+        pairs, where = torch.unique(pairs, dim=0, return_inverse=True)
+        chunks = pairs.cpu().split(self.chunk_size if in_chunks else len(pairs))
+        again = len(chunks) > 1 and torch.is_grad_enabled()
+        encode = partial(checkpoint, self.encode, use_reentrant=False) if again else self.encode
+        patches = (pyramid.read(chunk[:, 0], chunk[:, 1]) for chunk in chunks)
+        encoded = torch.cat([encode(p.to(draw.cells.device, non_blocking=True)) for p in patches])
+        features = encoded.new_zeros(batch, k, encoded.shape[1])
+        features[draw.drawn] = encoded[where]
+        return features
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def load_weights(self, weights: str | None) -> Self:
+        """Give all backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""
+        if weights is not None:
+            for name, source in self._sources.items():
+                getattr(self, name).load_state_dict(build_backbone(source, weights).state_dict())
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; with ``freeze_norm`` batch normalisation stays in evaluation."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
