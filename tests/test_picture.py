@@ -173,13 +173,14 @@ def test_other_kinds_are_refused(tmp_path: Path) -> None:
 )
 def test_whole_jpeg_streams_pass(options: dict[str, Any]) -> None:
     data = jpeg(**options)
-    assert scan_jpeg(data)[0] == (90, 120)
-    assert scan_jpeg(data + b"\0junk")[0] == (90, 120)  # after the end anything may follow
+    assert scan_jpeg(data).size == (90, 120)
+    assert scan_jpeg(data + b"\0junk").size == (90, 120)  # after the end anything may follow
     filled = data[:2] + b"\xff\xff" + data[2:]
-    assert scan_jpeg(filled)[0] == (90, 120)
-    assert check_jpeg(data, None, (90, 120)) == (90, 120)
-    header = scan_jpeg(data)[1]
-    assert data[:header].count(b"\xff\xda") == 1
+    assert scan_jpeg(filled).size == (90, 120)
+    header = check_jpeg(data, None, (90, 120))
+    assert header == scan_jpeg(data)
+    assert header.data.count(b"\xff\xda") == 1
+    assert data.startswith(header.data)
     with pytest.raises(ValueError, match="JPEG stream is 90 x 120 in a tile of 64 x 128"):
         check_jpeg(data, None, (64, 128))
 
@@ -189,3 +190,12 @@ def test_no_cut_jpeg_stream_passes() -> None:
         for size in range(0, len(data), 97):
             with pytest.raises(ValueError, match="JPEG"):
                 scan_jpeg(data[:size])
+            with pytest.raises(ValueError, match="JPEG"):
+                check_jpeg(data[:size], None, (90, 120), like=scan_jpeg(data))
+
+
+def test_jpeg_stream_unlike_the_one_before_is_checked_in_full() -> None:
+    small = check_jpeg(jpeg(), None, (90, 120), like=scan_jpeg(jpeg(quality=5)))
+    assert small == scan_jpeg(jpeg())
+    with pytest.raises(ValueError, match="JPEG stream is 90 x 120 in a tile of 64 x 128"):
+        check_jpeg(jpeg(), None, (64, 128), like=scan_jpeg(jpeg(quality=5)))

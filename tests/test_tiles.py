@@ -89,7 +89,7 @@ def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reader.read(0, 0, 0, 1, 1)
     checked: list[int] = []
     monkeypatch.setattr(
-        "monai_jsma.data.tiles.check_jpeg", lambda data, tables, size: checked.append(len(data)) or size
+        "monai_jsma.data.tiles.check_jpeg", lambda data, tables, size, like: checked.append(len(data)) or like
     )
     for _ in range(3):
         reader.read(0, 0, 0, 100, 100)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -180,7 +181,7 @@ class PatchGeometry:
         """
         if not 0 <= index < self.num_cells:
             raise IndexError(f"cell {index} is outside the {self.num_cells} cells of grids {self.grids}.")
-        level = next(j for j, end in enumerate(self.offsets[1:]) if index < end)
+        level = bisect_right(self.offsets, index) - 1
         row, col = divmod(index - self.offsets[level], self.grids[level][1])
         return GridCell(level, row, col)
 

@@ -187,32 +187,54 @@ class Pyramid:
             pixels = self._resampled(region, stored_size, exact=False)
             self._thumbnails.clear()
             self._thumbnails[stored_size] = pixels
-        return self._finished(pixels)
+        return self._seen(pixels).copy()
 
     def read(self, cells: Iterable[int]) -> np.ndarray:
         """The patches of ``cells`` (flat indices): ``uint8`` of shape ``(len(cells), 3, patch_size, patch_size)``.
 
         Only what these cells need is decoded. Beyond the edge of a picture smaller than a patch the pixels are white.
         """
-        p = self._stored.patch_size
-        patches = [self._finished(self._patch(self.stored_index(int(c)))) for c in cells]
-        return np.stack(patches) if patches else np.empty((0, 3, p, p), np.uint8)
+        cells = list(cells)
+        patches = _empty_patches(len(cells), self._stored.patch_size)
+        for patch, cell in zip(patches, cells):
+            self.read_into(patch, cell)
+        return patches
+
+    def read_into(self, patch: np.ndarray, cell: int) -> None:
+        """Write the patch of one cell into ``patch``, ``uint8`` of shape ``(3, patch_size, patch_size)``."""
+        patch[...] = self._seen(self._patch(self.stored_index(int(cell))))  # the one copy: it takes as long as the rest
 
     def _patch(self, index: int) -> np.ndarray:
-        g = self._stored
-        box, (height, width) = g.level_box(index), g.level_sizes[g.cell(index).level]
+        g, level = self._stored, self._stored.cell(index).level
+        box, (height, width) = g.level_box(index), g.level_sizes[level]
         inside = int(min(g.patch_size, height - box.row)), int(min(g.patch_size, width - box.col))
-        down, right = g.size[0] / height, g.size[1] / width
-        region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
-        pixels = self._resampled(self._in_file(region), inside, exact=True)
+        if (same := self._same_levels[level]) is not None:
+            pixels = self.reader.read(same[0], same[1] + int(box.row), same[2] + int(box.col), *inside)
+        else:
+            down, right = g.size[0] / height, g.size[1] / width
+            region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
+            pixels = self._resampled(self._in_file(region), inside, exact=True)
         below, beside = g.patch_size - inside[0], g.patch_size - inside[1]
         return (
             np.pad(pixels, ((0, below), (0, beside), (0, 0)), constant_values=_BACKGROUND) if below + beside else pixels
         )
 
-    def _finished(self, pixels: np.ndarray) -> np.ndarray:
-        pixels = orient(pixels if self.stain is None else self.stain(pixels), self.orientation)
-        return pixels.transpose(2, 0, 1).copy()
+    @cached_property
+    def _same_levels(self) -> list[tuple[int, int, int] | None]:
+        """Per magnification the stored level that has its pixels, with the region's first row and column there."""
+        same: list[tuple[int, int, int] | None] = []
+        for height, width in self._stored.level_sizes:
+            size = self._stored.size
+            level, down, right = self._source_level(size[0] / height, size[1] / width, exact=True)
+            box = np.array([self.origin[0] / down, self.origin[1] / right, size[0] / down, size[1] / right])
+            row, col, *whole = np.rint(box).astype(int).tolist()
+            found = whole == [height, width] and np.abs(box - box.round()).max() < 1e-6
+            same.append((level, row, col) if found else None)
+        return same
+
+    def _seen(self, pixels: np.ndarray) -> np.ndarray:
+        """Stored pixels as this view has them, channel first: a view of ``pixels`` where no stain is changed."""
+        return orient(pixels if self.stain is None else self.stain(pixels), self.orientation).transpose(2, 0, 1)
 
     def _resampled(self, region: Box, size: tuple[int, int], *, exact: bool) -> np.ndarray:
         """Level-0 ``region`` averaged to ``size``, from the coarsest stored level that is fine enough, band by band."""
@@ -257,6 +279,10 @@ class Pyramid:
         return level, *scales[level]
 
 
+def _empty_patches(number: int, size: int) -> np.ndarray:
+    return np.empty((number, 3, size, size), np.uint8)
+
+
 class PyramidBatch(list[Pyramid]):
     """The pyramids of a batch. PyTorch's and MONAI's collate functions make one out of single pyramids."""
 
@@ -267,15 +293,15 @@ class PyramidBatch(list[Pyramid]):
 
     def read(self, pictures: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
         """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``."""
-        jobs = list(zip(pictures.tolist(), cells.tolist()))
-        workers = min(len(jobs), os.cpu_count() or 1)
+        patches = _empty_patches(len(cells), self[0].geometry.patch_size)
+        jobs = [self[picture] for picture in pictures.tolist()], patches, cells.tolist()
+        workers = min(len(cells), os.cpu_count() or 1)
         if workers > 1 and not all(isinstance(p.reader, ArrayReader) for p in self):
             with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
-                patches = list(pool.map(lambda job: self[job[0]].read([job[1]])[0], jobs))
+                list(pool.map(Pyramid.read_into, *jobs))
         else:
-            patches = [self[picture].read([cell])[0] for picture, cell in jobs]
-        size = self[0].geometry.patch_size
-        return torch.from_numpy(np.stack(patches) if patches else np.empty((0, 3, size, size), np.uint8))
+            list(map(Pyramid.read_into, *jobs))
+        return torch.from_numpy(patches)
 
 
 def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:

@@ -18,7 +18,7 @@ from monai_jsma.data.geometry import Box
 __all__ = ["area_resample"]
 
 _SNAP = 1e-6  # pixels: an edge this close to a pixel's border is meant to lie on it
-_BLOCK_ROWS = 32  # output rows at a time, so that the sums stay in the processor's cache
+_BLOCK_ROWS = 64  # of input at a time, so that floats and sums stay in the processor's cache
 
 
 def area_resample(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -96,8 +96,9 @@ def _weights(start: float, length: float, out: int) -> csr_array:
 def _row_blocks(start: float, length: float, out: int) -> tuple[tuple[slice, slice, csr_array], ...]:
     """The same weights cut into blocks: output rows, the input rows they need, and the weights between these."""
     weights, blocks = _weights(start, length, out), []
-    for begin in range(0, out, _BLOCK_ROWS):
-        block = weights[begin : begin + _BLOCK_ROWS]
+    step = max(1, int(_BLOCK_ROWS * out / length))
+    for begin in range(0, out, step):
+        block = weights[begin : begin + step]
         source = slice(block.indices.min(), block.indices.max() + 1)
         blocks.append((slice(begin, begin + block.shape[0]), source, block[:, source].tocsr()))
     return tuple(blocks)

@@ -12,7 +12,7 @@ import numpy as np
 from tifffile import TiffPage
 
 from monai_jsma.data.files import COPY_AGAIN, SlideError
-from monai_jsma.data.jpeg import check_jpeg
+from monai_jsma.data.jpeg import JpegHeader, check_jpeg
 from monai_jsma.data.pixels import to_rgb
 from monai_jsma.data.tiff import open_tiff, page_size
 
@@ -32,6 +32,7 @@ class _Level:
         self.is_jpeg = int(page.compression) == 7
         self.tables, self.decode = page.jpegtables, page.decode
         self.premultiplied = 1 in [int(sample) for sample in page.extrasamples]
+        self.header: JpegHeader | None = None  # of the tile that was checked last
         self.sound = bytearray(len(self.offsets))  # 1 for a tile that has been checked
 
 
@@ -78,9 +79,10 @@ class TileFile:
             raise SlideError(f"{self.path}: the file was cut short at tile {index} of level {level} while in use.")
         if here.is_jpeg and data and not here.sound[index]:
             try:
-                size = check_jpeg(data, here.tables, here.tile)
+                header = check_jpeg(data, here.tables, here.tile, here.header)
             except ValueError as e:
                 raise self._damaged(level, index, str(e)) from e
+            here.header, size = header, header.size
             if self.whole_tiles and size != here.tile:
                 why = f"JPEG stream of {size[0]} x {size[1]} in a tile of {here.tile}; reader='tifffile' may read it"
                 raise self._damaged(level, index, why)
