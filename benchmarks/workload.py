@@ -77,11 +77,8 @@ class Workload:
         self.options["chunk_size"] = args.chunk_size
         self.magnifications = [Magnification(mpp) for mpp in self.options["magnifications"]]
         self.backbones = {name: self._backbone(name) for name in ("thumbnail_backbone", "patch_backbone")}
-        self.loss, self.optimizer = (
-            bundle.get_parsed_content("loss"),
-            torch.optim.Adam([p for backbone in self.backbones.values() for p in backbone.parameters()], lr=1e-4),
-        )
-
+        self.loss = bundle.get_parsed_content("loss")
+        self.optimizer = torch.optim.Adam(nn.ModuleList(self.backbones.values()).parameters())
         size = tuple(side // args.shrink for side in PICTURES[args.bundle])
         random = np.random.default_rng(0)
         self._pictures = [random.integers(0, 256, (*size, 3), np.uint8) for _ in range(args.batch_size)]
@@ -110,7 +107,8 @@ class Workload:
         self.optimizer.zero_grad()
         with self._autocast():
             prediction = network(self.thumbnails.to(self.device), patches, return_attention=True)
-            self.loss(prediction, self.labels).backward()
+            loss = self.loss(prediction, self.labels)
+        loss.backward()
         self.optimizer.step()
         self.wait()
 
@@ -120,15 +118,16 @@ class Workload:
         with torch.inference_mode(), self._autocast():
             return network(self.thumbnails.to(self.device), patches, num_patches=k).float().cpu()
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def settings(self) -> dict[str, Any]:
         """All that the report must tell."""
-        made = {name: str(value) for name, value in self.options.items()}
-        return {
-            **vars(self.args),
-            "network": made,
-            "threads": torch.get_num_threads(),
-            "accelerator": self._accelerator(),
-        }
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        network = {name: str(value) for name, value in self.options.items()}
+        return {**vars(self.args), "network": network, "threads": torch.get_num_threads(), "gpu": gpu}
 
     def compile(self) -> None:
         """Compile the backbones, if that was asked for. What is compiled is no longer seen by the counter."""
@@ -152,14 +151,6 @@ class Workload:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.amp)
-
-    def _accelerator(self) -> str | None:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-
-    def wait(self) -> None:
-        """Wait until the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 class Cropped:
