@@ -31,14 +31,13 @@ T = TypeVar("T")
 def interleaved(jobs: Mapping[str, Callable[[int], object]], repeats: int) -> dict[str, np.ndarray]:
     """Seconds that every repeat of every job took, by the clock and of the processor: ``(repeats, 2)`` a job.
 
-    The jobs take turns, another one first each time, so that a busy machine slows all of them alike. They are called
-    with the number of the repeat.
+    The jobs take turns, so that a busy machine slows all of them alike, in another random order each time, so that
+    nobody always finds what the same other one left in the caches. They are called with the number of the repeat.
     """
-    names = list(jobs)
-    seconds = {name: np.empty((repeats, 2)) for name in names}
+    rng = np.random.default_rng(0)
+    seconds = {name: np.empty((repeats, 2)) for name in jobs}
     for repeat in range(repeats):
-        first = repeat % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rng.permutation(list(jobs)).tolist():
             start = now()
             jobs[name](repeat)
             seconds[name][repeat] = now() - start

@@ -105,9 +105,11 @@ def test_jobs_take_turns(benchmarks: tuple[ModuleType, ModuleType]) -> None:
     common, _ = benchmarks
     calls: list[tuple[str, int]] = []
     jobs = {name: lambda repeat, name=name: calls.append((name, repeat)) for name in "abc"}
-    seconds = common.interleaved(jobs, 2)
-    assert calls == [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("c", 1), ("a", 1)]
-    assert {name: each.shape for name, each in seconds.items()} == dict.fromkeys("abc", (2, 2))
+    seconds = common.interleaved(jobs, 20)
+    turns = [calls[3 * repeat : 3 * repeat + 3] for repeat in range(20)]
+    assert [sorted(turn) for turn in turns] == [[(name, repeat) for name in "abc"] for repeat in range(20)]
+    assert {turn[0][0] for turn in turns} == set("abc")
+    assert {name: each.shape for name, each in seconds.items()} == dict.fromkeys("abc", (20, 2))
 
 
 def test_table_is_aligned_markdown(benchmarks: tuple[ModuleType, ModuleType]) -> None:

@@ -19,7 +19,11 @@ from monai_jsma.transforms import LoadPyramid
 
 READERS = ["tifffile", "openslide"] + ["cucim"] * (importlib.util.find_spec("cucim") is not None)
 CODECS = [{}, {"compression": "jpeg"}, {"compression": "jpeg", "aperio_mpp": 0.5}]
-REGIONS = [{}, {"location": (21, 34), "size": (131, 110)}]
+REGIONS = [
+    {},
+    {"location": (21, 34), "size": (131, 110)},
+    {"location": (20, 32), "size": (128, 112)},
+]  # odd, and whole at every level
 
 
 def stored_levels(path) -> list[np.ndarray]:

@@ -22,7 +22,9 @@ from .stain import StainMap
 from .synthetic import SyntheticPicture, make_dataset, make_picture
 from .tensor_pyramid import TensorPyramidBatch
 from .tiled import tile_picture
+from .tissue import TissueRegion, tissue_mask, tissue_regions
 from .verify import Fault, verify_datalist
+from .whole_slides import Unread, whole_slide_items
 
 __all__ = [
     "ORIENTATIONS",
@@ -47,6 +49,8 @@ __all__ = [
     "SyntheticPicture",
     "TensorPyramidBatch",
     "TiffReader",
+    "TissueRegion",
+    "Unread",
     "area_resample",
     "bach_datalist",
     "check_groups",
@@ -73,8 +77,11 @@ __all__ = [
     "read_picture",
     "save_datalist",
     "split_by_group",
-    "tile_picture",
     "stored_cell",
+    "tile_picture",
+    "tissue_mask",
+    "tissue_regions",
     "to_mpp",
     "verify_datalist",
+    "whole_slide_items",
 ]

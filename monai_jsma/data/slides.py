@@ -28,7 +28,7 @@ from monai_jsma.data.picture import inspect_picture
 from monai_jsma.data.spacing import StatedSpacing, resolve_mpp, spacing_of_dpi, spacings_of_openslide, spacings_of_tiff
 from monai_jsma.data.tiff import check_complete, describe, find_levels, open_tiff, page_size, unreadable
 
-__all__ = ["SlideError", "SlideInfo", "inspect_slide"]
+__all__ = ["SlideError", "SlideInfo", "inspect_slide", "known_mpp"]
 
 _READERS = ("cucim", "tifffile", "openslide", "pil")  # in order of preference for tiled TIFF
 _logger = logging.getLogger(__name__)
@@ -98,6 +98,22 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
     # A plain picture is opened anew in every epoch, and nothing was chosen: that line would only be noise.
     _logger.log(logging.INFO if info.lazy else logging.DEBUG, "%s: reader=%s: %s", path, info.reader, info.reason)
     return info
+
+
+def known_mpp(info: SlideInfo, default: float | None = None) -> tuple[float, str]:
+    """Um per pixel of level 0 and who says so: the file or whoever gave it, else ``default``.
+
+    Raises:
+        ValueError: if it is unknown.
+    """
+    if info.mpp is not None:
+        return info.mpp, info.mpp_source
+    if default is not None:
+        return default, "default"
+    found = f" ({info.mpp_source})" if info.mpp_source else ""
+    raise ValueError(
+        f"{info.path}: the file does not tell its spacing{found}; give 'mpp' (um/px of level 0) in the datalist."
+    )
 
 
 class _Look(NamedTuple):

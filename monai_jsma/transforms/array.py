@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from monai.utils import TransformBackends
 from monai_jsma.data.geometry import Magnification
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.readers import open_reader
-from monai_jsma.data.slides import inspect_slide
+from monai_jsma.data.slides import inspect_slide, known_mpp
 from monai_jsma.data.spacing import resolve_mpp
 from monai_jsma.data.stain import StainMap
 
@@ -88,17 +87,11 @@ class LoadPyramid(Transform):
             ValueError: if its spacing is unknown, too coarse for the magnifications, or the region leaves it.
         """
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
-        if info.mpp is None and self.default_mpp is not None:
-            info = replace(info, mpp=self.default_mpp, mpp_source="default")
-        if info.mpp is None:
-            found = f" ({info.mpp_source})" if info.mpp_source else ""
-            raise ValueError(
-                f"{path}: the file does not tell its spacing{found}; give 'mpp' (um/px of level 0) in the datalist."
-            )
+        known, source = known_mpp(info, self.default_mpp)
         return Pyramid(
             open_reader(info),
-            mpp=info.mpp,
-            mpp_source=info.mpp_source,
+            mpp=known,
+            mpp_source=source,
             path=info.path,
             origin=(0, 0) if location is None else (int(location[0]), int(location[1])),
             size=None if size is None else (int(size[0]), int(size[1])),
