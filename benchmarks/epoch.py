@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from common import interleaved, table, write_report
-from workload import MODULES, Workload, add_arguments, multiply_adds
+from workload import MODULES, Workload, add_arguments, multiply_adds, positive
 
 PATCHES: tuple[int | str, ...] = (5, "all")
 PHASES = ("training", "inference")
@@ -65,20 +65,22 @@ SLOWER = (
 
 
 def measure(workload: Workload, phases: Sequence[str], repeats: int) -> tuple[dict[Cell, np.ndarray], dict[Cell, int]]:
-    """Of each cell the seconds of every repeat (clock, processor), and the multiply-adds of a forward pass."""
+    """Of each cell, for one picture: seconds of every repeat (clock, processor), multiply-adds of a forward pass."""
     levels = {m.name: [m] for m in workload.magnifications} | {OURS: workload.magnifications}
+    size = {"training": workload.args.training_batch_size, "inference": workload.args.batch_size}
     jobs: dict[Cell, Callable[[int], object]] = {}
     work: dict[Cell, int] = {}
     for name, magnifications in levels.items():
-        network, patches = workload.network(magnifications), workload.patches(magnifications)
-        forward = {k: multiply_adds(partial(workload.infer, network, k, patches)) for k in PATCHES}
+        network, single = workload.network(magnifications), workload.patches(magnifications, 1)
+        forward = {k: multiply_adds(partial(workload.infer, network, k, single)) for k in PATCHES}
         for phase, k in product(phases, PATCHES):
             step = workload.train if phase == "training" else workload.infer
+            patches = workload.patches(magnifications, size[phase])
             jobs[Cell(name, phase, k)] = partial(_call, step, network, k, patches)
             work[Cell(name, phase, k)] = forward[k]
     workload.compile()
-    seconds = interleaved(jobs, repeats + 1)
-    return {cell: each[1:] for cell, each in seconds.items()}, work  # the first repeat pays for what is made once
+    timed = interleaved({str(cell): job for cell, job in jobs.items()}, repeats + 1)
+    return {cell: timed[str(cell)][1:] / size[cell.phase] for cell in jobs}, work  # the first repeat warms up
 
 
 def _call(step: Callable[..., object], *args: Any) -> None:
@@ -95,14 +97,14 @@ def with_combined(values: Mapping[Cell, Any]) -> dict[Cell, Any]:
     return {**values, **sums}
 
 
-def times(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int], batch: int) -> list[dict[str, Any]]:
+def times(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int]) -> list[dict[str, Any]]:
     """The paper's table: a row a network; seconds and 10^9 multiply-adds (GMAC), both of one picture."""
     rows = []
     for name in dict.fromkeys(cell.network for cell in sorted(seconds, key=lambda cell: cell.network == OURS)):
         row: dict[str, Any] = {"network": name}
         cells = [cell for cell in seconds if cell.network == name]
-        row |= {f"{c.phase}, {c.patches} (s)": float(np.median(seconds[c])) / batch for c in cells}
-        row |= {f"{c.patches} (GMAC)": work[c] / batch / 1e9 for c in cells}
+        row |= {f"{c.phase}, {c.patches} (s)": float(np.median(seconds[c])) for c in cells}
+        row |= {f"{c.patches} (GMAC)": work[c] / 1e9 for c in cells}
         rows.append(row)
     return rows
 
@@ -132,11 +134,13 @@ def ratios(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int], bundle:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print both tables and write the report."""
+    if args.training_batch_size > args.batch_size:
+        raise ValueError("--training-batch-size must not exceed --batch-size.")
     workload = Workload(args)
     measured, counted = measure(workload, args.phases, args.repeats)
     seconds = with_combined({cell: each[:, workload.meter] for cell, each in measured.items()})
     work = with_combined(counted)
-    results = {"times": times(seconds, work, args.batch_size), "ratios": ratios(seconds, work, args.bundle)}
+    results = {"times": times(seconds, work), "ratios": ratios(seconds, work, args.bundle)}
     for rows in results.values():
         print(f"\n{table(rows)}")
     every = [{**cell._asdict(), "clock, processor (s)": each.tolist()} for cell, each in measured.items()]
@@ -148,6 +152,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Time training and inference, with 5 patches and with all.")
     add_arguments(parser)
+    parser.add_argument(
+        "--training-batch-size", type=positive, default=1, metavar="N", help="at most the other (default: %(default)s)"
+    )
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="default: both")
     parser.add_argument("--output", default="epoch.json", metavar="FILE", help="report (default: %(default)s)")
     try:

@@ -33,17 +33,18 @@ run() { # NAME PROGRAM OPTIONS...
 
 for bundle in bach tcga_prad; do
     # Batch sizes to saturation, patches ready on the device: the networks against their arithmetic limit.
+    options=(--bundle $bundle --cropped --chunk-size 512 --repeats 10)
     for batch in 1 4 8; do
-        run "$bundle-amp-$batch" epoch.py --bundle $bundle --amp --cropped --batch-size $batch --chunk-size 512 --repeats 10
+        run "$bundle-amp-$batch" epoch.py "${options[@]}" --amp --batch-size $batch --training-batch-size $batch
     done
     # What each option is worth, at the bundles' batch size.
-    options=(--bundle $bundle --cropped --batch-size 8 --chunk-size 512 --repeats 10)
+    options+=(--batch-size 8 --training-batch-size 8)
     run "$bundle-float32" epoch.py "${options[@]}" --phases inference
     run "$bundle-amp-channels-first" epoch.py "${options[@]}" --amp --channels-first
     run "$bundle-amp-compiled" epoch.py "${options[@]}" --amp --compile --phases inference
     run "$bundle-amp-light" epoch.py "${options[@]}" --amp --phases inference --thumbnail-backbone mobilenetv3_small_100
     # Where the time goes when patches are cut from pictures in memory, by the processor, while the GPU waits.
-    run "$bundle-read" epoch.py --bundle $bundle --amp --batch-size 8 --chunk-size 512 --repeats 5
+    run "$bundle-read" epoch.py --bundle $bundle --amp --batch-size 8 --training-batch-size 8 --chunk-size 512 --repeats 5
     run "$bundle-parts" sampling.py --bundle $bundle --amp --batch-size 8 --repeats 10
 done
 exit $failed

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the method costs beside its two backbones: attention, sampling, cropping, and all the rest of a step.
 
-    python benchmarks/sampling.py [--bundle tcga_prad] [--batch-size 2] [--output sampling.json]
+    python benchmarks/sampling.py [--bundle tcga_prad] [--batch-size 1] [--output sampling.json]
 
 A step is timed with the real backbones, and with backbones that give a ready feature map: what is left is everything
 else, from the thumbnail's transfer to the optimizer's step of the small layers. Attention, drawing and the cutting of
@@ -78,7 +78,7 @@ def parts(network: JSMANet, patches: PatchSource, phase: str) -> dict[str, Calla
 
 def measure(workload: Workload, phase: str, repeats: int) -> list[dict[str, Any]]:
     """A row a part: ms, and its share of a step."""
-    patches = workload.patches(workload.magnifications)
+    patches = workload.patches(workload.magnifications, workload.args.batch_size)
     step = partial(workload.train if phase == "training" else workload.infer, patches=patches)
     real = workload.network(workload.magnifications)
     light = workload.network(workload.magnifications, **ready(workload))

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from monai_jsma.data import ArrayReader, Magnification, Pyramid, PyramidBatch
 from monai_jsma.networks import JSMANet, PatchSource, build_backbone
 
-__all__ = ["MODULES", "PICTURES", "Cropped", "Workload", "add_arguments", "multiply_adds"]
+__all__ = ["MODULES", "PICTURES", "Cropped", "Workload", "add_arguments", "multiply_adds", "positive"]
 
 MODULES = ("monai_jsma", "monai", "timm", "torch")  # whose versions a report tells
 PICTURES = {"bach": (1536, 2048), "tcga_prad": (2000, 2000)}  # height, width at the finest magnification
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch-backbone", metavar="NAME", help="f, a timm name (default: the bundle's)")
     parser.add_argument("--shrink", type=positive, default=1, metavar="N", help="divide all sides of all images by N")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="pictures (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=4, metavar="N", help="pictures (default: %(default)s)")
     parser.add_argument(
         "--chunk-size", type=positive, default=16, metavar="N", help="of evaluation (default: %(default)s)"
     )
@@ -94,9 +94,9 @@ class Workload:
         self.optimizer.add_param_group({"params": parts.parameters()})
         return network
 
-    def patches(self, magnifications: Sequence[Magnification]) -> PatchSource:
-        """What the patches of the batch are read from."""
-        pyramids = self._pyramids(magnifications)
+    def patches(self, magnifications: Sequence[Magnification], batch: int) -> PatchSource:
+        """What the patches of the first ``batch`` pictures are read from."""
+        pyramids = PyramidBatch(self._pyramids(magnifications)[:batch])
         return Cropped(pyramids, self.device) if self.args.cropped else pyramids
 
     def train(self, network: JSMANet, k: int | str, patches: PatchSource) -> None:
@@ -106,8 +106,8 @@ class Workload:
         network.chunk_size = sum(rows * cols for grids in patches.grids for rows, cols in grids)
         self.optimizer.zero_grad()
         with self._autocast():
-            prediction = network(self.thumbnails.to(self.device), patches, return_attention=True)
-            loss = self.loss(prediction, self.labels)
+            prediction = network(self._thumbnails_of(patches), patches, return_attention=True)
+            loss = self.loss(prediction, self.labels[: len(patches.grids)])
         loss.backward()
         self.optimizer.step()
         self.wait()
@@ -116,7 +116,7 @@ class Workload:
         """Logits of the batch from ``k`` patches a picture."""
         network.eval().chunk_size = self.args.chunk_size
         with torch.inference_mode(), self._autocast():
-            return network(self.thumbnails.to(self.device), patches, num_patches=k).float().cpu()
+            return network(self._thumbnails_of(patches), patches, num_patches=k).float().cpu()
 
     def wait(self) -> None:
         """Wait until the device has done what it was given."""
@@ -141,6 +141,9 @@ class Workload:
         backbone.model.num_features = backbone.num_features  # what a network asks of a module
         memory_format = torch.contiguous_format if self.args.channels_first else torch.channels_last
         return backbone.model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
+
+    def _thumbnails_of(self, patches: PatchSource) -> Tensor:
+        return self.thumbnails[: len(patches.grids)].to(self.device)
 
     def _pyramids(self, magnifications: Sequence[Magnification]) -> PyramidBatch:
         finest, size = self.magnifications[-1].mpp, self.options["patch_size"]

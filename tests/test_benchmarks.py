@@ -160,7 +160,18 @@ def multiply_adds(workload: ModuleType, name: str, *size: int) -> tuple[int, int
 @pytest.mark.parametrize("bundle", CELLS)
 def test_epoch_counts_what_each_network_computes(bundle: str, tmp_path: Path, workload: ModuleType) -> None:
     output = tmp_path / "epoch.json"
-    done = run("epoch.py", "--bundle", bundle, *TINY, "--batch-size", "2", "--output", str(output))
+    done = run(
+        "epoch.py",
+        "--bundle",
+        bundle,
+        *TINY,
+        "--batch-size",
+        "2",
+        "--training-batch-size",
+        "2",
+        "--output",
+        str(output),
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(output.read_text())
     h, width = multiply_adds(workload, "test_resnet", *(side // 8 for side in THUMBNAILS[bundle]))
@@ -203,7 +214,7 @@ def test_cropped_patches_give_the_same_logits(workload: ModuleType) -> None:
     workload.add_arguments(parser)
     work = workload.Workload(parser.parse_args([*TINY, "--device", "cpu", "--batch-size", "2"]))
     network = work.network(work.magnifications)
-    pyramids = work.patches(work.magnifications)
+    pyramids = work.patches(work.magnifications, 2)
     cropped = workload.Cropped(pyramids, work.device)
     for k in (5, "all"):
         logits = work.infer(network, k, pyramids)
