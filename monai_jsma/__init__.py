@@ -15,4 +15,16 @@ __version__ = "0.1.0"
 # While Python locates the module of `python -m monai_jsma ...`, argv[0] is "-m": a command answers --help at once, and
 # imports what it needs when it runs.
 if sys.argv[:1] != ["-m"]:
-    from . import checkpoints, data, engines, handlers, inferers, losses, metrics, networks, transforms, visualize
+    from . import (
+        checkpoints,
+        data,
+        engines,
+        handlers,
+        inferers,
+        losses,
+        metrics,
+        networks,
+        predictions,
+        transforms,
+        visualize,
+    )

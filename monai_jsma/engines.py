@@ -9,18 +9,21 @@ output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-from ignite.engine import Engine
-from monai.data import MetaTensor
+from ignite.engine import Engine, Events
+from ignite.engine.events import RemovableEventHandle
+from monai.data import MetaTensor, decollate_batch
 from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
-from monai_jsma.data.pyramid import PyramidBatch
+from monai_jsma.data.failures import FailedRegion, PatchError, collate_readable
+from monai_jsma.data.pyramid_batch import PyramidBatch
 
-__all__ = ["JSMAEvaluator", "JSMATrainer", "PrepareBatchJSMA"]
+__all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
 
 
 class PrepareBatchJSMA(PrepareBatch):
@@ -54,7 +57,7 @@ class PrepareBatchJSMA(PrepareBatch):
 
 
 class JSMATrainer(SupervisedTrainer):
-    """:class:`monai.engines.SupervisedTrainer` for :class:`~monai_jsma.networks.JSMANet`; its arguments are the same.
+    """:class:`monai.engines.SupervisedTrainer` for the networks of :mod:`monai_jsma.networks`, with its arguments.
 
     A loss that is not finite stops the training before the weights are changed.
 
@@ -70,7 +73,7 @@ class JSMATrainer(SupervisedTrainer):
 
 
 class JSMAEvaluator(SupervisedEvaluator):
-    """:class:`monai.engines.SupervisedEvaluator` for :class:`~monai_jsma.networks.JSMANet`, with its arguments.
+    """:class:`monai.engines.SupervisedEvaluator` for the same networks, with its arguments.
 
     It runs under PyTorch's inference mode: what it gives cannot be part of a later gradient.
     """
@@ -83,6 +86,61 @@ class JSMAEvaluator(SupervisedEvaluator):
     @torch.inference_mode()
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict:
         return super()._iteration(engine, batchdata)
+
+
+class JSMAPredictor(JSMAEvaluator):
+    """:class:`JSMAEvaluator` that goes on when a file cannot be read: for evaluation and inference after training.
+
+    Its batches come from :func:`~monai_jsma.data.collate_readable`. What failed there, or later when the network read
+    its patches, is listed in ``engine.state.failures``; the rest of the batch is predicted without it. Handlers of an
+    iteration and metrics see only batches of which something was predicted.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        add = super().add_event_handler  # these see every iteration
+        add(Events.STARTED, self._start)
+        add(Events.ITERATION_COMPLETED, self._count)
+
+    def add_event_handler(self, event_name: Any, handler: Callable, *args: Any, **kwargs: Any) -> RemovableEventHandle:
+        """As Ignite's; a handler of every completed iteration is not called after one that has no output."""
+        if event_name == Events.ITERATION_COMPLETED and event_name.filter is None:
+            event_name = Events.ITERATION_COMPLETED(event_filter=lambda engine, _: bool(engine.state.output))
+        return super().add_event_handler(event_name, handler, *args, **kwargs)
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Predict; without any batch the handlers are still told of start and end."""
+        if self.state.epoch_length:
+            super().run(global_epoch)
+        else:
+            self.fire_event(Events.STARTED)
+            self.fire_event(Events.COMPLETED)
+
+    def _start(self) -> None:
+        self.state.failures, self._predicted = [], 0
+
+    def _count(self) -> None:
+        self._predicted += len(self.state.output)
+        last = self.state.iteration == self.state.epoch_length
+        if last and not idist.all_reduce(self._predicted):
+            self.terminate()  # metrics of nothing are an error
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
+        self.state.failures += batchdata.pop("failures")
+        while batchdata:
+            self.state.batch = batchdata
+            try:
+                return super()._iteration(engine, batchdata)
+            except PatchError as error:
+                items = decollate_batch(batchdata)
+                for i, reason in error.errors.items():
+                    pyramid = items[i]["pyramid"]
+                    row, col = pyramid.origin
+                    self.state.failures.append(FailedRegion(pyramid.path, row, col, str(reason)))
+                batchdata = collate_readable([item for i, item in enumerate(items) if i not in error.errors])
+                del batchdata["failures"]
+        self.state.batch = self.state.output = []
+        return []
 
 
 def _flatten_output(engine: Engine) -> None:

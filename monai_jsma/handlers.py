@@ -126,7 +126,8 @@ class AttentionImageSaver:
         if left == 0:
             return
         for result in picture_results(engine)[:left]:
-            self._save(result)
+            if "image" in result.data:  # else it was predicted, and drawn, before the run was stopped and went on
+                self._save(result)
             self._written += 1
 
     def _save(self, result: PictureResult) -> None:

@@ -4,11 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from monai.inferers import Inferer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from monai_jsma.data.failures import PatchError
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.data.pyramid_batch import PyramidBatch
 
 __all__ = ["JSMAInferer"]
 
@@ -19,16 +26,44 @@ class JSMAInferer(Inferer):
     Args:
         num_patches: patches of each picture, or ``"all"`` (Eq. 1); by default as in training.
         draws: 0 takes the patches of highest attention; R > 0 draws R times and gives the mean probability and its
-        spread.
+            spread.
+        seed: of the draws. Each picture is then asked on its own, so that what is drawn from it depends on the seed and
+            its place alone, and neither on its batch nor on what was predicted before.
     """
 
-    def __init__(self, num_patches: int | str | None = None, draws: int = 0) -> None:
+    def __init__(self, num_patches: int | str | None = None, draws: int = 0, seed: int | None = None) -> None:
         if isinstance(num_patches, str) and num_patches != "all" or isinstance(num_patches, int) and num_patches < 1:
             raise ValueError(f"num_patches must be a positive number, 'all' or None, but got {num_patches!r}.")
         if draws < 0:
             raise ValueError(f"draws must not be negative, but got {draws}.")
-        self.num_patches, self.draws = num_patches, draws
+        self.num_patches, self.draws, self.seed = num_patches, draws, seed
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run the network on ``(batch, 3, height, width)``; further arguments go to its ``forward``."""
-        return network(inputs, *args, num_patches=self.num_patches, draws=self.draws, **kwargs)
+        kwargs |= {"num_patches": self.num_patches, "draws": self.draws}
+        pyramids = kwargs.get("pyramid")
+        if not self.draws or self.seed is None or not isinstance(pyramids, PyramidBatch):
+            return network(inputs, *args, **kwargs)
+        outputs, errors = [], {}
+        for i, pyramid in enumerate(pyramids):
+            with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+                torch.manual_seed(self._seed_of(pyramid))
+                try:
+                    outputs.append(network(inputs[i : i + 1], *args, **{**kwargs, "pyramid": PyramidBatch([pyramid])}))
+                except PatchError as error:
+                    errors[i] = error.errors[0]
+        if errors:
+            raise PatchError(errors)
+        return _joined(outputs)
+
+    def _seed_of(self, pyramid: Pyramid) -> int:
+        place = f"{self.seed}|{pyramid.path}|{pyramid.origin}|{pyramid.geometry.size}"
+        return int.from_bytes(hashlib.sha256(place.encode("utf-8", "surrogateescape")).digest()[:7])
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """Outputs of single pictures as of a batch: cells that a picture lacks have probability 0."""
+    if isinstance(outputs[0], Tensor):
+        return torch.cat(list(outputs))
+    pad = {key: -torch.inf if key.startswith("log_") else 0.0 for key in outputs[0]}
+    return {key: pad_sequence([o[key][0] for o in outputs], True, value) for key, value in pad.items()}

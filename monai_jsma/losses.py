@@ -43,7 +43,7 @@ class JSMALoss(_Loss):
         """Loss of a batch.
 
         Args:
-            pred: what :class:`~monai_jsma.networks.JSMANet` returns; plain logits give the cross entropy alone.
+            pred: what a network of :mod:`monai_jsma.networks` returns; plain logits give the cross entropy alone.
             target: labels ``(batch,)``, integers.
 
         Raises:

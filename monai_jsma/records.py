@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.geometry import Box, PatchGeometry
+from monai_jsma.data.geometry import Box, GridCell, PatchGeometry
 
 __all__ = ["PatchRecord", "PredictionRecord", "read_records"]
+
+PART = ".part"  # ends the name of the records of a run that is not finished
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,25 @@ class PredictionRecord:
         """The cells of the region, to place :attr:`attention`."""
         return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size)
 
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """Flat index of the cell of each patch, int64 ``(patches,)``.
+
+        Raises:
+            ValueError: when a patch has no such cell, or does not lie at it.
+        """
+        return np.array([self._cell_of(patch) for patch in self.patches], np.int64)
+
+    def _cell_of(self, patch: PatchRecord) -> int:
+        geometry, (top, left) = self.geometry, self.location
+        if patch.magnification in geometry.names:
+            level = geometry.names.index(patch.magnification)
+            index = geometry.index(GridCell(level, patch.row, patch.col))
+            inside = all(0 <= i < n for i, n in zip((patch.row, patch.col), geometry.grids[level], strict=True))
+            if inside and np.allclose(np.add(geometry.box(index), (top, left, 0, 0)), patch.box, rtol=0, atol=0.01):
+                return index
+        raise ValueError(f"{self.file} at {self.location}: {patch} does not lie at a cell of the region.")
+
     @property
     def shares(self) -> dict[str, float]:
         """Share of the attention by name of the magnification, coarse to fine (paper, Tables 3 and 4)."""
@@ -118,7 +139,7 @@ class PredictionRecord:
 
     def to_json(self) -> str:
         """One line, without its end; :meth:`from_json` reads it."""
-        return json.dumps({**asdict(self), "shares": self.shares}, ensure_ascii=False, allow_nan=False)
+        return json.dumps({**asdict(self), "shares": self.shares}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> PredictionRecord:
@@ -128,16 +149,42 @@ class PredictionRecord:
             ValueError: when it is none.
         """
         try:
-            values = json.loads(line)
+            values = json.loads(line, parse_constant=_refuse)
             known = {f.name: _frozen(values[f.name]) for f in fields(cls) if f.name in values}
             known["patches"] = tuple(PatchRecord(**{**p, "box": Box(*p["box"])}) for p in values["patches"])
             record = cls(**known)
-            matches = len(record.attention) == record.geometry.num_cells
-        except (KeyError, TypeError, ValueError) as error:
+            _check(record)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a prediction record: {error!r}") from error
-        if not matches or len(record.probabilities) != len(record.classes):
-            raise ValueError("not a prediction record: attention or probabilities do not match cells or classes")
         return record
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _check(record: PredictionRecord) -> None:
+    """Raise ValueError for values that a table or picture would show as if they were sound."""
+    classes, label = record.classes, record.label
+    if not (isinstance(classes, tuple) and classes and len(set(classes)) == len(classes)):
+        raise ValueError(f"classes are {classes!r}, not different names")
+    if not all(isinstance(name, str) for name in (*classes, record.file, record.group)):
+        raise ValueError("classes, file or group are no text")
+    if not all(type(n) is int for n in (*record.location, *record.size)) or len(record.location) != 2:
+        raise ValueError(f"location {record.location!r} or size {record.size!r} are no pairs of whole numbers")
+    if label is not None and not (type(label) is int and 0 <= label < len(classes)):
+        raise ValueError(f"label {label!r} is no index of {len(classes)} classes")
+    for name, values, count in (
+        ("probabilities", record.probabilities, len(classes)),
+        ("attention", record.attention, record.geometry.num_cells),
+    ):
+        if len(values) != count or min(values) < 0 or not abs(math.fsum(values) - 1) <= 1e-3:
+            raise ValueError(f"{name} are not {count} probabilities that sum to 1")
+    grids = dict(zip(record.geometry.names, record.geometry.grids, strict=True))
+    for patch in record.patches:
+        rows, cols = grids.get(patch.magnification, (0, 0))
+        if not (0 <= patch.row < rows and 0 <= patch.col < cols):
+            raise ValueError(f"there is no cell {patch.row}, {patch.col} at {patch.magnification}")
 
 
 def _frozen(value: Any) -> Any:
@@ -155,7 +202,9 @@ def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRec
     records: dict[tuple, PredictionRecord] = {}
     for path in map(Path, paths):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there are no such predictions.")
+            begun = path.with_name(path.name + PART).is_file()
+            hint = " yet: their run was stopped; the same command goes on with it" if begun else ""
+            raise FileNotFoundError(f"{path}: there are no such predictions{hint}.")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 record = PredictionRecord.from_json(line)

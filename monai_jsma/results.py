@@ -21,13 +21,12 @@ from ignite.engine import Engine
 from monai.data import decollate_batch
 
 from monai_jsma.data.geometry import to_mpp
-from monai_jsma.data.orientation import oriented_size
 from monai_jsma.records import PatchRecord, PredictionRecord
 
 if TYPE_CHECKING:
     from monai_jsma.data.pyramid import Pyramid
 
-__all__ = ["PictureResult", "make_record", "picture_results", "table_names"]
+__all__ = ["PictureResult", "make_record", "picture_results"]
 
 
 @dataclass(frozen=True)
@@ -177,22 +176,6 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"finite numbers were expected, but got {numbers}.")
     return numbers
-
-
-def table_names(batch: Any) -> list[dict[str, str]]:
-    """What each picture of a batch is called in a table, as MONAI's ``ClassificationSaver`` takes it.
-
-    A whole picture is called by its file; a region of one ``file:row:column:height:width``, in level-0 pixels, since
-    regions share their file and MONAI keeps one line a name.
-    """
-    return [{"filename_or_obj": _table_name(item["pyramid"])} for item in _per_picture(batch)]
-
-
-def _table_name(pyramid: Pyramid) -> str:
-    size = oriented_size(pyramid.geometry.size, pyramid.orientation)
-    parts = () if size == tuple(pyramid.reader.level_sizes[0]) else (*pyramid.origin, *size)
-    name = ":".join(map(str, (pyramid.path, *parts)))
-    return '"{}"'.format(name.replace('"', '""')) if set(name) & set(',"\n') else name  # MONAI writes it as it is
 
 
 def _per_picture(state: Any) -> list[dict[str, Any]]:

@@ -179,6 +179,21 @@ def rows(path: Path) -> dict[str, list[float]]:
     return found
 
 
+def predicted(folder: Path) -> dict[str, list[float]]:
+    """Probabilities of ``predictions.csv``, by the name of the file; of a region also row, column, height and width."""
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    files = [line["file"] for line in lines]
+    found = {}
+    for line in lines:
+        place = [line[key] for key in ("row", "col", "height", "width")]
+        regions = place[:2] != ["0", "0"] or files.count(line["file"]) > 1
+        name = ":".join([line["file"], *place] if regions else [line["file"]])
+        found[name] = [float(value) for key, value in line.items() if key.startswith("probability_")]
+    assert len(found) == len(lines), f"{folder} names something twice"
+    return found
+
+
 def items(bundle: Path, side: str) -> list[dict[str, Any]]:
     """One side of the datalist of ``bundle``."""
     return json.loads((bundle / "data" / "datalist.json").read_text())[side]

@@ -7,6 +7,7 @@ Arrays are uint8 ``(height, width, 3)``; levels are stored finest first.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,17 @@ import numpy as np
 import pytest
 import tifffile
 
+from monai_jsma.data import Reader, inspect_slide, open_reader
+
 __all__ = [
     "APERIO",
+    "HAS_CUCIM",
+    "JPEG",
+    "LEVELS",
+    "PIXELS",
     "levels_of",
+    "needs_cucim",
+    "open_with",
     "overwrite",
     "page_of",
     "picture",
@@ -30,6 +39,9 @@ __all__ = [
     "zero_tile",
 ]
 
+HAS_CUCIM = importlib.util.find_spec("cucim") is not None
+needs_cucim = pytest.mark.skipif(not HAS_CUCIM, reason="cuCIM is not installed")
+JPEG: dict[str, Any] = {"compression": "jpeg"}
 APERIO = "Aperio Image Library v11.2.1 \r\n{width}x{height} (240x240) JPEG/RGB Q=90|AppMag = 20|MPP = {mpp}"
 
 
@@ -49,6 +61,15 @@ def levels_of(pixels: np.ndarray, downsamples: Sequence[float]) -> list[np.ndarr
         cols = (np.arange(int(pixels.shape[1] / down)) * down).astype(int)
         levels.append(np.ascontiguousarray(pixels[rows][:, cols]))
     return levels
+
+
+PIXELS = picture(330, 420)
+LEVELS = levels_of(PIXELS, [2.0005, 4.003, 7.9])  # as scanners make them: no whole numbers
+
+
+def open_with(path: Path | str, reader: str | None = None) -> Reader:
+    """A reader of a file: the one that it gets, or the one that is named."""
+    return open_reader(inspect_slide(path, reader=reader))
 
 
 def write_pyramid(

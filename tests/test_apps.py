@@ -17,7 +17,7 @@ from monai_jsma.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 OSTEOSARCOMA = ROOT.parent / "shared" / "data" / "osteosarcoma"
-HEAVY = {"torch", "monai", "sklearn", "numpy", "timm"}
+HEAVY = {"torch", "monai", "sklearn", "numpy", "timm", "matplotlib", "jinja2"}
 
 
 def python(*args: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +26,7 @@ def python(*args: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["synthetic"], ["prepare"], ["prepare", "folder"], ["prepare", "bach"], ["prepare", "tcga_prad"]],
+    [[], ["synthetic"], ["prepare"], ["prepare", "folder"], ["prepare", "bach"], ["prepare", "tcga_prad"], ["report"]],
 )
 def test_help_imports_nothing_heavy(command):
     done = python("-X", "importtime", "-m", "monai_jsma", *command, "--help")

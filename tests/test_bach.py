@@ -1,68 +1,31 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""From BACH's folders to a datalist: the paper's split, the label order, and what is said of each oddity."""
+"""From BACH's folders to a datalist: the paper's split, the label order, and the bundle on it."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from bundle_runs import copy_bundle, rows, run
+from bach_cases import CLASSES, TEST, images, make_bach, truth
+from bundle_runs import copy_bundle, predicted, run
 
 from monai_jsma.__main__ import main
 from monai_jsma.data import inspect_slide
 from monai_jsma.data.bach import bach_datalist
 from monai_jsma.data.datalist import SIDES, check_groups, class_names, file_sha256, load_datalist, save_datalist
 
-CLASSES = {"Normal": "n", "Benign": "b", "InSitu": "is", "Invasive": "iv"}
 LABELS = {"n": 0, "b": 1, "is": 2, "iv": 3}
-TEST = "ICIAR2018_BACH_Challenge_TestDataset"
-
-
-def write_picture(path: Path, *key: int, size: tuple[int, int] = (12, 16)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(key).integers(0, 256, (*size, 3), np.uint8)
-    tifffile.imwrite(path, pixels, photometric="rgb", resolution=(72, 72), resolutionunit="INCH")
-
-
-def make_bach(folder: Path, number: int = 10, size: tuple[int, int] = (12, 16)) -> Path:
-    """The unzipped challenge with ``number`` pictures of each class and as many without label; its root."""
-    root = folder / "ICIAR2018_BACH_Challenge"
-    lines = []
-    for label, (name, prefix) in enumerate(CLASSES.items()):
-        for i in range(1, number + 1):
-            write_picture(root / "Photos" / name / f"{prefix}{i:03d}.tif", label, i, size=size)
-            lines.append([f"{prefix}{i:03d}.tif", name])
-    write_truth(root, lines)
-    for i in range(number):
-        write_picture(folder / TEST / "Photos" / f"test{i}.tif", 9, i, size=size)
-    return root
-
-
-def write_truth(root: Path, lines: list[list[str]]) -> None:
-    with open(root / "Photos" / "microscopy_ground_truth.csv", "w", newline="") as file:
-        csv.writer(file).writerows(lines)
-
-
-def truth(root: Path) -> list[list[str]]:
-    with open(root / "Photos" / "microscopy_ground_truth.csv", newline="") as file:
-        return list(csv.reader(file))
 
 
 @pytest.fixture
 def root(tmp_path):
     return make_bach(tmp_path)
-
-
-def images(content: dict, side: str) -> set[str]:
-    return {item["image"] for item in content[side]}
 
 
 def test_the_papers_split_by_value(tmp_path, caplog):
@@ -115,41 +78,6 @@ def test_the_seed_decides(root):
     assert len({frozenset(images(bach_datalist(root, seed=seed), "validation")) for seed in range(4)}) > 1
 
 
-@pytest.mark.parametrize("place", ["root", "above", "photos"])
-def test_the_folder_that_people_name(tmp_path, root, place):
-    named = {"root": root, "above": tmp_path, "photos": root / "Photos"}[place]
-    content = bach_datalist(named)
-    assert len(load_datalist(save_datalist(content, named / "d.json"), "training")) == 32
-    assert len(load_datalist(named / "d.json", "test")) == 10
-
-
-def test_relative_root_gives_the_same(root, monkeypatch):
-    content = bach_datalist(root)
-    monkeypatch.chdir(root)
-    assert bach_datalist(".") == content
-
-
-def test_test_folder_inside_or_given_or_absent(tmp_path, root, caplog):
-    shutil.move(tmp_path / TEST / "Photos", root / "Test set")
-    (tmp_path / TEST).rmdir()
-    assert len(bach_datalist(root)["test"]) == 10
-    shutil.move(root / "Test set", tmp_path / "elsewhere")
-    assert len(bach_datalist(root, test=tmp_path / "elsewhere")["test"]) == 10
-    caplog.clear()
-    assert bach_datalist(root)["test"] == []
-    assert "No unlabelled test pictures in or beside" in caplog.text
-    shutil.copytree(tmp_path / "elsewhere", root / "Photos" / "test")
-    assert len(bach_datalist(root)["test"]) == 10
-    with pytest.raises(FileNotFoundError, match=r"InSitu: holds no test0\.tif"):
-        bach_datalist(root, test=root / "Photos" / "InSitu")
-    for name in ("test_a", "test_b"):
-        shutil.copytree(tmp_path / "elsewhere", root / name)
-    with pytest.raises(
-        ValueError, match="Several folders have test pictures: .*test_a.*test_b; choose one with --test"
-    ):
-        bach_datalist(root)
-
-
 def write_patients(path: Path, patient_of: dict[str, str]) -> Path:
     path.write_text("image,patient\n" + "".join(f"{image},{patient}\n" for image, patient in patient_of.items()))
     return path
@@ -191,82 +119,6 @@ def test_wrong_patients(tmp_path, root):
         write_patients(table, {image: patient for image, patient in rows_.items() if patient})
         with pytest.raises(ValueError, match=message):
             bach_datalist(root, patients=table)
-
-
-def test_odd_files_are_left_out_and_named(root, caplog):
-    content = bach_datalist(root)
-    for name in ("Thumbs.db", "Normal/Thumbs.db", "Benign/._b001.tif", "InSitu/is001 (1).tif", "Unsure/b777.tif"):
-        (root / "Photos" / name).parent.mkdir(exist_ok=True)
-        (root / "Photos" / name).write_bytes(b"x")
-    (root / "__MACOSX" / "Photos" / "Normal").mkdir(parents=True)
-    caplog.clear()
-    assert bach_datalist(root) == content
-    assert "left out, not named as BACH's pictures are: Benign/._b001.tif, InSitu/is001 (1).tif, " in caplog.text
-    assert "(5 in all)" in caplog.text
-
-
-def test_unexpected_numbers_are_warned_of(root, caplog):
-    (root / "Photos" / "InSitu" / "is004.tif").unlink()
-    write_truth(root, [line for line in truth(root) if line[0] != "b002.tif"])
-    assert sum(len(bach_datalist(root)[side]) for side in ("training", "validation")) == 39
-    messages = "\n".join(record.message for record in caplog.records)
-    assert "9 InSitu pictures, where BACH has 100" in messages
-    assert "10 unlabelled test pictures, where BACH has 100" in messages
-    assert "in the table only: is004" in messages
-    assert "not in the table: b002" in messages
-    (root / "Photos" / "microscopy_ground_truth.csv").unlink()
-    bach_datalist(root)
-    assert "has no microscopy_ground_truth.csv, so the labels are those of the folders alone" in caplog.text
-
-
-def test_words_of_the_table_and_folders(root):
-    """Other copies write the classes otherwise."""
-    content = bach_datalist(root)
-    (root / "Photos" / "InSitu").rename(root / "Photos" / "in situ")
-    write_truth(
-        root, [[name.removesuffix(".tif").upper(), label.replace("InSitu", "In_Situ")] for name, label in truth(root)]
-    )
-    again = bach_datalist(root)
-    for side in SIDES:
-        assert [{**i, "image": i["image"].replace("in situ", "InSitu")} for i in again[side]] == content[side]
-
-
-def test_disagreement_is_an_error(root):
-    lines = truth(root)
-    write_truth(root, [[name, "Benign" if name == "iv007.tif" else label] for name, label in lines])
-    with pytest.raises(ValueError, match=r"disagree on iv007 \(folder Invasive, table Benign\); correct whichever"):
-        bach_datalist(root)
-    write_truth(root, [*lines, ["b001.tif", "Normal"]])
-    with pytest.raises(ValueError, match=r"row 41: b001\.tif has two labels"):
-        bach_datalist(root)
-    write_truth(root, [["b001.tif", "Malign"]])
-    with pytest.raises(
-        ValueError, match=r"row 1: needed are a file's name and one of .* got \['b001\.tif', 'Malign'\]"
-    ):
-        bach_datalist(root)
-    write_truth(root, lines)
-    photos = root / "Photos"
-    shutil.move(photos / "InSitu" / "is001.tif", photos / "Invasive" / "is001.tif")
-    with pytest.raises(ValueError, match=r"is001\.tif: begins with 'is', those of Invasive with 'iv'"):
-        bach_datalist(root)
-
-
-def test_missing_parts_are_errors(tmp_path, root):
-    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
-        bach_datalist(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="holds no folder Photos with the folders Normal, Benign, InSitu, Inv"):
-        bach_datalist(tmp_path / TEST)
-    shutil.rmtree(root / "Photos" / "Benign")
-    with pytest.raises(ValueError, match="Photos: no pictures of Benign; unzip"):
-        bach_datalist(root)
-
-
-def test_copies_are_errors(tmp_path, root):
-    shutil.copy(root / "Photos" / "Normal" / "n001.tif", tmp_path / TEST / "Photos" / "test3.tif")
-    with pytest.raises(
-        ValueError, match=r"files of the same picture: Photos/Normal/n001\.tif = .*test3\.tif; keep one"
-    ):
-        bach_datalist(root)
 
 
 def test_tiled(tmp_path, root, caplog):
@@ -320,7 +172,7 @@ def test_the_bundle_trains_on_it_and_predicts_the_unlabelled(tmp_path, tiled):
     small = {"dataset_dir": str(data), "thumbnail_size": [48, 64], "patch_size": 48}
     run(bundle, "train", epochs=1, **small)
     run(bundle, "inference", workflow_type="infer", **{**small, "max_pictures": None})
-    table = rows(bundle / "predictions" / "predictions.csv")
+    table = predicted(bundle / "predictions")
     assert {Path(name).name for name in table} == {f"test{i}.tif" for i in range(4)}
     assert all(sum(p) == pytest.approx(1, abs=1e-4) and len(p) == 4 for p in table.values())
     drawn = {path.stem.rsplit("_", 1)[0] for path in (bundle / "predictions" / "attention").glob("*.png")}

@@ -26,18 +26,24 @@ ADDITIONS = {
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(BASELINES, set()),
     "evaluate": {
-        "load_path", "evaluating",
+        "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
         "validate#additional_metrics#val_auc_roc", "validate#additional_metrics#val_average_precision",
     },
     "multi_gpu_train": {
         "backend", "local_rank", "device_ids", "finalize",
         "train#sampler", "train#dataloader#sampler", "validate#sampler", "validate#dataloader#sampler",
     },
+    "multi_gpu_inference": {"backend", "local_rank", "finalize", "sampler", "dataloader#sampler"},
 }  # fmt: skip
 EACH_CONFIG = [(shipped, config) for shipped in BUNDLES.values() for config in shipped.configs]
 EACH_OVERLAY = [(shipped, config) for shipped, config in EACH_CONFIG if config in ADDITIONS]
 # What is TCGA-PRAD's own in each configuration; the first word of a line.
-OWN = {"num_classes", "mpp", "default_mpp", "thumbnail_size"}
+OWN = {"num_classes", "mpp", "default_mpp", "thumbnail_size", "region_size"}
+
+
+def base_of(overlay: str) -> str:
+    """The configuration that an overlay is put on."""
+    return "inference" if overlay.endswith("inference") else "train"
 
 
 def named(pairs: list[tuple[Shipped, str]]) -> pytest.MarkDecorator:
@@ -87,7 +93,7 @@ def imports(config: dict[str, Any]) -> set[str]:
 
 @named([pair for pair in EACH_CONFIG if pair[1] in ("train", "inference")])
 def test_every_name_is_used(shipped, name):
-    overlays = [config for other, config in shipped.configs.items() if other in ADDITIONS] if name == "train" else []
+    overlays = [config for other, config in shipped.configs.items() if other in ADDITIONS and base_of(other) == name]
     found = parts(shipped.configs[name])
     used = {k: references([v for other, v in found.items() if other != k] + overlays) for k in found}
     unused = [k for k in found if k not in ENTRIES and not any(f"{r}#".startswith(f"{k}#") for r in used[k])]
@@ -104,11 +110,11 @@ def test_every_import_is_used_and_every_name_is_imported(shipped, name):
 
 @named(EACH_OVERLAY)
 def test_overlays_override_what_is_there(shipped, name):
-    train, overlay = shipped.configs["train"], shipped.configs[name]
-    parser = ConfigParser(train)
+    base, overlay = shipped.configs[base_of(name)], shipped.configs[name]
+    parser = ConfigParser(base)
     added = {key.removeprefix("+") for key in overlay if key.removeprefix("+") not in parser}
     assert added == ADDITIONS[name]
-    known = set(parts(train)) | set(parts(overlay))
+    known = set(parts(base)) | set(parts(overlay))
     assert {"#".join(r.split("#")[:2]) for r in references(overlay)} <= known
 
 
@@ -171,8 +177,9 @@ def test_the_bundles_differ_only_in_what_is_their_own():
         if path.stem == "metadata":
             continue
         pairs = list(zip((one / path.name).read_text().split("\n"), path.read_text().split("\n"), strict=True))
+        own = {"train": OWN - {"region_size"}, "inference": OWN}
         differing = {re.match(r' {4}"(\w+)": ', line)[1] for pair in pairs if len(set(pair)) > 1 for line in pair}
-        assert differing == (OWN if path.stem in ("train", "inference") else set()), path.name
+        assert differing == own.get(path.stem, set()), path.name
     cards = [re.findall(r"^(?:## .*|\| \w.*?\|.*?\|)", shipped.card, re.MULTILINE) for shipped in BUNDLES.values()]
     assert cards[0] == cards[1]  # sections, and rows of the table up to their values
     plain = [{k: type(v) for k, v in shipped.metadata.items()} for shipped in BUNDLES.values()]
@@ -202,7 +209,7 @@ def test_commands_name_real_files_run_ids_and_settings(shipped, page):
         parser.read_config([str(shipped.folder / file) for file in files])
         assert run_id in parser
         kind = options.pop("--workflow_type", "train")
-        assert (kind == "infer") == (files == ["configs/inference.json"])
+        assert (kind == "infer") == (files[0] == "configs/inference.json")
         assert all(name.removeprefix("--") in parser for name in options), options
 
 

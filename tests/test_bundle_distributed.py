@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle_runs import TINY, command, copy_bundle, execute, items, make_pictures, model, rows, run
+from bundle_runs import TINY, command, copy_bundle, execute, items, make_pictures, model, predicted, rows, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from monai_jsma.records import read_records
 
 PROCESSES = {"processes": 2, **TINY, "batch_size": 2}
 
@@ -54,7 +56,7 @@ def test_two_processes_evaluate_as_one(trained):
     run(bundle, "train", "demo", "evaluate", output_dir=str(bundle / "one"))
     table, alone = (
         {Path(name).resolve() if name.startswith("/") else (bundle / name).resolve(): p for name, p in found.items()}
-        for found in (rows(bundle / "two" / "predictions.csv"), rows(bundle / "one" / "predictions.csv"))
+        for found in (predicted(bundle / "two"), predicted(bundle / "one"))
     )
     assert len(items(bundle, "validation")) == 7
     assert set(table) == set(alone)
@@ -64,6 +66,45 @@ def test_two_processes_evaluate_as_one(trained):
     for name, value in of_one.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6)
     assert len(list((bundle / "two" / "attention").glob("*.png"))) == 2  # max_pictures holds for each process
+
+
+def test_two_processes_infer_as_one(trained):
+    bundle, _ = trained
+    options = {"workflow_type": "infer", "test_list": "validation"}
+    torchrun(bundle, "evaluating", "inference", "demo", "multi_gpu_inference", output_dir="two_infer", **options)
+    code, written = execute(
+        command("evaluating", "inference", "demo", **TINY, output_dir="one_infer", **options), bundle
+    )
+    assert code == 0, written[-3000:]
+    two, one = (read_records(bundle / name / "predictions.jsonl") for name in ("two_infer", "one_infer"))
+    assert [r.key for r in two] == [r.key for r in one]
+    assert [r.key[0] for r in one] == [f"data/{item['image']}" for item in items(bundle, "validation")]
+    for record, alone in zip(two, one, strict=True):
+        np.testing.assert_allclose(record.probabilities, alone.probabilities, atol=1e-6)
+    assert not list((bundle / "two_infer").glob("*.part*"))
+
+
+def test_two_processes_list_what_fails_and_go_on_together(trained):
+    """With what one process had written before it was killed; the eighth item is no picture."""
+    bundle, _ = trained
+    (bundle / "data" / "text.svs").write_text("no slide")
+    names = [item["image"] for item in items(bundle, "validation")]
+    data = [{"image": f"data/{name}"} for name in [*names, "text.svs"]]
+    options = {"workflow_type": "infer", "data": str(data), "output_dir": "failing"}
+    for before in range(2):
+        if before:
+            lines = (bundle / "failing" / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+            (bundle / "failing" / "predictions.jsonl.part").write_bytes(lines[0] + lines[4] + lines[1][:50])
+            (bundle / "failing" / "predictions.jsonl.part1").write_bytes(lines[5])
+        arguments = command(
+            "evaluating", "inference", "demo", "multi_gpu_inference", **PROCESSES | {"num_workers": 0}, **options
+        )
+        code, written = execute(arguments, bundle, timeout=120)
+        assert code != 0
+        assert "1 of 8 regions failed: see failing/failed.csv" in written
+        records = read_records(bundle / "failing" / "predictions.jsonl")
+        assert [record.file for record in records] == [item["image"] for item in data[:7]]
+        assert "text.svs" in (bundle / "failing" / "failed.csv").read_text()
 
 
 def test_resume_in_two_processes(trained):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_runs import SHARED, causes, copy_bundle, items, make_pictures, model, rows, run, workflow
+from bundle_runs import SHARED, causes, copy_bundle, items, make_pictures, model, predicted, run, workflow
 
 from monai_jsma.__main__ import main
 from monai_jsma.data import Box, Pyramid
@@ -68,7 +68,7 @@ def test_regions_of_slides(tmp_path):
     assert pyramids[1].origin == pyramids[2].origin == (300, 200)
     assert pyramids[2].box(0) == Box(300, 200, 256, 256)  # 64 pixels at 50X
     run(bundle, "train", "evaluate", **given, **small)
-    table = rows(bundle / "eval" / "predictions.csv")
+    table = predicted(bundle / "eval")
     assert list(table) == [f"{SLIDES / KIDNEY}:0:0:{height}:400" for height in (400, 401)]
 
 

@@ -21,6 +21,7 @@ from bundle_runs import (
     items,
     make_slides,
     model,
+    predicted,
     rows,
     run,
 )
@@ -123,7 +124,7 @@ def line(item: dict) -> str:
 
 def test_regions_of_a_slide_have_a_line_each(evaluated):
     truth = items(evaluated, "validation")
-    table = rows(evaluated / "eval" / "predictions.csv")
+    table = predicted(evaluated / "eval")
     assert [name.removeprefix("./") for name in table] == [line(item) for item in truth]
     assert len({item["image"] for item in truth}) == 2
     prob = np.array(list(table.values()))
@@ -133,7 +134,7 @@ def test_regions_of_a_slide_have_a_line_each(evaluated):
 
 def test_the_metrics_are_those_of_the_papers_table(evaluated):
     label = np.array([item["label"] for item in items(evaluated, "validation")])
-    prob = np.array(list(rows(evaluated / "eval" / "predictions.csv").values()))
+    prob = np.array(list(predicted(evaluated / "eval").values()))
     metrics = {name: value for name, (value,) in rows(evaluated / "eval" / "metrics.csv").items()}
     one_hot = np.eye(3)[label]
     assert metrics["val_accuracy"] == pytest.approx((prob.argmax(axis=1) == label).mean())
@@ -151,7 +152,7 @@ def test_each_region_is_drawn(evaluated):
 
 def test_inference_predicts_what_evaluation_did(evaluated):
     run(evaluated, "inference", workflow_type="infer", test_list="validation", **SMALL_PATCHES)
-    found, expected = (rows(evaluated / name / "predictions.csv") for name in ("predictions", "eval"))
+    found, expected = (predicted(evaluated / name) for name in ("predictions", "eval"))
     assert [name.split("slides/")[1] for name in found] == [name.split("slides/")[1] for name in expected]
     np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-6)
 
@@ -162,7 +163,7 @@ def test_inference_on_any_region(evaluated):
     data = [{"image": path, "location": [row, 20], "size": [500, 512]} for row in (0, 100)]
     output = str(evaluated / "any")
     run(evaluated, "inference", workflow_type="infer", data=data, output_dir=output, **SMALL_PATCHES)
-    assert list(rows(evaluated / "any" / "predictions.csv")) == [f"{path}:{row}:20:500:512" for row in (0, 100)]
+    assert list(predicted(evaluated / "any")) == [f"{path}:{row}:20:500:512" for row in (0, 100)]
 
 
 def test_a_slide_of_unknown_spacing_is_an_error_unless_one_is_given(tmp_path):

@@ -22,6 +22,7 @@ from bundle_runs import (
     items,
     make_pictures,
     model,
+    predicted,
     rows,
     run,
     settings,
@@ -82,7 +83,7 @@ def test_what_tensorboard_shows(trained):
 
 def test_evaluation_writes_a_line_a_picture(evaluated):
     truth = items(evaluated, "validation")
-    table = rows(evaluated / "eval" / "predictions.csv")
+    table = predicted(evaluated / "eval")
     assert [Path(name) for name in table] == [Path("data") / item["image"] for item in truth]
     prob = np.array(list(table.values()))
     assert prob.shape == (6, 4)
@@ -109,7 +110,7 @@ def test_inference_predicts_what_evaluation_did(evaluated):
     options = {"test_list": "validation", "workflow_type": "infer", "max_pictures": 1}
     code, written = execute(command("evaluating", "inference", "demo", **NETWORK, **options), evaluated)
     assert code == 0, written[-3000:]
-    assert rows(evaluated / "predictions" / "predictions.csv") == rows(evaluated / "eval" / "predictions.csv")
+    assert predicted(evaluated / "predictions") == predicted(evaluated / "eval")
     assert len(list((evaluated / "predictions" / "attention").glob("*.png"))) == 1
 
 
@@ -119,7 +120,7 @@ def test_inference_on_any_file(evaluated):
     names.append(shutil.copy(names[0], str(evaluated / 'Case 7, "B".tif')))
     data = [{"image": name} for name in names]
     run(evaluated, "inference", "demo", workflow_type="infer", data=data, output_dir=str(evaluated / "any"))
-    assert list(rows(evaluated / "any" / "predictions.csv")) == names
+    assert list(predicted(evaluated / "any")) == names
 
 
 def test_plain_run_is_training_and_evaluating(trained, tmp_path):
@@ -128,7 +129,7 @@ def test_plain_run_is_training_and_evaluating(trained, tmp_path):
     run_bundle(config_file=files[:2], **settings(trained, epochs=1), **dirs)
     assert (tmp_path / "model.pt").is_file()
     run_bundle(config_file=files, **settings(trained), **dirs)
-    assert len(rows(tmp_path / "predictions.csv")) == 6
+    assert len(predicted(tmp_path)) == 6
 
 
 @pytest.fixture
@@ -144,11 +145,11 @@ def test_the_loaded_bundle_predicts_what_evaluation_did(evaluated, monkeypatch):
     override = {key: value for key, value in (DEMO | NETWORK).items() if key in NETWORK_DEF}
     network = load("bach", bundle_dir=evaluated.parent, net_override=override | {"magnifications": MAGNIFICATIONS})
     network.eval()
-    predicted = rows(evaluated / "eval" / "predictions.csv")
+    table = predicted(evaluated / "eval")
     dataset = workflow(evaluated, "train", "demo").parser.get_parsed_content("validate#dataset")
     pyramids = [item["pyramid"] for item in dataset]
-    assert [Path(p.path).relative_to(evaluated) for p in pyramids] == [Path(name) for name in predicted]
-    for pyramid, expected in zip(pyramids, predicted.values()):
+    assert [Path(p.path).relative_to(evaluated) for p in pyramids] == [Path(name) for name in table]
+    for pyramid, expected in zip(pyramids, table.values()):
         thumbnail = torch.from_numpy(pyramid.thumbnail(network.thumbnail_size))[None]
         with torch.no_grad():
             prob = network(thumbnail, PyramidBatch([pyramid])).softmax(dim=1)[0]

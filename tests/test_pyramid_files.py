@@ -37,21 +37,6 @@ def load(path, reader=None, magnifications=(0.5, 1.0, 1.5, 2.6), patch_size=40, 
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("region", REGIONS)
-@pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("downsamples", [(), (2, 4)])
-def test_every_reader_gives_averages_of_the_stored_pixels(tmp_path, reader, region, codec, downsamples):
-    path = write_pyramid(tmp_path / "slide.tif", levels_of(picture(160, 192), downsamples), **codec)
-    it, levels = load(path, reader, **region), stored_levels(path)
-    source = {2.6: 2, 1.5: 1, 1.0: 1, 0.5: 0} if downsamples else dict.fromkeys((2.6, 1.5, 1.0, 0.5), 0)
-    for cell in every_cell(it):
-        level = source[it.geometry.magnifications[it.geometry.cell(cell).level].mpp]
-        np.testing.assert_array_equal(it.read([cell])[0], slow_patch(it, levels, cell, level))
-    level = 2 if downsamples else 0
-    np.testing.assert_array_equal(it.thumbnail((20, 24)), slow_thumbnail(it, levels, (20, 24), level))
-
-
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("region", REGIONS)
 def test_downsamples_that_are_no_whole_numbers(tmp_path, reader, region):
     """OpenSlide blends pixels of such levels, so its patches come from level 0; its thumbnail of a region is near."""
     path = write_pyramid(tmp_path / "slide.tif", levels_of(picture(203, 257), (2.003, 4.4)), compression="jpeg")

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -16,9 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slide_files import (
+    HAS_CUCIM,
+    JPEG,
+    LEVELS,
+    PIXELS,
     levels_of,
+    needs_cucim,
+    open_with,
     page_of,
-    picture,
     stored_levels,
     windows,
     write_pyramid,
@@ -26,16 +30,6 @@ from slide_files import (
 
 from monai_jsma.data.readers import ArrayReader, Reader, TiffReader, open_reader
 from monai_jsma.data.slides import SlideError, inspect_slide
-
-HAS_CUCIM = importlib.util.find_spec("cucim") is not None
-needs_cucim = pytest.mark.skipif(not HAS_CUCIM, reason="cuCIM is not installed")
-PIXELS = picture(330, 420)
-LEVELS = levels_of(PIXELS, [2.0005, 4.003, 7.9])
-JPEG = {"compression": "jpeg"}
-
-
-def open_with(path: Path | str, reader: str | None = None) -> Reader:
-    return open_reader(inspect_slide(path, reader=reader))
 
 
 @pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile", "openslide", "pil"])

@@ -103,6 +103,57 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line):
         read_records(path)
 
 
+@pytest.mark.parametrize(
+    "change", [{"attention": [1.0]}, {"attention": [float("nan")] * 8}, {"label": 2}, {"label": "1"}, {"patches": [{}]}]
+)
+def test_what_cannot_be_of_the_region_is_no_record(change):
+    line = json.dumps({**json.loads(record().to_json()), **change})
+    with pytest.raises(ValueError, match="not a prediction record"):
+        PredictionRecord.from_json(line)
+
+
+def test_cells_of_the_patches():
+    assert record().cells.tolist() == [4, 1]
+
+
 def test_missing_predictions_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"p\.jsonl"):
         read_records(tmp_path / "p.jsonl")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"probabilities": [NAN, 1.0]}, "NaN is no number"),
+        ({"probabilities": [1.5, -0.5]}, "probabilities are not 2 probabilities"),
+        ({"probabilities": [0.25, 0.25]}, "probabilities are not 2 probabilities"),
+        ({"probabilities": [1.0]}, "probabilities are not 2 probabilities"),
+        ({"probabilities": ["a", "b"]}, "not a prediction record"),
+        ({"attention": [0.5] * 8}, "attention are not 8 probabilities"),
+        ({"attention": [0.125] * 7}, "attention are not 8 probabilities"),
+        ({"label": 2}, "label 2"),
+        ({"label": -1}, "label -1"),
+        ({"label": 1.0}, r"label 1\.0"),
+        ({"label": True}, "label True"),
+        ({"classes": ["a", "a"]}, "classes"),
+        ({"classes": "ab"}, "classes"),
+        ({"group": None}, "group"),
+        ({"location": [0]}, "location"),
+        ({"size": [1e400, 3]}, "not a prediction record"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(values, reason):
+    sound = json.loads(record(label=0).to_json())
+    with pytest.raises(ValueError, match=f"not a prediction record: .*{reason}|^{reason}"):
+        PredictionRecord.from_json(json.dumps({**sound, **values}))
+
+
+@pytest.mark.parametrize("place", [{"row": 2}, {"col": -1}, {"magnification": "400X"}])
+def test_a_patch_that_is_in_no_grid_is_refused(place):
+    sound = json.loads(record().to_json())
+    sound["patches"][0].update(place)
+    with pytest.raises(ValueError, match="there is no cell"):
+        PredictionRecord.from_json(json.dumps(sound))

@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 from slide_files import (
+    HAS_CUCIM,
     levels_of,
+    needs_cucim,
     overwrite,
     page_of,
     picture,
@@ -28,73 +27,12 @@ from slide_files import (
 
 from monai_jsma.data.slides import SlideError, inspect_slide
 
-HAS_CUCIM = importlib.util.find_spec("cucim") is not None
-needs_cucim = pytest.mark.skipif(not HAS_CUCIM, reason="cuCIM is not installed")
 PIXELS = picture(200, 260)
 LEVELS = levels_of(PIXELS, [2, 4.1])
 SIZES = tuple(level.shape[:2] for level in LEVELS)
 
 
 # ------------------------------------------------------------------------------------------------------ which reader
-
-
-@needs_cucim
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"compression": "jpeg"},
-        {"compression": "jpeg", "compressionargs": {"outcolorspace": "rgb"}},
-        {"compression": "jpeg", "subsampling": (2, 2)},
-        {"compression": "jpeg", "bigtiff": True},
-        {"compression": "jpeg", "byteorder": ">"},
-        {"byteorder": ">"},
-        {"compression": "jpeg", "aperio_mpp": 0.5},
-        {"compression": "jpeg", "tile": (48, 80)},
-    ],
-)
-def test_cucim_gets_what_it_reads_rightly(tmp_path: Path, options: dict[str, Any]) -> None:
-    info = inspect_slide(write_pyramid(tmp_path / "a.tiff", LEVELS, **options))
-    kind = "JPEG" if "compression" in options else "raw"
-    assert (info.reader, info.reason, info.level_sizes) == ("cucim", f"tiled {kind}, RGB, uint8", SIZES)
-    assert info.lazy
-    assert info.size == (200, 260)
-
-
-@needs_cucim
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (
-            {"compression": "zlib", "predictor": True},
-            "tiled Deflate, RGB, uint8; cuCIM crashes on Deflate with predictor",
-        ),
-        ({"compression": "zlib"}, "cuCIM crashes on Deflate"),
-        ({"compression": "lzw"}, "cuCIM hides damage in LZW"),
-        ({"compression": "zstd"}, "cuCIM does not know ZSTD"),
-        ({"compression": "webp"}, "cuCIM does not know WEBP"),
-        ({"compression": 33005}, "cuCIM rounds JPEG 2000"),
-        ({"compression": "jpeg", "subifds": True}, "cuCIM takes other pages for levels"),
-    ],
-)
-def test_tifffile_gets_what_cucim_does_not(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
-    path = write_pyramid(tmp_path / "a.tiff", LEVELS, **options)
-    info = inspect_slide(path)
-    assert (info.reader, info.level_sizes) == ("tifffile", SIZES)
-    assert reason in info.reason
-    with pytest.raises(SlideError, match="reader='cucim' cannot read it"):  # a crash, were it to try
-        inspect_slide(path, reader="cucim")
-
-
-@needs_cucim
-@pytest.mark.parametrize("samples", [1, 4])
-def test_grey_rgba_and_16_bit_are_for_tifffile(tmp_path: Path, samples: int) -> None:
-    pixels = np.repeat(PIXELS[..., :1], samples, axis=2).squeeze()
-    options = {"photometric": "minisblack"} if samples == 1 else {"extrasamples": ["unassalpha"]}
-    info = inspect_slide(write_pyramid(tmp_path / "a.tif", [pixels], **options))
-    assert (info.reader, info.reason[:14]) == ("tifffile", "tiled raw, gre" if samples == 1 else "tiled raw, RGB")
-    info = inspect_slide(write_pyramid(tmp_path / "b.tif", [pixels.astype(np.uint16)], **options))
-    assert info.reader == "tifffile"
 
 
 @needs_cucim
@@ -105,11 +43,6 @@ def test_other_reasons_against_cucim(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sparse = shutil.copy(path, tmp_path / "sparse.tiff")
     zero_tile(sparse, 1, 2)
     assert "empty tiles black" in inspect_slide(sparse).reason
-    short = shutil.copy(write_pyramid(tmp_path / "raw.tiff", LEVELS), tmp_path / "short.tiff")
-    with tifffile.TiffFile(short, mode="r+") as tif:
-        tag = tif.pages[1].tags["TileByteCounts"]
-        tag.overwrite([*tag.value[:-1], tag.value[-1] - 1])
-    assert "cuCIM would read past the end of its tiles" in inspect_slide(short).reason
     bits = write_pyramid(tmp_path / "bits.tiff", LEVELS[:1], extratags=[(263, "H", 1, 2, True)])
     overwrite(
         bits, page_of(bits, 0).tags[263].offset, (266).to_bytes(2, "little")

@@ -4,18 +4,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from slide_files import levels_of, overwrite, page_of, picture, shared_slide, tile_range, write_pyramid, zero_tile
+from slide_files import (
+    HAS_CUCIM,
+    levels_of,
+    overwrite,
+    page_of,
+    picture,
+    shared_slide,
+    tile_range,
+    write_pyramid,
+    zero_tile,
+)
 
 from monai_jsma.data.slides import SlideError, inspect_slide
 
-HAS_CUCIM = importlib.util.find_spec("cucim") is not None
 PIXELS = picture(200, 260)
 LEVELS = levels_of(PIXELS, [2, 4.1])
 SIZES = tuple(level.shape[:2] for level in LEVELS)
@@ -49,14 +57,6 @@ def test_levels_are_sorted_and_may_be_sub_pages(tmp_path: Path) -> None:
     assert inspect_slide(write_pyramid(tmp_path / "b.tif", LEVELS, subifds=True)).level_sizes == SIZES
 
 
-@pytest.mark.parametrize("tile", [(64, 64), None])
-def test_several_pictures_in_a_file_are_refused(tmp_path: Path, tile: tuple[int, int] | None) -> None:
-    page = {"tile": tile, "photometric": "rgb"}
-    path = write_pyramid(tmp_path / "a.tif", [PIXELS], tile=tile, extra=[(PIXELS[::-1], page), (PIXELS[:, ::-1], page)])
-    with pytest.raises(SlideError, match=r"holds 3 pictures \(pages\) of 200 x 260 pixels; save the one you mean"):
-        inspect_slide(path)
-
-
 # --------------------------------------------------------------------------------------------------------- bad files
 
 
@@ -65,15 +65,6 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         inspect_slide(tmp_path / "none.svs")
     with pytest.raises(SlideError, match="is a folder"):
         inspect_slide(tmp_path)
-    (tmp_path / "empty.svs").touch()
-    with pytest.raises(SlideError, match=r"empty\.svs: the file is empty \(0 bytes\)"):
-        inspect_slide(tmp_path / "empty.svs")
-    (tmp_path / "text.svs").write_text("a text, not a slide")
-    with pytest.raises(SlideError, match=r"text\.svs: no reader can open it as a picture or slide"):
-        inspect_slide(tmp_path / "text.svs")
-    (tmp_path / "head.tif").write_bytes(b"II*\0\x08\0\0\0")
-    with pytest.raises(SlideError, match=r"head\.tif: .*copy the file again"):
-        inspect_slide(tmp_path / "head.tif")
 
 
 @pytest.mark.parametrize("name", ["broken.svs", "os_unopenable.tiff"])
@@ -116,53 +107,6 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
             with pytest.raises(SlideError):
                 inspect_slide(path)
         Path(path).write_bytes(whole)
-        inspect_slide(path)
-
-
-def test_a_broken_list_of_pages_is_noticed(tmp_path: Path) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS, compression="jpeg")
-    with tifffile.TiffFile(path) as tif:
-        page = tif.pages[0]
-        link = page.offset + 2 + 12 * len(page.tags)
-    overwrite(path, link, (10**8).to_bytes(4, "little"))
-    with pytest.raises(SlideError, match="the list of pages breaks off after page 0"):
-        inspect_slide(path)
-
-
-def test_missing_sub_pages_are_noticed(tmp_path: Path) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS, subifds=True)
-    with tifffile.TiffFile(path, mode="r+") as tif:
-        tag = tif.pages[0].tags["SubIFDs"]
-        tag.overwrite((10**8, tag.value[1]))
-    with pytest.raises(SlideError, match="2 of 2 levels are missing; copy the file again"):
-        inspect_slide(path)
-
-
-def test_unknown_compression_and_colours(tmp_path: Path) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS)
-    with tifffile.TiffFile(path, mode="r+") as tif:
-        tif.pages[0].tags["Compression"].overwrite(52479)
-    with pytest.raises(SlideError, match="no reader can read it rightly .*compression 52479 is unknown to tifffile"):
-        inspect_slide(path)
-    cmyk = np.concatenate([PIXELS, PIXELS[..., :1]], axis=2)
-    for tile in ((64, 64), None):
-        path = write_pyramid(tmp_path / "cmyk.tif", [cmyk], photometric="separated", tile=tile)
-        with pytest.raises(SlideError, match="SEPARATED pixels are not grey, RGB or RGBA"):
-            inspect_slide(path)
-    path = write_pyramid(tmp_path / "float.tif", [PIXELS.astype(np.float32)])
-    with pytest.raises(SlideError, match="32-bit float32 pixels are not 8 or 16 bit unsigned"):
-        inspect_slide(path)
-    path = write_pyramid(tmp_path / "extra.tif", [cmyk], extrasamples=["unspecified"])
-    with pytest.raises(SlideError, match="4 samples a pixel are not grey, RGB or RGBA"):
-        inspect_slide(path)
-
-
-def test_absurd_tile_sizes_never_reach_openslide(tmp_path: Path) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS, compression="lzw")
-    with tifffile.TiffFile(path, mode="r+") as tif:
-        for name in ("TileWidth", "TileLength"):
-            tif.pages[0].tags[name].overwrite(65520, dtype="H")
-    with pytest.raises(SlideError, match="states tiles of 65520 x 65520 pixels"):
         inspect_slide(path)
 
 

@@ -4,36 +4,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 from slide_files import (
-    levels_of,
+    HAS_CUCIM,
+    JPEG,
+    LEVELS,
+    PIXELS,
+    needs_cucim,
+    open_with,
     overwrite,
-    picture,
     shared_slide,
     tile_range,
     write_pyramid,
 )
 
-from monai_jsma.data.readers import Reader, TiffReader, open_reader
-from monai_jsma.data.slides import SlideError, inspect_slide
-
-HAS_CUCIM = importlib.util.find_spec("cucim") is not None
-needs_cucim = pytest.mark.skipif(not HAS_CUCIM, reason="cuCIM is not installed")
-PIXELS = picture(330, 420)
-LEVELS = levels_of(PIXELS, [2.0005, 4.003, 7.9])
-JPEG = {"compression": "jpeg"}
-
-
-def open_with(path: Path | str, reader: str | None = None) -> Reader:
-    return open_reader(inspect_slide(path, reader=reader))
+from monai_jsma.data.readers import TiffReader
+from monai_jsma.data.slides import SlideError
 
 
 def damaged_jpeg(data: bytes, kind: str) -> bytes:
@@ -68,19 +60,6 @@ def test_damaged_jpeg_tiles_are_named(tmp_path: Path, reader: str, kind: str) ->
         opened.read(0, 64, 128, 1, 1)
     assert opened.read(0, 0, 0, 64, 420).shape == (64, 420, 3)
     assert opened.read(1, 0, 0, 20, 20).shape == (20, 20, 3)
-
-
-@pytest.mark.parametrize(
-    "options", [{"compression": "lzw"}, {"compression": "zlib"}, {"compression": 33005}, {"compression": "zstd"}]
-)
-def test_damaged_tiles_of_other_codecs_are_named(tmp_path: Path, options: dict[str, Any]) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], **options)
-    begin, size = tile_range(path, 0, 9)
-    overwrite(path, begin, np.random.default_rng(0).bytes(size))
-    opened = open_with(path)
-    with pytest.raises(SlideError, match=r"tile 9 of level 0 \(from row 64, column 128\) is damaged"):
-        opened.read(0, 100, 100, 50, 50)
-    assert opened.read(0, 0, 0, 64, 420).shape == (64, 420, 3)
 
 
 @needs_cucim

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
-from monai_jsma.networks import ConvBackbone, JSMANet
+from monai_jsma.networks import AttentionMIL, ConvBackbone, JSMANet
 
 MAGNIFICATIONS = (2.0, 1.0)
 PATCH = 8
+SIZES = ((24, 20), (40, 33), (6, 7))  # the last is smaller than a patch
+CELLS = (13, 31, 2)  # 4 + 9, 6 + 25 and 1 + 1
 
 
 def tiny_net(**options) -> JSMANet:
@@ -30,8 +32,17 @@ def tiny_net(**options) -> JSMANet:
         "dropout": 0.0,
     }
     net = JSMANet(**{**settings, **options})
-    for conv in net.attention.logits:  # attention that tells cells apart
+    for conv in getattr(net.attention, "logits", ()):  # attention that tells cells apart
         nn.init.normal_(conv.weight, std=2.0)
+    return net
+
+
+def mil_net(**options) -> AttentionMIL:
+    """Attention MIL for the same pictures, seeded, no dropout."""
+    torch.manual_seed(0)
+    settings = {"patch_size": PATCH, "patch_backbone": ConvBackbone((8, 16)), "hidden": 5, "dropout": 0.0}
+    net = AttentionMIL(3, MAGNIFICATIONS, None, **{**settings, **options})
+    nn.init.normal_(net.attention.score.weight, std=20.0)  # attention that tells patches apart
     return net
 
 
@@ -59,6 +70,12 @@ class Pictures:
         self.patches_read += len(cells)
         zero = torch.zeros(1, dtype=torch.long)
         return torch.cat([self.singles[p].read(zero, c[None]) for p, c in zip(pictures.tolist(), cells)])
+
+
+def ragged_batch() -> tuple[Tensor, Pictures]:
+    """Thumbnails and pictures of ``SIZES``."""
+    images = Pictures(pictures(*SIZES))
+    return images.thumbnails(), images
 
 
 class CellNumbers:

@@ -8,11 +8,13 @@ from .annotations import read_annotations
 from .bach import bach_datalist
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
+from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
 from .gleason import RegionSettings, class_mapping
 from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
-from .pyramid import Pyramid, PyramidBatch
+from .pyramid import Pyramid
+from .pyramid_batch import PyramidBatch
 from .readers import ArrayReader, CuCIMReader, OpenSlideReader, Reader, TiffReader, open_reader, read_picture
 from .regions import Area, Region, choose_balanced, place_regions
 from .resample import area_resample
@@ -31,13 +33,16 @@ __all__ = [
     "Area",
     "ArrayReader",
     "Box",
+    "FailedRegion",
     "Fault",
     "GridCell",
     "Cohort",
     "CuCIMReader",
     "Magnification",
     "OpenSlideReader",
+    "PatchError",
     "PatchGeometry",
+    "PredictionDataset",
     "Pyramid",
     "PyramidBatch",
     "Reader",
@@ -57,6 +62,7 @@ __all__ = [
     "choose_balanced",
     "class_mapping",
     "class_names",
+    "collate_readable",
     "file_sha256",
     "fold_sides",
     "folder_datalist",

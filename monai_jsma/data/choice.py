@@ -42,7 +42,7 @@ def why_not_cucim(path: str, tif: TiffFile, levels: Sequence[TiffPage]) -> str |
     if not path.endswith(_CUCIM_SUFFIXES):
         return f"cuCIM opens only files named {', '.join(_CUCIM_SUFFIXES)}"
     for page in levels:
-        why_not = _page_not_for_cucim(page)
+        why_not = not_rgb(page) or _page_not_for_cucim(page)
         if why_not is not None:
             return why_not
     seen = _pages_in_cucim(tif)
@@ -62,9 +62,6 @@ def _page_not_for_cucim(page: TiffPage) -> str | None:
     rgb = (photometric == 2 and not page.is_jfif) or (photometric == 6 and codec == 7)
     if not (page.is_tiled and page.dtype == "uint8" and page.samplesperpixel == 3 and page.planarconfig == 1 and rgb):
         return "cuCIM reads only tiled uint8 RGB rightly"
-    tile_bytes = page.tilelength * page.tilewidth * 3
-    if codec == 1 and any(count != tile_bytes for count in page.databytecounts):
-        return "cuCIM would read past the end of its tiles"
     if page.fillorder != 1:
         return "cuCIM does not turn the bits of its bytes around"
     return None
@@ -107,6 +104,10 @@ def why_not_openslide(path: str, levels: Sequence[TiffPage]) -> str | None:
         why_not = not_rgb(page)
         if why_not is not None:
             return why_not
+        if page.tags.valueof("Orientation", 1) != 1:
+            return "OpenSlide turns some pictures by their orientation tag, others not"
+        if page.extrasamples:
+            return "OpenSlide lays only some transparent pictures on white"
     if levels[0].description.startswith(APERIO) and empty_tiles(levels):
         return "OpenSlide fills empty tiles from other levels"
     try:

@@ -15,10 +15,24 @@ from monai_jsma.data.pyramid import check_region
 from monai_jsma.data.readers import open_reader
 from monai_jsma.data.slides import SlideInfo
 
-__all__ = ["Region", "read_region", "region_of"]
+__all__ = ["Region", "place_of", "read_region", "region_of"]
 
 Region = tuple[Sequence[int], Sequence[int]]  # (row, column), (height, width)
 _PATCH, _BLOCK = 299, 1024  # pixels read at once: of a sample, of everything
+
+
+def place_of(item: Mapping[str, Any], path: str) -> tuple[Sequence[int] | None, Sequence[int] | None]:
+    """``location`` and ``size`` of a datalist's item, each None where it has none.
+
+    Raises:
+        ValueError: when they are no pairs of whole numbers; it begins with ``path``.
+    """
+    location, size = item.get("location"), item.get("size")
+    for name, pair in (("location", location), ("size", size)):
+        whole = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(v) is int for v in pair)
+        if pair is not None and not whole:
+            raise ValueError(f"{path}: '{name}' must be two whole numbers of level-0 pixels, but is {pair!r}.")
+    return location, size
 
 
 def region_of(item: Mapping[str, Any], info: SlideInfo) -> Region:
@@ -28,11 +42,7 @@ def region_of(item: Mapping[str, Any], info: SlideInfo) -> Region:
         ValueError: when ``location`` or ``size`` are no pairs of whole numbers, the region leaves the picture, or
             ``size`` without ``location`` is not that of the picture.
     """
-    location, size = item.get("location"), item.get("size")
-    for name, pair in (("location", location), ("size", size)):
-        whole = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(v) is int for v in pair)
-        if pair is not None and not whole:
-            raise ValueError(f"{info.path}: '{name}' must be two whole numbers of level-0 pixels, but is {pair!r}.")
+    location, size = place_of(item, info.path)
     if location is None and size is not None and tuple(size) != info.size:
         raise ValueError(
             f"{info.path}: the datalist says {tuple(size)} (height, width), but the picture has {info.size}; correct "

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Plain pictures, decoded whole: PNG, JPEG, BMP and other formats of Pillow, and TIFF by tifffile.
+"""Plain pictures, decoded whole: PNG, JPEG, JPEG 2000, BMP, GIF, PPM and WebP by Pillow, and TIFF by tifffile.
 
 The pixels are those stored in the file, row by row: an EXIF orientation is ignored, so that coordinates mean the same
 to every program. A picture that is cut short is an error, never filled up. Sizes are (height, width) in pixels.
@@ -14,15 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+from tifffile import TiffFile, TiffPage
 
 from monai_jsma.data.files import COPY_AGAIN, SlideError, is_tiff
-from monai_jsma.data.jpeg import scan_jpeg
+from monai_jsma.data.jpeg import check_jpeg, scan_jpeg
 from monai_jsma.data.pixels import to_rgb
-from monai_jsma.data.tiff import check_complete, find_levels, open_tiff, page_size, unreadable
+from monai_jsma.data.sound import check_complete, sound_pages
+from monai_jsma.data.tiff import JPEG, find_levels, open_tiff, page_size, unreadable
 
 __all__ = ["PictureInfo", "inspect_picture", "read_picture"]
 
 _MAX_PIXELS = 400_000_000  # 1.2 GB as RGB
+# Those that begin with bytes of their own: Pillow takes any file for some others, and runs Ghostscript for EPS.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "WEBP")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"}
 _UNDECODABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 
@@ -64,7 +68,7 @@ def read_picture(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> np.ndarr
 
 def _open(path: str) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, *_UNDECODABLE) as e:
         raise SlideError(f"{path}: no reader can open it as a picture or slide ({e}); check that it is one.") from e
     if image.mode not in _MODES or (getattr(image, "n_frames", 1) > 1 and image.format != "MPO"):
@@ -95,7 +99,7 @@ def _read_other(path: str, max_pixels: int) -> np.ndarray:
 
 def _read_tiff(path: str, max_pixels: int) -> np.ndarray:
     with open_tiff(path) as tif:
-        page = find_levels(path, tif)[0]
+        page = find_levels(path, sound_pages(path, tif))[0]
         _check_size(path, page_size(page), max_pixels)
         check_complete(path, tif, [page])
         why_not = unreadable([page])
@@ -104,11 +108,19 @@ def _read_tiff(path: str, max_pixels: int) -> np.ndarray:
         if why_not is not None:
             raise SlideError(f"{path}: {why_not}; convert it to uint8 RGB first.")
         try:
+            _check_jpegs(tif, page)
             pixels = page.asarray(maxworkers=1)
         except _UNDECODABLE as e:
             raise SlideError(f"{path}: the picture is damaged ({e}); {COPY_AGAIN}") from e
         premultiplied = 1 in [int(sample) for sample in page.extrasamples]
         return to_rgb(pixels.reshape(*page_size(page), -1), premultiplied=premultiplied)
+
+
+def _check_jpegs(tif: TiffFile, page: TiffPage) -> None:
+    if int(page.compression) in JPEG:
+        for begin, count in zip(page.dataoffsets, page.databytecounts):
+            tif.filehandle.seek(begin)
+            check_jpeg(tif.filehandle.read(count), page.jpegtables, (page.chunks[0], page.chunks[1]))
 
 
 def _check_size(path: str, size: tuple[int, int], limit: int) -> None:

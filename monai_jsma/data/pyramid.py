@@ -11,23 +11,19 @@ level 0.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, to_mpp
 from monai_jsma.data.orientation import orient, oriented_size, stored_cell
-from monai_jsma.data.readers import ArrayReader, Reader
+from monai_jsma.data.readers import Reader
 from monai_jsma.data.resample import area_resample
 from monai_jsma.data.stain import StainMap
 
-__all__ = ["Pyramid", "PyramidBatch", "check_fine_enough", "check_region"]
+__all__ = ["Pyramid", "check_fine_enough", "check_region", "empty_patches"]
 
 _BACKGROUND = 255  # a slide's background is white; black padding would look like ink
 _BAND_PIXELS = 16_000_000  # pixels decoded at once, so that a thumbnail of a huge level needs little memory
@@ -195,7 +191,7 @@ class Pyramid:
         Only what these cells need is decoded. Beyond the edge of a picture smaller than a patch the pixels are white.
         """
         cells = list(cells)
-        patches = _empty_patches(len(cells), self._stored.patch_size)
+        patches = empty_patches(len(cells), self._stored.patch_size)
         for patch, cell in zip(patches, cells):
             self.read_into(patch, cell)
         return patches
@@ -279,33 +275,6 @@ class Pyramid:
         return level, *scales[level]
 
 
-def _empty_patches(number: int, size: int) -> np.ndarray:
+def empty_patches(number: int, size: int) -> np.ndarray:
+    """Room for ``number`` patches: ``uint8`` ``(number, 3, size, size)``."""
     return np.empty((number, 3, size, size), np.uint8)
-
-
-class PyramidBatch(list[Pyramid]):
-    """The pyramids of a batch. PyTorch's and MONAI's collate functions make one out of single pyramids."""
-
-    @property
-    def grids(self) -> list[tuple[tuple[int, int], ...]]:
-        """Per picture the rows and columns of every magnification."""
-        return [pyramid.geometry.grids for pyramid in self]
-
-    def read(self, pictures: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``."""
-        patches = _empty_patches(len(cells), self[0].geometry.patch_size)
-        jobs = [self[picture] for picture in pictures.tolist()], patches, cells.tolist()
-        workers = min(len(cells), os.cpu_count() or 1)
-        if workers > 1 and not all(isinstance(p.reader, ArrayReader) for p in self):
-            with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
-                list(pool.map(Pyramid.read_into, *jobs))
-        else:
-            list(map(Pyramid.read_into, *jobs))
-        return torch.from_numpy(patches)
-
-
-def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:
-    return PyramidBatch(batch)
-
-
-default_collate_fn_map[Pyramid] = _collate_pyramids  # PyTorch's own extension point; MONAI registers MetaTensor so

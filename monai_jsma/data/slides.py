@@ -25,8 +25,9 @@ import openslide
 from monai_jsma.data.choice import empty_tiles, foreign_vendor, why_not_cucim, why_not_openslide
 from monai_jsma.data.files import SlideError, file_stamp, is_tiff
 from monai_jsma.data.picture import inspect_picture
+from monai_jsma.data.sound import check_complete, sound_pages
 from monai_jsma.data.spacing import StatedSpacing, resolve_mpp, spacing_of_dpi, spacings_of_openslide, spacings_of_tiff
-from monai_jsma.data.tiff import check_complete, describe, find_levels, open_tiff, page_size, unreadable
+from monai_jsma.data.tiff import describe, find_levels, open_tiff, page_size, unreadable
 
 __all__ = ["SlideError", "SlideInfo", "inspect_slide", "known_mpp"]
 
@@ -128,10 +129,11 @@ class _Look(NamedTuple):
 
 def _look_at_tiff(path: str, reader: str | None) -> _Look:
     with open_tiff(path) as tif:
+        pages = sound_pages(path, tif)
         vendor = foreign_vendor(path)
         if vendor is not None:
             return _only(path, "openslide", f"{vendor} slide, which only OpenSlide can put together", reader)
-        levels = find_levels(path, tif)
+        levels = find_levels(path, pages)
         check_complete(path, tif, levels)
         page = levels[0]
         why_not = {
@@ -167,12 +169,12 @@ def _only(path: str, name: str, what: str, reader: str | None) -> _Look:
 def _first_able(
     path: str, order: Sequence[str], why_not: Mapping[str, Callable[[], str | None]], what: str
 ) -> tuple[str, str]:
-    turned_down: list[str] = []
+    turned_down: dict[str, None] = {}  # keeps their order, each once
     for name in order:
         obstacle = why_not[name]()
         if obstacle is None:
             return name, "; ".join([what, *turned_down])
-        turned_down.append(obstacle)
+        turned_down[obstacle] = None
     wanted = f"reader='{order[0]}' cannot read it" if len(order) == 1 else "no reader can read it rightly"
     raise SlideError(f"{path}: {wanted} ({what}): {'; '.join(turned_down)}; convert it to tiled uint8 RGB.")
 

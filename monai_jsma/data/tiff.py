@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a TIFF file holds, read from its tags alone: which pages are the levels of a slide, and whether all is there.
+"""What a TIFF file holds, read from its tags alone: which pages are the levels of a slide, and which can become RGB.
 
 Sizes are (height, width) in pixels.
 """
@@ -11,15 +11,15 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import tifffile
 from tifffile import TiffFile, TiffPage
 
 from monai_jsma.data.files import COPY_AGAIN, SlideError
+from monai_jsma.data.sound import sound_page
 
 __all__ = [
     "APERIO",
-    "check_complete",
+    "JPEG",
     "compression_name",
     "describe",
     "find_levels",
@@ -34,9 +34,9 @@ _REDUCED, _MASK, _MACRO = 1, 4, 8  # bits of NewSubfileType; the last is Aperio'
 _GREY, _RGB, _YCBCR = 1, 2, 6  # PhotometricInterpretation
 _SAMPLES = {0: 1, _GREY: 1, _RGB: 3, 3: 1, _YCBCR: 3}  # without alpha, of what can become RGB; 3 is a palette
 _PREMULTIPLIED, _ALPHA = 1, 2  # ExtraSamples
-_JPEG, _YCBCR_JPEG2000 = {6, 7, 34892, 33007}, 33003
-_CODECS = {1: "raw", 8: "Deflate", 32946: "Deflate", 33003: "YCbCr JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000"}
-_MAX_TILE = 1 << 26  # pixels
+JPEG = {7, 34892, 33007}  # compressions whose tiles and strips are JPEG streams
+_OLD_JPEG, _YCBCR_JPEG2000 = 6, 33003
+_CODECS = {1: "raw", 8: "Deflate", 32946: "Deflate", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000"}
 _DAMAGE = (struct.error, OSError, ArithmeticError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
@@ -75,7 +75,7 @@ def describe(page: TiffPage) -> str:
     return f"{'tiled' if page.is_tiled else 'strip'} {compression_name(page)}, {kind}, {page.dtype}"
 
 
-def find_levels(path: str, tif: TiffFile) -> list[TiffPage]:
+def find_levels(path: str, pages: Sequence[TiffPage]) -> list[TiffPage]:
     """The pages of one picture, finest first: its tiled pages and sub-pages of decreasing size and the same shape.
 
     Thumbnails, labels, macro pictures and masks are left out. A file without tiles has one level, its largest page.
@@ -83,9 +83,6 @@ def find_levels(path: str, tif: TiffFile) -> list[TiffPage]:
     Raises:
         SlideError: if several pictures are as large as the largest.
     """
-    pages = [page for page in tif.pages if isinstance(page, TiffPage)]
-    if not pages:
-        raise SlideError(f"{path}: the TIFF file holds no picture; {COPY_AGAIN}")
     is_aperio = pages[0].description.startswith(APERIO)
     tiled = [page for page in pages if page.is_tiled and not page.subfiletype & (_MASK | _MACRO)]
     strips = [page for page in pages if not page.is_tiled]
@@ -116,7 +113,7 @@ def _area(page: TiffPage) -> int:
 
 def _sub_pages(path: str, page: TiffPage) -> list[TiffPage]:
     stored = len(page.subifds or ())
-    found = [sub for sub in page.pages or () if isinstance(sub, TiffPage)] if stored else []
+    found = [sound_page(path, sub) for sub in page.pages or () if isinstance(sub, TiffPage)] if stored else []
     if len(found) != stored:
         raise SlideError(f"{path}: {stored - len(found)} of {stored} levels are missing; {COPY_AGAIN}")
     return found
@@ -131,31 +128,6 @@ def _continues(page: TiffPage, previous: TiffPage, finest: TiffPage) -> bool:
     return page.is_tiled and smaller and same and shift <= full[0] + full[1]
 
 
-def check_complete(path: str, tif: TiffFile, levels: list[TiffPage]) -> None:
-    """Raise :class:`SlideError` unless every page, tile and strip that the tags promise lies within the file."""
-    file, link = tif.filehandle, tif.pages.next_page_offset
-    if link is not None:
-        file.seek(link)
-        if any(file.read(tif.tiff.offsetsize)) or file.tell() > file.size:
-            raise SlideError(f"{path}: the list of pages breaks off after page {len(tif.pages) - 1}; {COPY_AGAIN}")
-    for level, page in enumerate(levels):
-        piece, count = ("tile" if page.is_tiled else "strip"), int(np.prod(page.chunked))
-        begins, sizes = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
-        if page.is_tiled and not 0 < page.tilelength * page.tilewidth <= _MAX_TILE:  # OpenSlide would abort the process
-            tile = f"{page.tilelength} x {page.tilewidth}"
-            raise SlideError(f"{path}: level {level} states tiles of {tile} pixels; {COPY_AGAIN}")
-        if len(begins) != count or len(sizes) != count:
-            raise SlideError(f"{path}: level {level} lists {len(begins)} of {count} {piece}s; {COPY_AGAIN}")
-        ends = begins + sizes
-        bad = np.flatnonzero((sizes > 0) & ((ends > file.size) | (begins <= 0)))
-        if len(bad):
-            i = bad[0]
-            raise SlideError(
-                f"{path}: {piece} {i} of level {level} should be bytes {begins[i]} to {ends[i]}, but the file has "
-                f"{file.size} bytes ({len(bad)} of {count} {piece}s are cut off); {COPY_AGAIN}"
-            )
-
-
 def not_rgb(page: TiffPage) -> str | None:
     """Why this page's pixels cannot become 8-bit RGB without guessing, or None if they can."""
     samples = page.samplesperpixel
@@ -166,6 +138,8 @@ def not_rgb(page: TiffPage) -> str | None:
     extra = [int(sample) for sample in page.extrasamples]
     if len(extra) != samples - _SAMPLES[int(page.photometric)] or extra not in ([], [_PREMULTIPLIED], [_ALPHA]):
         return f"{samples} samples a pixel are not grey, RGB or RGBA"
+    if page.imagedepth != 1 or page.is_volumetric:
+        return "it is a volume"
     return None
 
 
@@ -176,14 +150,14 @@ def unreadable(pages: Sequence[TiffPage]) -> str | None:
 
 def _undecodable(page: TiffPage) -> str | None:
     number, photometric = int(page.compression), int(page.photometric)
-    if number == _YCBCR_JPEG2000 or (photometric == _YCBCR and number not in _JPEG):
-        return f"{compression_name(page)} in YCbCr is decoded without its colours"
+    if number == _OLD_JPEG:
+        return "JPEG in the style of TIFF 6.0 is left to OpenSlide"
+    if number == _YCBCR_JPEG2000 or (photometric == _YCBCR and number not in JPEG):
+        return f"tifffile leaves the colours of {compression_name(page)} in YCbCr"
     if number not in tifffile.TIFF.DECOMPRESSORS:
         return f"{compression_name(page)} is unknown to tifffile and imagecodecs"
     if photometric not in (_GREY, _RGB, _YCBCR) or page.bitspersample not in (8, 16):
-        return f"{page.bitspersample}-bit {_name(page.photometric, 'photometric')} is left to OpenSlide"
+        return f"tifffile does not make RGB of {page.bitspersample}-bit {_name(page.photometric, 'photometric')}"
     if page.samplesperpixel > 1 and page.planarconfig != 1:
         return "its colours are stored apart (planar configuration 2)"
-    if page.imagedepth != 1 or page.is_volumetric:
-        return "it is a volume"
     return None

@@ -14,7 +14,7 @@ from tifffile import TiffPage
 from monai_jsma.data.files import COPY_AGAIN, SlideError
 from monai_jsma.data.jpeg import JpegHeader, check_jpeg
 from monai_jsma.data.pixels import to_rgb
-from monai_jsma.data.tiff import open_tiff, page_size
+from monai_jsma.data.tiff import JPEG, open_tiff, page_size
 
 __all__ = ["TileFile"]
 
@@ -29,7 +29,7 @@ class _Level:
         self.size, self.tile = page_size(page), (page.tilelength, page.tilewidth)
         self.columns = -(-page.imagewidth // page.tilewidth)
         self.offsets, self.counts = np.asarray(page.dataoffsets), np.asarray(page.databytecounts)
-        self.is_jpeg = int(page.compression) == 7
+        self.is_jpeg = int(page.compression) in JPEG
         self.tables, self.decode = page.jpegtables, page.decode
         self.premultiplied = 1 in [int(sample) for sample in page.extrasamples]
         self.header: JpegHeader | None = None  # of the tile that was checked last

@@ -1,0 +1,65 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The pyramids of a batch, from which a network reads patches of several pictures at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from monai_jsma.data.failures import PatchError
+from monai_jsma.data.files import SlideError
+from monai_jsma.data.pyramid import Pyramid, empty_patches
+from monai_jsma.data.readers import ArrayReader
+
+__all__ = ["PyramidBatch"]
+
+
+class PyramidBatch(list[Pyramid]):
+    """The pyramids of a batch. PyTorch's and MONAI's collate functions make one out of single pyramids."""
+
+    @property
+    def grids(self) -> list[tuple[tuple[int, int], ...]]:
+        """Per picture the rows and columns of every magnification."""
+        return [pyramid.geometry.grids for pyramid in self]
+
+    def read(self, pictures: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``.
+
+        Raises:
+            PatchError: when some cannot be read; it tells of which pictures.
+        """
+        patches = empty_patches(len(cells), self[0].geometry.patch_size)
+        jobs = pictures.tolist(), patches, cells.tolist()
+        workers = min(len(cells), os.cpu_count() or 1)
+        if workers > 1 and not all(isinstance(p.reader, ArrayReader) for p in self):
+            with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
+                faults = list(pool.map(self._read_into, *jobs))
+        else:
+            faults = list(map(self._read_into, *jobs))
+        errors: dict[int, Exception] = {}
+        for picture, fault in zip(jobs[0], faults):
+            if fault is not None:
+                errors.setdefault(picture, fault)
+        if errors:
+            raise PatchError(errors)
+        return torch.from_numpy(patches)
+
+    def _read_into(self, picture: int, patch: np.ndarray, cell: int) -> Exception | None:
+        try:
+            self[picture].read_into(patch, cell)
+        except (SlideError, OSError, ValueError) as error:
+            return error
+        return None
+
+
+def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:
+    return PyramidBatch(batch)
+
+
+default_collate_fn_map[Pyramid] = _collate_pyramids  # PyTorch's own extension point; MONAI registers MetaTensor so

@@ -1,0 +1,181 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Files for the corpus: how each is written, what pixels went in, and the ways to damage it.
+
+Arrays are ``(height, width, 3)``; levels are stored finest first, with downsamples 1, 2 and 4.003.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image
+from slide_files import levels_of, overwrite, page_of, picture, tile_range, write_pyramid, write_trestle
+
+__all__ = [
+    "DEEP",
+    "GREY",
+    "LEVELS",
+    "PIXELS",
+    "Sample",
+    "cut",
+    "flip",
+    "holding",
+    "link_pages",
+    "moved",
+    "ome",
+    "on_white",
+    "pillow",
+    "retag",
+    "single",
+    "tiled",
+    "trestle",
+    "ycbcr_jpeg2000",
+    "zero",
+]
+
+PIXELS = picture(160, 224)
+LEVELS = levels_of(PIXELS, [2, 4.003])
+GREY = PIXELS[..., 0]
+DEEP = np.random.default_rng(1).integers(0, 65536, PIXELS.shape, dtype=np.uint16)
+TILE = 5  # the one that is damaged: rows and columns 64 to 127 of level 0; the last one where there are not as many
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file to be: its name, how it is written, the RGB that goes in, by how much it may change, what is done to it.
+
+    ``near`` is 0 where the compression keeps every value, else the largest mean difference that it may make.
+    """
+
+    name: str
+    write: Callable[[Path], object]
+    levels: Sequence[np.ndarray] = ()
+    near: float = 0
+    damage: Callable[[Path], object] | None = None
+
+    def make(self, folder: Path, *, sound: bool = False) -> Path:
+        """Write the file, without its damage if ``sound``; its path."""
+        path = folder / self.name
+        self.write(path)
+        if self.damage and not sound:
+            self.damage(path)
+        return path
+
+    def but(self, damage: Callable[[Path], object]) -> Sample:
+        """The same file with something done to it."""
+        return replace(self, damage=damage)
+
+
+def tiled(name: str = "a.tif", *, near: float = 0, **options: Any) -> Sample:
+    """The pyramid in tiles of 64 x 64."""
+    return Sample(name, lambda path: write_pyramid(path, LEVELS, **options), LEVELS, near)
+
+
+def single(stored: np.ndarray = PIXELS, expected: np.ndarray = PIXELS, *, near: float = 0, **options: Any) -> Sample:
+    """One level, as ``stored``, of which readers make ``expected``; ``tile=None`` makes strips of 32 rows."""
+    if options.get("tile", True) is None:
+        options["rowsperstrip"] = 32
+    return Sample("a.tif", lambda path: write_pyramid(path, [stored], **options), [expected], near)
+
+
+def pillow(name: str, image: Any = PIXELS, expected: np.ndarray = PIXELS, *, near: float = 0, **options: Any) -> Sample:
+    """A plain picture written by Pillow."""
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return Sample(name, lambda path: image.save(path, **options), [expected], near)
+
+
+def ome(metadata: dict[str, Any], stored: np.ndarray = PIXELS, **options: Any) -> Sample:
+    """An OME-TIFF file of one level."""
+    options = {"ome": True, "tile": (64, 64), "photometric": "rgb", "metadata": metadata, **options}
+    return Sample("a.ome.tif", lambda path: tifffile.imwrite(path, stored, **options), [PIXELS])
+
+
+def holding(data: bytes, name: str = "a.svs") -> Sample:
+    """A file of any bytes."""
+    return Sample(name, lambda path: path.write_bytes(data))
+
+
+def trestle() -> Sample:
+    """A TIFF file of another vendor."""
+    return Sample("a.tif", lambda path: write_trestle(path, LEVELS), LEVELS, near=5)
+
+
+def ycbcr_jpeg2000() -> Sample:
+    """Compression 33003 as old Aperio scanners wrote it, without loss but for the change of colours."""
+    pixels = PIXELS[:128, :192]
+    ycbcr = np.asarray(Image.fromarray(pixels).convert("YCbCr"))
+    tiles = [np.ascontiguousarray(ycbcr[r : r + 64, c : c + 64]) for r in (0, 64) for c in (0, 64, 128)]
+    encoded = [imagecodecs.jpeg2k_encode(tile, codecformat="j2k", reversible=True, level=0) for tile in tiles]
+    kind = {"shape": ycbcr.shape, "dtype": "uint8", "tile": (64, 64), "compression": 33003, "photometric": "ycbcr"}
+    text = {"description": "Aperio Image Library v11\r\n192x128|MPP = 0.5", "metadata": None}
+    return Sample("a.svs", lambda path: tifffile.imwrite(path, iter(encoded), **kind, **text), [pixels], near=1)
+
+
+def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours under their alpha on white, rounded."""
+    return np.floor(colour * (alpha / 255) + 255 - alpha + 0.5).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------------ damage
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """First byte and number of bytes of a tile or strip; of a file that is no TIFF, of its second half."""
+    if path.suffix in (".tif", ".svs"):
+        count = len(page_of(path, 0).dataoffsets)
+        return tile_range(path, 0, min(TILE, count - 1))
+    size = path.stat().st_size
+    return size // 2, size // 2
+
+
+def zero(path: Path) -> None:
+    """Zeros in place of a tile's bytes."""
+    begin, size = _place(path)
+    overwrite(path, begin, bytes(size))
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a tile's bytes."""
+    begin, size = _place(path)
+    at = begin + size // 2
+    overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
+
+
+def cut(path: Path) -> None:
+    """Lose the last third of the file."""
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def retag(name: str, change: Any, page: int = 0, **options: Any) -> Callable[[Path], None]:
+    """Give a tag another value, or the one that ``change`` makes of its own."""
+
+    def damage(path: Path) -> None:
+        with tifffile.TiffFile(path, mode="r+") as tif:
+            tag = tif.pages[page].tags[name]
+            tag.overwrite(change(tag.value) if callable(change) else change, **options)
+
+    return damage
+
+
+def link_pages(page: int, target: int | None) -> Callable[[Path], None]:
+    """Let ``page`` of a little-endian file say that page ``target`` comes next; None is beyond the end."""
+
+    def damage(path: Path) -> None:
+        tags = page_of(path, page)
+        offset = 10**8 if target is None else page_of(path, target).offset
+        overwrite(path, tags.offset + 2 + 12 * len(tags.tags), offset.to_bytes(4, "little"))
+
+    return damage
+
+
+def moved(offset: int) -> Callable[[Path], None]:
+    """Let the last tile of level 0 begin at ``offset``."""
+    return retag("TileOffsets", lambda offsets: (*offsets[:-1], offset))

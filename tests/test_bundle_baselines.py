@@ -1,0 +1,112 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Every baseline of both bundles trains, is evaluated and predicts by the commands of the bundle, as an overlay."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundle_runs import SMALL_PATCHES, TINY, copy_bundle, make_pictures, make_slides, rows
+from monai.bundle import create_workflow
+from monai.bundle.workflows import ConfigWorkflow
+from monai.utils import set_determinism
+
+from monai_jsma.data import Magnification
+from monai_jsma.networks import AttentionMIL, JSMANet, UniformAttention
+
+CELLS = {"bach": 84, "tcga_prad": 21}
+BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
+
+
+@pytest.fixture(scope="module", params=list(CELLS))
+def bundle(request, tmp_path_factory) -> Path:
+    """A copy of each bundle with small data. What makes a run tiny comes before the overlays, as ``tiny.json``."""
+    name = request.param
+    copy = copy_bundle(tmp_path_factory.mktemp(name), name)
+    if name == "bach":
+        make_pictures(copy / "data", 4, 4, 2)
+        tiny = json.loads((copy / "configs" / "demo.json").read_text()) | TINY
+    else:
+        make_slides(copy / "data", training=1, validation=1, test=1)
+        tiny = TINY | SMALL_PATCHES
+    (copy / "configs" / "tiny.json").write_text(json.dumps(tiny | {"epochs": 1}))
+    return copy
+
+
+def run(bundle: Path, *configs: str, kind: str = "train", **overrides: Any) -> ConfigWorkflow:
+    files = [str(bundle / "configs" / f"{name}.json") for name in configs]
+    options = {"bundle_root": str(bundle), "workflow_type": kind, "logging_file": False, **overrides}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "parsing config_file")  # MONAI asks whether one trusts the configuration
+        made = create_workflow(config_file=files, **options)
+    made.run()
+    made.finalize()
+    set_determinism(None)
+    return made
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_trains_is_evaluated_and_predicts(bundle, baseline):
+    folders = {"ckpt_dir": str(bundle / baseline)}
+    made = run(bundle, "train", "tiny", baseline, **folders, log_dir=str(bundle / "runs" / baseline))
+    assert made.trainer.state.epoch == 1
+    assert (bundle / baseline / "model.pt").is_file()
+    evaluated, predicted = bundle / baseline / "eval", bundle / baseline / "predictions"
+    made = run(bundle, "train", "tiny", baseline, "evaluate", **folders, output_dir=str(evaluated), max_pictures=1)
+    assert len(list((evaluated / "attention").glob("*.png"))) == 1
+    check(made, baseline, CELLS[bundle.name])
+    metrics = {name: value for name, (value,) in rows(evaluated / "metrics.csv").items()}
+    shares = [value for name, value in metrics.items() if name.startswith("attention_share_")]
+    assert sum(shares) == pytest.approx(1)
+    assert len(shares) == (1 if baseline == "thumbnail_only" else 3)
+    table = rows(evaluated / "predictions.csv")
+    prob = np.array(list(table.values()))
+    np.testing.assert_allclose(prob.sum(axis=1), 1, atol=1e-6)
+    options = {"kind": "infer", "test_list": "validation", "output_dir": str(predicted), "max_pictures": 0}
+    run(bundle, "inference", "tiny", baseline, **folders, **options)
+    assert rows(predicted / "predictions.csv") == table
+
+
+def check(made: ConfigWorkflow, baseline: str, cells: int) -> None:
+    """The network is the baseline's, and so is what it read of the last picture."""
+    network, output = made.network_def, made.evaluator.state.output[0]
+    read, attention = int((output["weights"] > 0).sum()), output["attention"]
+    assert isinstance(network, AttentionMIL if baseline == "attention_mil" else JSMANet)
+    if baseline == "random_patches":
+        assert read == 2
+        assert attention.tolist() == pytest.approx([1 / cells] * cells)
+        assert output["weights"].tolist() == pytest.approx([1 / 2] * 2)
+    elif baseline == "thumbnail_only":
+        assert read == len(attention) == 1
+        (magnification,) = network.magnifications
+        assert magnification == Magnification(8 * made.parser.get_parsed_content("mpp"))
+    else:
+        assert read == cells
+        np.testing.assert_allclose(output["weights"], attention, rtol=1e-6)
+    uniform = baseline in ("random_patches", "thumbnail_only")
+    assert isinstance(network.attention, UniformAttention) == uniform
+    assert (getattr(network, "thumbnail_backbone", None) is None) == (uniform or baseline == "attention_mil")
+
+
+def test_random_patches_are_those_of_the_seed(bundle):
+    folders = {"ckpt_dir": str(bundle / "seeded"), "max_pictures": 0}
+    run(bundle, "train", "tiny", "random_patches", **folders)
+    drawn = []
+    for seed in (0, 0, 1):
+        made = run(bundle, "inference", "tiny", "random_patches", kind="infer", seed=seed, **folders)
+        drawn.append([output["cells"].tolist() for output in made.evaluator.state.output])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_one_magnification_and_a_baseline_are_two_overlays(bundle):
+    overlays = ("single_magnification", "all_patches")
+    made = run(bundle, "train", "tiny", *overlays, ckpt_dir=str(bundle / "single"))
+    assert len(made.network_def.magnifications) == 1
+    assert made.network_def.num_patches == "all"
+    grid = made.train_dataset[0]["pyramid"].geometry.num_cells
+    assert made.evaluator.state.output[0]["cells"].shape == (grid,)
