@@ -21,14 +21,15 @@ out=${1:-gpu_results}
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
-"$python" -c 'import sys, torch; torch.cuda.is_available() or sys.exit("gpu.sh: error: PyTorch sees no CUDA GPU.")' || exit
+"$python" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no CUDA GPU"' || exit
 
 failed=0
 run() { # NAME PROGRAM OPTIONS...
     local name=$1 program=$2
     shift 2
     echo "== $name"
-    "$python" "benchmarks/$program" --device cuda "$@" --output "$out/$name.json" 2>&1 | tee "$out/$name.log" || failed=1
+    "$python" "benchmarks/$program" --device cuda "$@" --output "$out/$name.json" 2>&1 |
+        tee "$out/$name.log" || failed=1
 }
 
 for bundle in bach tcga_prad; do
@@ -44,7 +45,8 @@ for bundle in bach tcga_prad; do
     run "$bundle-amp-compiled" epoch.py "${options[@]}" --amp --compile --phases inference
     run "$bundle-amp-light" epoch.py "${options[@]}" --amp --phases inference --thumbnail-backbone mobilenetv3_small_100
     # Where the time goes when patches are cut from pictures in memory, by the processor, while the GPU waits.
-    run "$bundle-read" epoch.py --bundle $bundle --amp --batch-size 8 --training-batch-size 8 --chunk-size 512 --repeats 5
-    run "$bundle-parts" sampling.py --bundle $bundle --amp --batch-size 8 --repeats 10
+    options=(--bundle $bundle --amp --batch-size 8 --chunk-size 512 --repeats 5)
+    run "$bundle-read" epoch.py "${options[@]}" --training-batch-size 8
+    run "$bundle-parts" sampling.py "${options[@]}"
 done
 exit $failed
