@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m monai_jsma COMMAND``: make, prepare and check data.
+"""``python -m monai_jsma COMMAND``: make, prepare and check data, draw and report predictions.
 
 Exit code 0: done. 1: the input is wrong, said in one line, or a check failed. 2: the usage is wrong.
 """
@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import bach, demo, doctor, folder, info, report, synthetic, tcga_prad, verify
+from monai_jsma.apps import bach, demo, doctor, draw, folder, info, report, synthetic, tcga_prad, verify
 
 __all__ = ["build_parser", "main"]
 
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_parser(commands)
     verify.add_parser(commands)
     doctor.add_parser(commands)
+    draw.add_parser(commands)
     return parser
 
 

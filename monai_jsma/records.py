@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.geometry import Box, PatchGeometry
+from monai_jsma.data.geometry import Box, GridCell, PatchGeometry
 
 __all__ = ["PatchRecord", "PredictionRecord", "read_records"]
 
@@ -102,6 +102,25 @@ class PredictionRecord:
     def geometry(self) -> PatchGeometry:
         """The cells of the region, to place :attr:`attention`."""
         return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size)
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """Flat index of the cell of each patch, int64 ``(patches,)``.
+
+        Raises:
+            ValueError: when a patch has no such cell, or does not lie at it.
+        """
+        return np.array([self._cell_of(patch) for patch in self.patches], np.int64)
+
+    def _cell_of(self, patch: PatchRecord) -> int:
+        geometry, (top, left) = self.geometry, self.location
+        if patch.magnification in geometry.names:
+            level = geometry.names.index(patch.magnification)
+            index = geometry.index(GridCell(level, patch.row, patch.col))
+            inside = all(0 <= i < n for i, n in zip((patch.row, patch.col), geometry.grids[level], strict=True))
+            if inside and np.allclose(np.add(geometry.box(index), (top, left, 0, 0)), patch.box, rtol=0, atol=0.01):
+                return index
+        raise ValueError(f"{self.file} at {self.location}: {patch} does not lie at a cell of the region.")
 
     @property
     def shares(self) -> dict[str, float]:

@@ -103,6 +103,19 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line):
         read_records(path)
 
 
+@pytest.mark.parametrize(
+    "change", [{"attention": [1.0]}, {"attention": [float("nan")] * 8}, {"label": 2}, {"label": "1"}, {"patches": [{}]}]
+)
+def test_what_cannot_be_of_the_region_is_no_record(change):
+    line = json.dumps({**json.loads(record().to_json()), **change})
+    with pytest.raises(ValueError, match="not a prediction record"):
+        PredictionRecord.from_json(line)
+
+
+def test_cells_of_the_patches():
+    assert record().cells.tolist() == [4, 1]
+
+
 def test_missing_predictions_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"p\.jsonl"):
         read_records(tmp_path / "p.jsonl")

@@ -88,8 +88,21 @@ def test_map_without_attention_leaves_the_thumbnail_as_it_is():
     geometry = GEOMETRIES[0]
     image = attention_image(grey_thumbnail(geometry), geometry, np.eye(geometry.num_cells)[0], 1)
     top, bottom, left, right = picture_extent(image)
-    inside = image[top + 2 : bottom - 2, left + 2 : right - 2]
-    assert (inside == GREY).all()
+    above_the_scale_bar = image[top + 2 : top + 8 * (bottom - top) // 10, left + 2 : right - 2]
+    assert (above_the_scale_bar == GREY).all()
+
+
+def test_every_map_has_a_scale_bar():
+    axes = axes_at(Figure(), 1, 1, 3, 4)
+    draw_attention(axes, grey_thumbnail(BACH), BACH, equal_attention(BACH), 2)
+    assert [text.get_text() for text in axes.texts] == ["200 µm"]
+    assert np.ptp(axes.lines[0].get_xdata()) * BACH.mpp == pytest.approx(200)
+
+
+def test_a_box_too_narrow_for_its_weight_has_its_number():
+    axes = axes_at(Figure(), 1, 1, 1.5, 2)
+    draw_boxes(axes, grey_thumbnail(BACH), BACH, np.array([0, BACH.num_cells - 1]), np.array([0.75, 0.25]))
+    assert {text.get_text() for text in axes.texts} == {"200 µm", "1: 0.75", "2"}
 
 
 def test_axes_count_level_0_pixels_of_the_file():

@@ -1,13 +1,15 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files before they are opened (is there one, is it a TIFF, has it changed), the error of all readers, whole writes."""
+"""Files before they are opened (is there one, is it a TIFF, has it changed), the error of readers; names, writes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
-__all__ = ["COPY_AGAIN", "SlideError", "file_stamp", "is_tiff", "write_whole"]
+__all__ = ["COPY_AGAIN", "SlideError", "file_stamp", "is_tiff", "region_name", "write_whole"]
 
 
 COPY_AGAIN = "copy the file again from its source."  # the way out of damage
@@ -49,3 +51,16 @@ def write_whole(path: str | Path, text: str) -> Path:
     part.write_bytes(text.encode("utf-8"))  # bytes: text mode would change the line ends on Windows
     os.replace(part, path)
     return path
+
+
+def region_name(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> str:
+    """A file name without ending for what is made of a file or region: its own, the place, six digits of its path.
+
+    Args:
+        path: the file, whose folder and suffix are told by the digits alone.
+        location: row and column of the region.
+        size: its height and width: regions may share a corner.
+    """
+    place = "_r{}_c{}".format(*location) if any(location) else ""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem)[:100].lstrip(".") or "picture"
+    return f"{stem}{place}_{hashlib.sha256(f'{path}|{location}|{size}'.encode()).hexdigest()[:6]}"

@@ -17,7 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from monai_jsma.data.geometry import GridCell, PatchGeometry, to_mpp
-from monai_jsma.visualize.canvas import Frame, axes_at, draw_thumbnail, figure_image, inches_wide, picture_inches
+from monai_jsma.visualize.canvas import (
+    Frame,
+    axes_at,
+    draw_scale_bar,
+    draw_thumbnail,
+    figure_image,
+    inches_wide,
+    picture_inches,
+)
 
 __all__ = ["attention_image", "draw_attention"]
 
@@ -25,7 +33,7 @@ __all__ = ["attention_image", "draw_attention"]
 def draw_attention(
     axes: Axes, thumbnail: np.ndarray, geometry: PatchGeometry, attention: np.ndarray, level: int, frame: Frame = (0, 0)
 ) -> None:
-    """Draw the attention of one magnification over the grey thumbnail.
+    """Draw the attention of one magnification over the grey thumbnail, with a scale bar.
 
     Colours run from 0 to the greatest probability of all magnifications, so that their maps can be compared; the share
     of this one is in the title.
@@ -50,6 +58,7 @@ def draw_attention(
     col_edges = [geometry.cell_box(geometry.index(GridCell(level, 0, c))).col for c in range(cols)] + [geometry.size[1]]
     edges = np.add(col_edges, place.col), np.add(row_edges, place.row)
     mesh = axes.pcolormesh(*edges, values, cmap=_heat(), vmin=0, vmax=attention.max() or 1, antialiased=False)
+    draw_scale_bar(axes, place, geometry.mpp)
     axes.set(xlim=(place.col, place.col + place.width), ylim=(place.row + place.height, place.row))
     _draw_colour_bar(axes, mesh)
     share, prior = values.sum(), values.size / geometry.num_cells

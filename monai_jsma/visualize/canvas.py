@@ -9,6 +9,8 @@ Thumbnails are ``(3, height, width)`` uint8.
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ __all__ = [
     "inches_wide",
     "outline",
     "picture_inches",
+    "save_figure",
 ]
 
 Frame = tuple[int, int] | None  # row and column of the picture's corner in its file; None: the picture is turned
@@ -40,9 +43,9 @@ def colour(level: int) -> str:
     return _COLOURS[level % len(_COLOURS)]
 
 
-def outline(width: float = 2.0) -> list[AbstractPathEffect]:
-    """A black outline, so that bright lines and letters can be seen on any ground."""
-    return [withStroke(linewidth=width, foreground="black")]
+def outline(width: float = 2.0, foreground: str = "black") -> list[AbstractPathEffect]:
+    """An outline, black around what is bright, so that lines and letters can be seen on any ground."""
+    return [withStroke(linewidth=width, foreground=foreground)]
 
 
 def picture_inches(size: tuple[int, int], area: float = 16.0) -> tuple[float, float]:
@@ -68,6 +71,16 @@ def figure_image(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 160) -> Path:
+    """Write a figure as PNG, all of it or nothing, with its folder where that is missing. Returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, format="png", dpi=dpi)
+    os.replace(part, path)
+    return path
 
 
 def draw_thumbnail(axes: Axes, thumbnail: np.ndarray, geometry: PatchGeometry, frame: Frame) -> Box:
@@ -98,11 +111,10 @@ def draw_scale_bar(axes: Axes, place: Box, mpp: float) -> Box:
     length_um = next(step * factor for factor in (5, 2, 1) if step * factor <= longest_um)
     length, margin = length_um / mpp, 0.03 * place.width
     end, row = place.col + place.width - margin, place.row + place.height - margin * place.height / place.width
-    axes.plot(
-        (end - length, end), (row, row), color="white", linewidth=3, path_effects=outline(5), solid_capstyle="butt"
-    )
+    (bar,) = axes.plot((end - length, end), (row, row), color="black", linewidth=3, solid_capstyle="butt")
+    bar.set(path_effects=outline(6, "white"), zorder=3)
     name = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
-    label = axes.annotate(name, (end - length / 2, row), (0, 4), textcoords="offset points", ha="center", va="bottom")
-    label.set(color="white", fontsize=9, fontweight="bold", path_effects=outline())
+    label = axes.annotate(name, (end, row), (0, 4), textcoords="offset points", ha="right", va="bottom")
+    label.set(color="black", fontsize=9, fontweight="bold", path_effects=outline(3, "white"))
     height = 0.1 * place.height
     return Box(place.row + place.height - height, end - length - margin, height, length + 2 * margin)

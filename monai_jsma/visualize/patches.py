@@ -53,6 +53,8 @@ def draw_boxes(
 ) -> None:
     """Draw the thumbnail and the sampled patches as boxes, one colour a magnification, labelled ``number: weight``.
 
+    A box that is too narrow for its weight has its number alone.
+
     Args:
         axes: where to draw.
         thumbnail: uint8 ``(3, height, width)``.
@@ -71,8 +73,9 @@ def draw_boxes(
         axes.add_patch(edge).set(edgecolor=colour(level), linewidth=2, zorder=3, path_effects=outline(4))
     # The finest first: their boxes have least room for a label.
     for number in sorted(range(len(shown)), key=lambda i: -shown[i][1]):
-        box = shown[number][0]
-        _draw_label(axes, f"{number + 1}: {_written(summed[number])}", box, place, taken)
+        text, box = f"{number + 1}: {_written(summed[number])}", shown[number][0]
+        fits = _label_size(axes, text, place)[1] <= box.width
+        _draw_label(axes, text if fits else f"{number + 1}", box, place, taken)
     names = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in range(len(geometry.names))]
     axes.legend(
         names, geometry.names, loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9, borderpad=0
@@ -87,10 +90,15 @@ def _within(box: Box, place: Box) -> Box:
     return Box(place.row + box.row, place.col + box.col, height, width)
 
 
+def _label_size(axes: Axes, text: str, place: Box) -> tuple[float, float]:
+    """Height and width of a label in level-0 pixels."""
+    inch = place.width / inches_wide(axes)
+    return 0.22 * inch, (0.08 * len(text) + 0.12) * inch
+
+
 def _draw_label(axes: Axes, text: str, box: Box, place: Box, taken: list[Box]) -> None:
     """Write ``text`` inside ``box`` where no other label stands, and note its place in ``taken``."""
-    inch = place.width / inches_wide(axes)
-    height, width = 0.22 * inch, (0.08 * len(text) + 0.12) * inch
+    height, width = _label_size(axes, text, place)
     free_rows, free_cols = max(box.height - height, 0), max(box.width - width, 0)
     spots = [
         Box(
