@@ -27,6 +27,7 @@ ADDITIONS = {
     **dict.fromkeys(BASELINES, set()),
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
+        "validate#inferer#seed",
         "validate#additional_metrics#val_auc_roc", "validate#additional_metrics#val_average_precision",
     },
     "multi_gpu_train": {

@@ -309,6 +309,8 @@ def test_wrong_items(tmp_path, items, net):
         predict(tmp_path / "out", [*items, items[0]], net)
     with pytest.raises(ValueError, match=r"0\.tif: 'location' must be two whole numbers of level-0 pixels, but is 5"):
         predict(tmp_path / "out", [{**items[0], "location": 5}], net)
+    with pytest.raises(ValueError, match=r"each class needs a name of its own, but they are \['a', 'a'\]"):
+        PredictionSaver(tmp_path, items, model="model.pt", class_names=["a", "a"])
     items[1]["label"] = 3
     with pytest.raises(ValueError, match=r"0\.tif: label 3 is none of the 3 classes"):
         predict(tmp_path / "out", items, net)
