@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import bach, demo, doctor, draw, folder, info, report, synthetic, tcga_prad, verify
+from monai_jsma.apps import bach, crossval, demo, doctor, draw, folder, info, report, synthetic, tcga_prad, verify
 
 __all__ = ["build_parser", "main"]
 
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     bach.add_parser(sources)
     folder.add_parser(sources)
     tcga_prad.add_parser(sources)
+    crossval.add_parsers(commands)
     report.add_parser(commands)
     info.add_parser(commands)
     verify.add_parser(commands)

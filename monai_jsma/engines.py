@@ -73,12 +73,19 @@ class JSMATrainer(SupervisedTrainer):
 
 
 class JSMAEvaluator(SupervisedEvaluator):
-    """:class:`monai.engines.SupervisedEvaluator` for the same networks, with its arguments."""
+    """:class:`monai.engines.SupervisedEvaluator` for the same networks, with its arguments.
+
+    It runs under PyTorch's inference mode: what it gives cannot be part of a later gradient.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
         super().__init__(*args, **kwargs)
         self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _flatten_output)
+
+    @torch.inference_mode()
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict:
+        return super()._iteration(engine, batchdata)
 
 
 class JSMAPredictor(JSMAEvaluator):

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from monai_jsma.data.failures import PatchError
-from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.pyramid_batch import PyramidBatch
 
 __all__ = ["JSMAInferer"]
@@ -28,8 +27,8 @@ class JSMAInferer(Inferer):
             certain; by default as in training.
         draws: 0 takes the patches of highest attention; R > 0 draws R times and gives the mean probability and its
             spread.
-        seed: of the draws. Each picture is then asked on its own, so that what is drawn from it depends on the seed and
-            its place alone, and neither on its batch nor on what was predicted before.
+        seed: of whatever is drawn, which then does not depend on what was predicted before. With ``draws`` each picture
+            is asked on its own: its draws depend on the seed and its place alone, not on its batch either.
         max_patches: of each picture if ``"certified"``; None for no cap.
         certified_chunk: patches of each picture that ``"certified"`` reads at once. The fewest are read with 1; more
             need fewer passes.
@@ -62,28 +61,33 @@ class JSMAInferer(Inferer):
         """Run the network on ``(batch, 3, height, width)``; further arguments go to its ``forward``."""
         kwargs |= {"num_patches": self.num_patches, "draws": self.draws, **self.stopping}
         pyramids = kwargs.get("pyramid")
-        if not self.draws or self.seed is None or not isinstance(pyramids, PyramidBatch):
+        if self.seed is None or not isinstance(pyramids, PyramidBatch):
             return network(inputs, *args, **kwargs)
-        outputs, errors = [], {}
-        for i, pyramid in enumerate(pyramids):
+        numbers = range(len(pyramids))
+        outputs: list[Any] = []
+        errors: dict[int, Exception] = {}
+        for group in [[i] for i in numbers] if self.draws else [list(numbers)]:
+            asked = PyramidBatch(pyramids[i] for i in group)
             with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
-                torch.manual_seed(self._seed_of(pyramid))
+                torch.manual_seed(self._seed_of(asked))
                 try:
-                    outputs.append(network(inputs[i : i + 1], *args, **{**kwargs, "pyramid": PyramidBatch([pyramid])}))
+                    outputs.append(network(inputs[group], *args, **{**kwargs, "pyramid": asked}))
                 except PatchError as error:
-                    errors[i] = error.errors[0]
+                    errors |= {group[i]: reason for i, reason in error.errors.items()}
         if errors:
             raise PatchError(errors)
         return _joined(outputs)
 
-    def _seed_of(self, pyramid: Pyramid) -> int:
-        place = f"{self.seed}|{pyramid.path}|{pyramid.origin}|{pyramid.geometry.size}"
-        return int.from_bytes(hashlib.sha256(place.encode("utf-8", "surrogateescape")).digest()[:7])
+    def _seed_of(self, pyramids: PyramidBatch) -> int:
+        places = repr((self.seed, [(p.path, p.origin, p.geometry.size) for p in pyramids]))
+        return int.from_bytes(hashlib.sha256(places.encode("ascii", "backslashreplace")).digest()[:7])
 
 
 def _joined(outputs: Sequence[Any]) -> Any:
-    """Outputs of single pictures as of a batch: cells that a picture lacks have probability 0."""
+    """Outputs of parts of a batch as of all of it: cells that a picture lacks have probability 0."""
+    if len(outputs) == 1:
+        return outputs[0]
     if isinstance(outputs[0], Tensor):
         return torch.cat(list(outputs))
     pad = {key: -torch.inf if key.startswith("log_") else 0.0 for key in outputs[0]}
-    return {key: pad_sequence([o[key][0] for o in outputs], True, value) for key, value in pad.items()}
+    return {key: pad_sequence([row for o in outputs for row in o[key]], True, value) for key, value in pad.items()}

@@ -8,27 +8,21 @@ a row a slide and, only if something failed, ``failed.csv`` what and why.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
-import monai
-import torch
 from ignite.engine import Engine, Events
 
-import monai_jsma
-from monai_jsma.checkpoints import checkpoint_file
-from monai_jsma.data.datalist import file_sha256, group_of
+from monai_jsma.data.datalist import group_of
 from monai_jsma.data.failures import FailedRegion
 from monai_jsma.data.files import write_whole
 from monai_jsma.data.item_regions import place_of
 from monai_jsma.data.whole_slides import Unread
-from monai_jsma.record_log import RecordLog
+from monai_jsma.record_log import RecordLog, describe_run
 from monai_jsma.records import PredictionRecord
 from monai_jsma.replay import replay
 from monai_jsma.results import PictureResult, make_record, picture_results
@@ -57,7 +51,7 @@ class PredictionSaver:
         settings: whatever else made the predictions, as JSON can hold it.
 
     Raises:
-        ValueError: when an item is given twice; while running, when a label is no class.
+        ValueError: when an item or a class name is given twice; while running, when a label is no class.
         RuntimeError: at the end of a run, when something failed or there was nothing to predict.
     """
 
@@ -80,24 +74,15 @@ class PredictionSaver:
         for number, item in enumerate(items):
             if self._numbers.setdefault(_key(item), number) != number:
                 raise ValueError(f"{item['image']}: given twice; a picture or region is predicted once.")
+        if len(set(class_names or ())) < len(class_names or ()):
+            raise ValueError(f"each class needs a name of its own, but they are {list(class_names or ())}.")
         self._log = RecordLog(self.output_dir / "predictions.jsonl", lambda: self.run)
         self._replaying = False
 
     @cached_property
     def run(self) -> dict[str, Any]:
         """What makes the predictions, as it is part of each record."""
-        listed = self.datalist is not None and os.path.isfile(self.datalist)
-        made_by = {
-            "model": file_sha256(checkpoint_file(os.fspath(self.model))),
-            "datalist": file_sha256(cast(str, self.datalist)) if listed else None,
-            "seed": self.seed,
-            "settings": self.settings or {},
-            "versions": {
-                **{module.__name__: str(module.__version__) for module in (monai_jsma, monai, torch)},
-                "python": platform.python_version(),
-            },
-        }
-        return cast(dict[str, Any], json.loads(json.dumps(made_by)))
+        return describe_run(self.model, self.datalist, self.seed, self.settings)
 
     @cached_property
     def recorded(self) -> dict[int, PredictionRecord]:

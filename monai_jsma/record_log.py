@@ -8,16 +8,23 @@ on, ``predictions.jsonl.part1``. A line counts when its end is written.
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
+import monai
+import torch
 
+import monai_jsma
+from monai_jsma.checkpoints import checkpoint_file
+from monai_jsma.data.datalist import file_sha256
 from monai_jsma.records import PART, PredictionRecord
 
-__all__ = ["RecordLog"]
+__all__ = ["RecordLog", "describe_run"]
 
 
 class RecordLog:
@@ -84,6 +91,37 @@ class RecordLog:
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.name}{PART}*"))
+
+
+def describe_run(
+    model: str | os.PathLike,
+    datalist: str | os.PathLike | None,
+    seed: int | None,
+    settings: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What makes predictions, as JSON holds it.
+
+    Args:
+        model: file of the weights.
+        datalist: its file; where there is none, no checksum of it is given.
+        seed: of the run.
+        settings: whatever else made them.
+
+    Raises:
+        FileNotFoundError: when there are no weights.
+    """
+    listed = datalist is not None and os.path.isfile(datalist)
+    run = {
+        "model": file_sha256(checkpoint_file(os.fspath(model))),
+        "datalist": file_sha256(os.fspath(datalist)) if listed else None,  # type: ignore[arg-type]
+        "seed": seed,
+        "settings": settings or {},
+        "versions": {
+            **{module.__name__: str(module.__version__) for module in (monai_jsma, monai, torch)},
+            "python": platform.python_version(),
+        },
+    }
+    return cast(dict[str, Any], json.loads(json.dumps(run)))
 
 
 def _whole_lines(part: Path) -> bytes:

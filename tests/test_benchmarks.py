@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from slide_files import stored_levels
 
 from monai_jsma.data import PatchGeometry
+from monai_jsma.networks import build_backbone
 
 pytest.importorskip("cucim", reason="the benchmarks compare with cuCIM, which is not installed")
 
@@ -118,3 +121,122 @@ def test_table_is_aligned_markdown(benchmarks: tuple[ModuleType, ModuleType]) ->
         "| a      |  1234 |",
         "| longer | 0.123 |",
     ]
+
+
+# ------------------------------------------------------------------------------------- a step of training and inference
+
+TINY = [
+    "--thumbnail-backbone",
+    "test_resnet",
+    "--patch-backbone",
+    "test_efficientnet",
+    "--shrink",
+    "8",
+    "--repeats",
+    "1",
+]
+CELLS = {"bach": (4, 12, 42), "tcga_prad": (4, 16, 49)}
+THUMBNAILS = {"bach": (224, 299), "tcga_prad": (299, 299)}
+
+
+@pytest.fixture
+def workload(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module ``workload`` of the benchmarks."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import workload
+
+    yield workload
+    del sys.modules["workload"]
+
+
+def multiply_adds(workload: ModuleType, name: str, *size: int) -> tuple[int, int]:
+    """Of a backbone for one image, and the channels of its map; counted without computing anything."""
+    with torch.device("meta"):
+        backbone = build_backbone(name, None)
+        image = torch.empty(1, 3, *size)
+    return workload.multiply_adds(lambda: backbone(image)), backbone.num_features
+
+
+@pytest.mark.parametrize("bundle", CELLS)
+def test_epoch_counts_what_each_network_computes(bundle: str, tmp_path: Path, workload: ModuleType) -> None:
+    output = tmp_path / "epoch.json"
+    done = run(
+        "epoch.py",
+        "--bundle",
+        bundle,
+        *TINY,
+        "--batch-size",
+        "2",
+        "--training-batch-size",
+        "2",
+        "--output",
+        str(output),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text())
+    h, width = multiply_adds(workload, "test_resnet", *(side // 8 for side in THUMBNAILS[bundle]))
+    f, channels = multiply_adds(workload, "test_efficientnet", 37, 37)
+    head = channels * {"bach": 4, "tcga_prad": 3}[bundle]
+    cells = CELLS[bundle]
+    work = {k: [h + n * width + min(k, n) * f + head for n in (*cells, sum(cells))] for k in (5, 99)}
+    *singles, combined, ours = report["times"]
+    for i, row in enumerate((*singles, ours)):
+        assert row["5 (GMAC)"] * 1e9 == pytest.approx(work[5][i], abs=1)
+        assert row["all (GMAC)"] * 1e9 == pytest.approx(work[99][i], abs=1)
+    assert combined["all (GMAC)"] * 1e9 == pytest.approx(sum(work[99][:3]), abs=1)
+    limits = [sum(work[5][:3]), sum(work[99][:3]), work[99][3], sum(work[99][:3]), work[99][3]]
+    assert [row["limit"] for row in report["ratios"]] == pytest.approx([limit / work[5][3] for limit in limits])
+    for row in report["ratios"]:
+        assert row["share of limit"] == pytest.approx(row["measured"] / row["limit"])
+    # The paper's own words in Section 4.3.3, but for the last: "10 times" and "12.4 times" faster.
+    published = {"bach": [2.53, 8.93, None, 6.20, 10.33], "tcga_prad": [2.55, 9.83, None, 7.33, 12.41]}[bundle]
+    assert [row["paper"] and round(row["paper"], 2) for row in report["ratios"]] == published
+
+
+def test_limits_of_the_papers_networks(workload: ModuleType) -> None:
+    f, _ = multiply_adds(workload, "inception_v3", 299, 299)
+    for bundle, joint, single, five, light in (
+        ("bach", 10.29, 10.54, 2.825, 11.57),
+        ("tcga_prad", 11.67, 12.00, 2.833, 13.75),
+    ):
+        cells, size = CELLS[bundle], THUMBNAILS[bundle]
+        h, _ = multiply_adds(workload, "inception_v3", *size)
+        ours = h + 5 * f
+        assert (h + sum(cells) * f) / ours == pytest.approx(joint, abs=0.005)
+        assert (3 * h + sum(cells) * f) / ours == pytest.approx(single, abs=0.005)
+        assert (3 * h + 14 * f) / ours == pytest.approx(five, abs=0.001)
+        h, _ = multiply_adds(workload, "mobilenetv3_small_100", *size)
+        assert (h + sum(cells) * f) / (h + 5 * f) == pytest.approx(light, abs=0.005)
+
+
+def test_cropped_patches_give_the_same_logits(workload: ModuleType) -> None:
+    parser = argparse.ArgumentParser()
+    workload.add_arguments(parser)
+    work = workload.Workload(parser.parse_args([*TINY, "--device", "cpu", "--batch-size", "2"]))
+    network = work.network(work.magnifications)
+    pyramids = work.patches(work.magnifications, 2)
+    cropped = workload.Cropped(pyramids, work.device)
+    for k in (5, "all"):
+        logits = work.infer(network, k, pyramids)
+        assert logits[0].sub(logits[1]).abs().min() > 0  # two pictures
+        assert torch.equal(work.infer(network, k, cropped), logits)
+
+
+def test_sampling_parts_a_step(tmp_path: Path) -> None:
+    output = tmp_path / "sampling.json"
+    done = run("sampling.py", *TINY, "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())["results"]
+    for phase in ("training", "inference"):
+        rows = {row[phase]: row for row in results[phase]}
+        assert list(rows) == ["step", "all but the backbones", "attention", "drawing", "cropping"]
+        assert rows["step"]["share of the step"] == 1
+        assert all(row["ms"] > 0 and phase in done.stdout for row in rows.values())
+
+
+def test_unknown_backbone_is_one_clear_line(tmp_path: Path) -> None:
+    for program in ("epoch.py", "sampling.py"):
+        done = run(program, "--patch-backbone", "resnet51", "--output", str(tmp_path / "none.json"))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"{program}: error: unknown backbone 'resnet51'")
+        assert len(done.stderr.splitlines()) == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_runs import SMALL_PATCHES, TINY, copy_bundle, make_pictures, make_slides, rows
+from bundle_runs import SMALL_PATCHES, TINY, copy_bundle, make_pictures, make_slides, predicted, rows
 from monai.bundle import create_workflow
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import set_determinism
@@ -56,7 +56,7 @@ def test_a_baseline_trains_is_evaluated_and_predicts(bundle, baseline):
     made = run(bundle, "train", "tiny", baseline, **folders, log_dir=str(bundle / "runs" / baseline))
     assert made.trainer.state.epoch == 1
     assert (bundle / baseline / "model.pt").is_file()
-    evaluated, predicted = bundle / baseline / "eval", bundle / baseline / "predictions"
+    evaluated, inferred = bundle / baseline / "eval", bundle / baseline / "predictions"
     made = run(bundle, "train", "tiny", baseline, "evaluate", **folders, output_dir=str(evaluated), max_pictures=1)
     assert len(list((evaluated / "attention").glob("*.png"))) == 1
     check(made, baseline, CELLS[bundle.name])
@@ -64,12 +64,14 @@ def test_a_baseline_trains_is_evaluated_and_predicts(bundle, baseline):
     shares = [value for name, value in metrics.items() if name.startswith("attention_share_")]
     assert sum(shares) == pytest.approx(1)
     assert len(shares) == (1 if baseline == "thumbnail_only" else 3)
-    table = rows(evaluated / "predictions.csv")
+    table = predicted(evaluated)
     prob = np.array(list(table.values()))
     np.testing.assert_allclose(prob.sum(axis=1), 1, atol=1e-6)
-    options = {"kind": "infer", "test_list": "validation", "output_dir": str(predicted), "max_pictures": 0}
+    options = {"kind": "infer", "test_list": "validation", "output_dir": str(inferred), "max_pictures": 0}
     run(bundle, "inference", "tiny", baseline, **folders, **options)
-    assert rows(predicted / "predictions.csv") == table
+    found = predicted(inferred)
+    assert found.keys() == table.keys()
+    np.testing.assert_allclose(list(found.values()), prob, atol=1e-6)
 
 
 def check(made: ConfigWorkflow, baseline: str, cells: int) -> None:

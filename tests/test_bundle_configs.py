@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from bundle_runs import BUNDLES, ROOT, Shipped, each_bundle
 from monai.bundle import ConfigParser
 
@@ -26,6 +27,7 @@ ADDITIONS = {
     **dict.fromkeys(BASELINES, set()),
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
+        "validate#inferer#seed",
         "validate#additional_metrics#val_auc_roc", "validate#additional_metrics#val_average_precision",
     },
     "multi_gpu_train": {
@@ -156,6 +158,17 @@ def test_training_and_inference_are_of_one_network_and_one_view(shipped):
     shared = set(train) & set(inference) - {"batch_keys", "max_pictures", "output_dir", "run"}
     assert {name: train[name] for name in shared} == {name: inference[name] for name in shared}
     assert {"mpp", "thumbnail_size", "patch_size", "num_patches", "magnifications", "estimator"} <= shared
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+@each_bundle
+def test_convolutions_run_with_channels_last(shipped, config):
+    parser = ConfigParser()
+    parser.read_config(shipped.folder / "configs" / f"{config}.json")
+    parser["thumbnail_backbone"] = parser["patch_backbone"] = "test_resnet"
+    weights = [p for p in parser.get_parsed_content("network").parameters() if p.ndim == 4 and p.shape[1] > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    assert any(not p.is_contiguous() for p in weights)
 
 
 def test_the_bundles_differ_only_in_what_is_their_own():

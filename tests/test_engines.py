@@ -71,8 +71,12 @@ def test_evaluation(draws, more):
     result = evaluator.state.output
     assert set(result) == {"image", "label", "pred", "attention", "cells", "weights", *more}
     assert result["cells"].shape == (2, 5 * max(draws, 1))
+    assert result["pred"].is_inference()
+    assert not result["image"].is_inference()  # it is the loader's
     if not draws:
-        torch.testing.assert_close(result["pred"], net.eval()(loader()[1]["image"], num_patches=5))
+        with torch.enable_grad():
+            expected = net.eval()(loader()[1]["image"], num_patches=5)
+        assert torch.equal(result["pred"], expected)
 
 
 class NotANumber(JSMALoss):

@@ -83,6 +83,19 @@ def test_l2_features_have_length_one():
     torch.testing.assert_close(features, plain / plain.norm(dim=1, keepdim=True))
 
 
+def test_channels_last_gives_the_same_outputs_and_gradients():
+    image = torch.stack(pictures((24, 20), (24, 20)))
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        net = tiny_net().to(memory_format=memory_format)
+        torch.manual_seed(0)
+        output = net(image, return_attention=True)
+        JSMALoss()(output, torch.tensor([0, 2])).backward()
+        found.append([output["logits"], output["attention"], *(p.grad for p in net.parameters())])
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
+
+
 def test_shared_backbone():
     net = tiny_net(shared_backbone=True, patch_backbone=None, thumbnail_backbone=ConvBackbone((8,)))
     assert net.patch_backbone is net.thumbnail_backbone

@@ -263,7 +263,7 @@ def test_a_killed_run_goes_on(tmp_path, items, net, lines):
 def test_certified_stopping_goes_into_records_tables_and_metrics(tmp_path, items):
     net = tiny_net(feature_norm="l2").eval()
     torch.nn.init.normal_(net.classifier.weight, std=2.0)
-    options = {"inferer": JSMAInferer("certified", max_patches=12)}
+    options = {"inferer": JSMAInferer("certified", seed=7, max_patches=12)}
     metrics = predict(tmp_path / "whole", items, net, **options)
     records = read_records(tmp_path / "whole" / "predictions.jsonl")
     assert 0 < sum(r.certified for r in records) < len(records)
@@ -337,6 +337,8 @@ def test_wrong_items(tmp_path, items, net):
         predict(tmp_path / "out", [*items, items[0]], net)
     with pytest.raises(ValueError, match=r"0\.tif: 'location' must be two whole numbers of level-0 pixels, but is 5"):
         predict(tmp_path / "out", [{**items[0], "location": 5}], net)
+    with pytest.raises(ValueError, match=r"each class needs a name of its own, but they are \['a', 'a'\]"):
+        PredictionSaver(tmp_path, items, model="model.pt", class_names=["a", "a"])
     items[1]["label"] = 3
     with pytest.raises(ValueError, match=r"0\.tif: label 3 is none of the 3 classes"):
         predict(tmp_path / "out", items, net)

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_jsma.apps import Commands, add_command
+from monai_jsma.apps.bundles import add_bundle, bundle_command, config_files, shown
 
 __all__ = ["add_parser", "run"]
 
-CONFIGS = ("configs/train.json", "configs/demo.json")
 # These pictures carry their answer.
-TRUTH = '--validate#additional_metrics#truth={"_target_":"monai_jsma.metrics.AttentionOnTruth"}'
+TRUTH = {"validate#additional_metrics#truth": '{"_target_":"monai_jsma.metrics.AttentionOnTruth"}'}
 
 
 def add_parser(commands: Commands) -> None:
@@ -30,9 +29,7 @@ def add_parser(commands: Commands) -> None:
     summary = "Make pictures with a known answer, train the bundle on them, evaluate it, tell where it looked."
     parser = add_command(commands, "demo", run, summary=summary)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all results (default: %(default)s)")
-    parser.add_argument(
-        "--bundle", type=Path, default=Path("bundles/bach"), help="folder of the bundle (default: %(default)s)"
-    )
+    add_bundle(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of pictures and training (default: %(default)s)"
     )
@@ -44,25 +41,23 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the data, train, evaluate and print the answer."""
     bundle, out = args.bundle.resolve(), args.out.resolve()
-    for config in CONFIGS:
-        if not (bundle / config).is_file():
-            raise FileNotFoundError(f"{bundle / config}: no such file; name the folder of the bundle with --bundle.")
+    configs = config_files(bundle, "train", "demo")
     settings = {"seed": args.seed, "train": args.train, "test": args.test, "epochs": args.epochs}
-    settings["configs"] = [json.loads((bundle / c).read_text()) for c in CONFIGS]
+    settings["configs"] = [json.loads((bundle / c).read_text()) for c in configs]
     stamp = out / "finished.json"
-    data = f"--dataset_dir={out / 'data'}", f"--ckpt_dir={out / 'models'}", f"--output_dir={out / 'eval'}", TRUTH
+    values = {"dataset_dir": out / "data", "ckpt_dir": out / "models", "output_dir": out / "eval", **TRUTH}
     if stamp.is_file() and json.loads(stamp.read_text()) == settings:
         print(f"{out} holds this demo already trained; remove the folder to train again.")
     else:
         stamp.unlink(missing_ok=True)
         sizes = f"--train={args.train}", f"--validation={args.test}", f"--test={args.test}", f"--seed={args.seed}"
-        _call(Path.cwd(), "monai_jsma", "synthetic", str(out / "data"), *sizes)
-        epochs = () if args.epochs is None else (f"--epochs={args.epochs}",)
-        _bundle(bundle, "training", CONFIGS, *data, f"--log_dir={out / 'runs'}", f"--seed={args.seed}", *epochs)
+        _call([sys.executable, "-m", "monai_jsma", "synthetic", str(out / "data"), *sizes], Path.cwd())
+        epochs = {} if args.epochs is None else {"epochs": args.epochs}
+        train = {**values, "log_dir": out / "runs", "seed": args.seed, **epochs}
+        _call(bundle_command("training", configs, train), bundle)
         stamp.write_text(json.dumps(settings))
-    _bundle(
-        bundle, "evaluating", (*CONFIGS, "configs/evaluate.json"), *data, "--validation_list=test", "--max_pictures=16"
-    )
+    evaluate = {**values, "validation_list": "test", "max_pictures": 16}
+    _call(bundle_command("evaluating", [*configs, *config_files(bundle, "evaluate")], evaluate), bundle)
     datalist = json.loads((out / "data" / "datalist.json").read_text())
     print(summary(datalist, read_metrics(out / "eval" / "metrics.csv"), out))
 
@@ -93,14 +88,8 @@ def summary(datalist: Mapping[str, Any], metrics: Mapping[str, float], out: Path
     return "\n".join(lines)
 
 
-def _bundle(folder: Path, run_id: str, configs: tuple[str, ...], *overrides: str) -> None:
-    files = json.dumps(configs, separators=(",", ":"))
-    _call(folder, "monai.bundle", "run", run_id, "--config_file", files, *overrides)
-
-
-def _call(folder: Path, module: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", module, *arguments]
-    print(f"\n$ {shlex.join(['python', *command[1:]])}", flush=True)
+def _call(command: Sequence[str], folder: Path) -> None:
+    print(f"\n$ {shown(command)}", flush=True)
     done = subprocess.run(command, cwd=folder, check=False)
     if done.returncode:
         raise ValueError(f"the command above stopped with exit code {done.returncode}; see its last lines.")

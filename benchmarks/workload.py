@@ -1,0 +1,184 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the speed benchmarks run: a bundle's network, loss and optimizer, on pictures of the size of its data set.
+
+Pixels, weights and labels are random: none of them changes the time. Networks for one magnification and for all share
+their backbones, so that only one pair of them is in memory. Pictures and thumbnails are in memory, patches are cut from
+the pictures as in any training, unless ``--cropped`` leaves this out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_jsma.data import ArrayReader, Magnification, Pyramid, PyramidBatch
+from monai_jsma.networks import JSMANet, PatchSource, build_backbone
+
+__all__ = ["MODULES", "PICTURES", "Cropped", "Workload", "add_arguments", "multiply_adds", "positive"]
+
+MODULES = ("monai_jsma", "monai", "timm", "torch")  # whose versions a report tells
+PICTURES = {"bach": (1536, 2048), "tcga_prad": (2000, 2000)}  # height, width at the finest magnification
+_BUNDLES = Path(__file__).parents[1] / "bundles"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is run, and how."""
+    parser.add_argument("--bundle", choices=PICTURES, default="bach", help="default: %(default)s")
+    parser.add_argument("--thumbnail-backbone", metavar="NAME", help="h, a timm name (default: the bundle's)")
+    parser.add_argument("--patch-backbone", metavar="NAME", help="f, a timm name (default: the bundle's)")
+    parser.add_argument("--shrink", type=positive, default=1, metavar="N", help="divide all sides of all images by N")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=positive, default=4, metavar="N", help="pictures (default: %(default)s)")
+    parser.add_argument(
+        "--chunk-size", type=positive, default=16, metavar="N", help="of evaluation (default: %(default)s)"
+    )
+    parser.add_argument("--cropped", action="store_true", help="cut all patches beforehand and keep them on the device")
+    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16")
+    parser.add_argument("--channels-first", action="store_true", help="of the weights; the bundles' are channels last")
+    parser.add_argument("--compile", action="store_true", help="compile the backbones")
+    parser.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="the median counts (default: %(default)s)"
+    )
+
+
+def positive(text: str) -> int:
+    """An option's whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+class Workload:
+    """A batch of pictures, networks to run on it, and their steps.
+
+    Args:
+        args: of :func:`add_arguments`.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.args, self.device = args, torch.device(args.device)
+        self.meter = 1 if self.device.type == "cpu" else 0  # of (clock, processor)
+        bundle = ConfigParser()
+        bundle.read_config(_BUNDLES / args.bundle / "configs" / "train.json")
+        self.options = bundle.get_parsed_content("network_def", instantiate=False).resolve_args()
+        self.options["patch_size"] //= args.shrink
+        self.options["thumbnail_size"] = tuple(side // args.shrink for side in self.options["thumbnail_size"])
+        self.options["chunk_size"] = args.chunk_size
+        self.magnifications = [Magnification(mpp) for mpp in self.options["magnifications"]]
+        self.backbones = {name: self._backbone(name) for name in ("thumbnail_backbone", "patch_backbone")}
+        self.loss = bundle.get_parsed_content("loss")
+        self.optimizer = torch.optim.Adam(nn.ModuleList(self.backbones.values()).parameters())
+        size = tuple(side // args.shrink for side in PICTURES[args.bundle])
+        random = np.random.default_rng(0)
+        self._pictures = [random.integers(0, 256, (*size, 3), np.uint8) for _ in range(args.batch_size)]
+        thumbnails = [p.thumbnail(self.options["thumbnail_size"]) for p in self._pyramids(self.magnifications)]
+        self.thumbnails = torch.from_numpy(np.stack(thumbnails))
+        self.labels = torch.zeros(args.batch_size, dtype=torch.long, device=self.device)
+
+    def network(self, magnifications: Sequence[Magnification], **backbones: nn.Module) -> JSMANet:
+        """The bundle's network for these magnifications; of the shared backbones, or of those given."""
+        network = JSMANet(**{**self.options, "magnifications": magnifications, **(backbones or self.backbones)})
+        network.to(self.device)
+        parts = nn.ModuleList((network.attention, network.classifier))
+        self.optimizer.add_param_group({"params": parts.parameters()})
+        return network
+
+    def patches(self, magnifications: Sequence[Magnification], batch: int) -> PatchSource:
+        """What the patches of the first ``batch`` pictures are read from."""
+        pyramids = PyramidBatch(self._pyramids(magnifications)[:batch])
+        return Cropped(pyramids, self.device) if self.args.cropped else pyramids
+
+    def train(self, network: JSMANet, k: int | str, patches: PatchSource) -> None:
+        """A step on ``k`` patches a picture; on all of them at once, since chunks would be computed a second time."""
+        network.train().num_patches = k
+        network.attention_dropout = 0.0 if k == "all" else self.options["attention_dropout"]  # all must be encoded
+        network.chunk_size = sum(rows * cols for grids in patches.grids for rows, cols in grids)
+        self.optimizer.zero_grad()
+        with self._autocast():
+            prediction = network(self._thumbnails_of(patches), patches, return_attention=True)
+            loss = self.loss(prediction, self.labels[: len(patches.grids)])
+        loss.backward()
+        self.optimizer.step()
+        self.wait()
+
+    def infer(self, network: JSMANet, k: int | str, patches: PatchSource) -> Tensor:
+        """Logits of the batch from ``k`` patches a picture."""
+        network.eval().chunk_size = self.args.chunk_size
+        with torch.inference_mode(), self._autocast():
+            return network(self._thumbnails_of(patches), patches, num_patches=k).float().cpu()
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the report must tell."""
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        network = {name: str(value) for name, value in self.options.items()}
+        return {**vars(self.args), "network": network, "threads": torch.get_num_threads(), "gpu": gpu}
+
+    def compile(self) -> None:
+        """Compile the backbones, if that was asked for. What is compiled is no longer seen by the counter."""
+        if self.args.compile:
+            for backbone in self.backbones.values():
+                backbone.compile()
+
+    def _backbone(self, name: str) -> nn.Module:
+        self.options[name] = getattr(self.args, name) or self.options[name]
+        backbone = build_backbone(self.options[name], None)
+        backbone.model.num_features = backbone.num_features  # what a network asks of a module
+        memory_format = torch.contiguous_format if self.args.channels_first else torch.channels_last
+        return backbone.model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
+
+    def _thumbnails_of(self, patches: PatchSource) -> Tensor:
+        return self.thumbnails[: len(patches.grids)].to(self.device)
+
+    def _pyramids(self, magnifications: Sequence[Magnification]) -> PyramidBatch:
+        finest, size = self.magnifications[-1].mpp, self.options["patch_size"]
+        return PyramidBatch(
+            Pyramid(ArrayReader(pixels), mpp=finest, magnifications=magnifications, patch_size=size)
+            for pixels in self._pictures
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.amp)
+
+
+class Cropped:
+    """All patches of a batch, cut beforehand and kept on the device: nothing is left to be read.
+
+    Args:
+        pyramids: pictures of one size.
+        device: of the patches.
+    """
+
+    def __init__(self, pyramids: PyramidBatch, device: torch.device) -> None:
+        self.grids = pyramids.grids
+        cells = range(pyramids[0].geometry.num_cells)
+        self._patches = torch.from_numpy(np.stack([p.read(cells) for p in pyramids])).to(device)
+
+    def read(self, pictures: Tensor, cells: Tensor) -> Tensor:
+        """Patches of ``cells[i]`` of picture ``pictures[i]``."""
+        return self._patches[pictures, cells]
+
+
+def multiply_adds(function: Callable[[], object]) -> int:
+    """Multiply-adds of the matrix products and convolutions of a call.
+
+    Of a forward pass: PyTorch counts the backward pass of grouped convolutions as if they were dense.
+    """
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2

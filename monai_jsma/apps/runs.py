@@ -1,0 +1,130 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings of a bundle and their tests, many of them: what is finished is not done again, what was stopped goes on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_jsma.apps.bundles import bundle_command, config_files, shown
+
+__all__ = ["Run", "Variant", "finish_all", "make_variants"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a bundle.
+
+    Args:
+        name: what reports call it.
+        configs: names of the overlays on ``train.json``.
+        values: in place of the configurations' own.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def make_variants(
+    bundle: Path, names: Sequence[str], configs: Sequence[str], values: Mapping[str, Any]
+) -> list[Variant]:
+    """The variants that are called so.
+
+    Args:
+        bundle: its folder.
+        names: ``"multi"`` (as the bundle is), ``"single"`` (a variant for each single magnification), or of an overlay.
+        configs: overlays of all variants.
+        values: of all variants, in place of the configurations' own.
+    """
+    made: dict[str, Variant] = {}
+    for name in names:
+        if name == "single":
+            for level, mpp in _magnifications(bundle, configs, values).items():
+                made[level] = Variant(level, tuple(configs), {**values, "magnifications": f"[{mpp}]"})
+        else:
+            made[name] = Variant(name, (*configs, *(() if name == "multi" else (name,))), dict(values))
+    return list(made.values())
+
+
+def _magnifications(bundle: Path, configs: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
+    """um per pixel by name, as the configurations and values say, coarse to fine."""
+    from fire.parser import DefaultParseValue  # with it MONAI reads the command line
+    from monai.bundle import ConfigParser
+
+    from monai_jsma.data.geometry import PatchGeometry
+
+    parser = ConfigParser()
+    parser.read_config([str(bundle / file) for file in config_files(bundle, "train", *configs)])
+    parser.update({name: DefaultParseValue(str(value)) for name, value in values.items()})
+    geometry = PatchGeometry((1, 1), 1.0, parser.get_parsed_content("magnifications"), 1)
+    return {name: m.mpp for name, m in zip(geometry.names, geometry.magnifications, strict=True)}  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its test.
+
+    Args:
+        bundle: its folder.
+        folder: of what the run makes.
+        configs: names of the overlays on ``train.json``.
+        values: of the training, in place of the configurations' own.
+        test_list: of the datalist.
+    """
+
+    bundle: Path
+    folder: Path
+    configs: tuple[str, ...]
+    values: Mapping[str, Any]
+    test_list: str = "test"
+
+    @property
+    def predictions(self) -> Path:
+        """The records of the test."""
+        return self.folder / "eval" / "predictions.jsonl"
+
+    def finish(self) -> None:
+        """Train and test, or what is left to do of it.
+
+        Raises:
+            ValueError: when a command fails: which, and where its output is.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = config_files(self.bundle, "train", *self.configs)
+        places = {"ckpt_dir": "models", "output_dir": "eval", "log_dir": "runs"}
+        values = {**{name: self.folder / place for name, place in places.items()}, **self.values}
+        trained = self.folder / "trained"
+        if not trained.exists():
+            resume = {"resume": True} if (self.folder / "models" / "checkpoint.pt").exists() else {}
+            self._call("training", files, {**values, **resume})
+            trained.touch()
+        if not self.predictions.exists() or (self.folder / "eval" / "failed.csv").exists():
+            files += config_files(self.bundle, "evaluate")
+            self._call("evaluating", files, {**values, "validation_list": self.test_list})
+
+    def _call(self, run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> None:
+        command = bundle_command(run_id, files, values)
+        log = self.folder / f"{run_id}.log"
+        with log.open("a", encoding="utf-8") as file:
+            print(f"$ {shown(command)}", file=file, flush=True)
+            done = subprocess.run(command, cwd=self.bundle, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+            raise ValueError(f"{run_id} ended with exit code {done.returncode}: {last} (all of it in {log})")
+
+
+def finish_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, ValueError | None]]:
+    """Finish runs, ``jobs`` at a time; gives each when it is done, with its error if it failed."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run.finish): run for run in runs}
+        for future in as_completed(futures):
+            error = future.exception()
+            if error is not None and not isinstance(error, ValueError):
+                raise error
+            yield futures[future], error
