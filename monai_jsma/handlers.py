@@ -8,9 +8,7 @@ sampled patches again from the pyramids. They work on trainers and evaluators.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
+from monai_jsma.data.files import region_name
 from monai_jsma.results import PictureResult, picture_results
 from monai_jsma.visualize import (
     attention_image,
@@ -178,9 +177,4 @@ def picture_name(result: PictureResult) -> str:
     """
     if not result.filename:
         raise ValueError("a picture without a file name cannot be saved: set 'filename_or_obj' in its metadata.")
-    origin = result.pyramid.origin
-    place = "_r{}_c{}".format(*origin) if any(origin) else ""
-    # Folders may hold files of one name, and regions may share a corner.
-    key = f"{result.filename}|{origin}|{result.pyramid.geometry.size}"
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(result.filename).stem)[:100].lstrip(".") or "picture"
-    return f"{stem}{place}_{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+    return region_name(result.filename, result.pyramid.origin, result.pyramid.geometry.size)
