@@ -70,6 +70,7 @@ class PredictionRecord:
         patches: those that were read, in order of weight.
         spread: standard deviation of each probability over repeated draws; None without.
         run: what made it: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
+        aligned: whether the patches lay side by side, see :class:`~monai_jsma.data.PatchGeometry`.
     """
 
     file: str
@@ -87,6 +88,7 @@ class PredictionRecord:
     patches: tuple[PatchRecord, ...]
     spread: tuple[float, ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+    aligned: bool = False
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -101,7 +103,7 @@ class PredictionRecord:
     @cached_property
     def geometry(self) -> PatchGeometry:
         """The cells of the region, to place :attr:`attention`."""
-        return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size)
+        return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size, self.aligned)
 
     @cached_property
     def cells(self) -> np.ndarray:
@@ -172,6 +174,8 @@ def _check(record: PredictionRecord) -> None:
         raise ValueError("classes, file or group are no text")
     if not all(type(n) is int for n in (*record.location, *record.size)) or len(record.location) != 2:
         raise ValueError(f"location {record.location!r} or size {record.size!r} are no pairs of whole numbers")
+    if type(record.aligned) is not bool:
+        raise ValueError(f"aligned {record.aligned!r} is neither true nor false")
     if label is not None and not (type(label) is int and 0 <= label < len(classes)):
         raise ValueError(f"label {label!r} is no index of {len(classes)} classes")
     for name, values, count in (

@@ -153,6 +153,7 @@ def make_record(
         patches=tuple(_patch_record(pyramid, cell, attention[cell], weight) for cell, weight in weights.most_common()),
         spread=None if spread is None else _numbers(_array(spread)),
         run=dict(run or {}),
+        aligned=geometry.aligned,
     )
 
 
