@@ -21,8 +21,7 @@ import torch
 from monai.data import WSIReader
 from PIL import Image
 
-from monai_jsma.data import Box, Pyramid, inspect_slide, open_reader
-from monai_jsma.data.pyramid import PyramidBatch
+from monai_jsma.data import Box, Pyramid, PyramidBatch, inspect_slide, open_reader
 
 __all__ = ["CONTENDERS", "DOWNSAMPLES", "MPP", "SIZE", "Contender", "Read", "Window", "open_pyramid", "windows_of"]
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from common import in_own_process, now, peak_memory, table, write_report
+from decoded import Decoded
 from slide import tissue, write_slide
 
 from monai_jsma.data import Pyramid, SlideError, inspect_slide, open_reader
-from monai_jsma.data.tiles import TileFile
 
 MODULES = ("monai_jsma", "cucim", "openslide", "tifffile", "imagecodecs", "numpy", "torch")
 READERS = ("cucim", "tifffile", "openslide")
@@ -35,7 +35,7 @@ def look(path: str, library: str) -> dict[str, Any]:
     memory, clock = peak_memory(), [now()]
     info = inspect_slide(path, reader=library)
     pyramid = Pyramid(open_reader(info), mpp=MPP, magnifications=MAGNIFICATIONS, patch_size=SIZE, path=path)
-    windows = _recorded(pyramid)
+    decoded = Decoded(pyramid)
     clock.append(now())
     pyramid.thumbnail(THUMBNAIL)
     clock.append(now())
@@ -44,22 +44,7 @@ def look(path: str, library: str) -> dict[str, Any]:
     opening, thumbnail, patches = np.diff(clock, axis=0)[:, 0].tolist()
     row = {"reader": library, "opened s": opening, "thumbnail s": thumbnail, "patches s": patches}
     row |= dict(zip(("all s", "all CPU s"), (clock[-1] - clock[0]).tolist())) | {"memory MB": peak_memory() - memory}
-    tiles = TileFile(path, info.pages or inspect_slide(path, reader="tifffile").pages)
-    touched = {(window[0], tile) for window in windows for tile, *_ in tiles.touched(*window)}
-    return row | {"tiles": len(touched)}
-
-
-def _recorded(pyramid: Pyramid) -> list[tuple[int, int, int, int, int]]:
-    """The windows that are going to be read."""
-    windows: list[tuple[int, int, int, int, int]] = []
-    read = pyramid.reader.read
-
-    def recorded(*window: int) -> np.ndarray:
-        windows.append(window)
-        return read(*window)
-
-    pyramid.reader.read = recorded  # type: ignore[method-assign]
-    return windows
+    return row | {"tiles": len(set(decoded.tiles()))}
 
 
 def run(args: argparse.Namespace) -> None:

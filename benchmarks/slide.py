@@ -55,7 +55,14 @@ def write_slide(
         downsamples: of the levels.
         compression: "jpeg" (4:2:0, quality 80) or None.
         once: store each different tile once, and let all its repetitions point to the same bytes.
+
+    Raises:
+        ValueError: when ``once`` is asked of a slide smaller than its tissue.
     """
+    if once and size < max(pixels.shape):
+        raise ValueError(
+            f"a slide of {size} pixels a side is smaller than its tissue; give at least {max(pixels.shape)}."
+        )
     jpeg = {"photometric": "ycbcr", "subsampling": (2, 2), "compressionargs": {"level": 80}}
     grids = []
     with tifffile.TiffWriter(path, bigtiff=True) as tif:

@@ -72,6 +72,7 @@ class PredictionRecord:
         certified: whether the label is that of all patches, for certain; None where it was not asked.
         intervals: between which the probability of each class lies if all patches are read, (low, high).
         run: what made it: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
+        aligned: whether the patches lay side by side, see :class:`~monai_jsma.data.PatchGeometry`.
     """
 
     file: str
@@ -91,6 +92,7 @@ class PredictionRecord:
     certified: bool | None = None
     intervals: tuple[tuple[float, float], ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+    aligned: bool = False
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -110,7 +112,7 @@ class PredictionRecord:
     @cached_property
     def geometry(self) -> PatchGeometry:
         """The cells of the region, to place :attr:`attention`."""
-        return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size)
+        return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size, self.aligned)
 
     @cached_property
     def cells(self) -> np.ndarray:
@@ -182,6 +184,8 @@ def _check(record: PredictionRecord) -> None:
         raise ValueError("classes, file or group are no text")
     if not all(type(n) is int for n in (*record.location, *record.size)) or len(record.location) != 2:
         raise ValueError(f"location {record.location!r} or size {record.size!r} are no pairs of whole numbers")
+    if type(record.aligned) is not bool:
+        raise ValueError(f"aligned {record.aligned!r} is neither true nor false")
     if label is not None and not (type(label) is int and 0 <= label < len(classes)):
         raise ValueError(f"label {label!r} is no index of {len(classes)} classes")
     for name, values, count in (

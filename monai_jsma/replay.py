@@ -73,6 +73,7 @@ def _pyramid_of(record: PredictionRecord) -> Pyramid:
         mpp=record.mpp,
         magnifications=record.magnifications,
         patch_size=record.patch_size,
+        aligned=record.aligned,
         path=record.file,
         mpp_source=record.mpp_source,
         origin=record.location,

@@ -166,6 +166,7 @@ def make_record(
         certified=result.certified,
         intervals=None if intervals is None else tuple((low, high) for low, high in map(_numbers, _array(intervals))),
         run=dict(run or {}),
+        aligned=geometry.aligned,
     )
 
 

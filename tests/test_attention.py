@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from monai_jsma.networks import AttentionNetwork, attention_dropout, log_prior, negative_entropy
 
@@ -195,3 +196,13 @@ def test_errors():
         AttentionNetwork(5, 3, level_prior="flat")
     with pytest.raises(ValueError, match="attends to 3 magnifications, but the pictures have 2"):
         network()(torch.zeros(1, 5, 8, 8), [SMALL])
+
+
+def test_work_and_memory_do_not_grow_with_channels_times_cells():
+    """A slide of 100,000 x 100,000 pixels has 200,000 cells; only their logits are averaged."""
+    net, features, work = network(64, 1), torch.rand(1, 64, 8, 8), []
+    for grid in ((2, 2), (400, 400)):
+        with FlopCounterMode(display=False) as counter:
+            net(features, [(grid,)])
+        work.append(counter.get_total_flops())
+    assert work == [2 * 64 * 8 * 8] * 2

@@ -20,11 +20,12 @@ from monai.bundle import ConfigParser
 from monai_jsma.__main__ import build_parser
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
+TAKEN_BY_INFERENCE = (*BASELINES, "aligned")  # overlays of training that inference is given too
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
     "single_magnification": {"single_magnification"},
-    **dict.fromkeys(BASELINES, set()),
+    **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
         "validate#inferer#seed",
@@ -119,8 +120,8 @@ def test_overlays_override_what_is_there(shipped, name):
     assert {"#".join(r.split("#")[:2]) for r in references(overlay)} <= known
 
 
-@named([pair for pair in EACH_CONFIG if pair[1] in BASELINES])
-def test_baselines_fit_inference_too(shipped, name):
+@named([pair for pair in EACH_CONFIG if pair[1] in TAKEN_BY_INFERENCE])
+def test_overlays_fit_inference_too(shipped, name):
     """All that is set is there in inference as well; only a loss has no place there."""
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
     assert set(overlay) - set(inference) <= {"alpha"}
@@ -226,3 +227,13 @@ def test_the_card_agrees_with_the_configuration(shipped):
     assert all(str(value) in performance for value in measured.values())
     for words in re.findall(r"`python -m monai_jsma ([^`]+)`", shipped.card):
         build_parser().parse_args([*words.split(), "folder of the user"])
+
+
+@each_bundle
+@pytest.mark.parametrize("base", ["train", "inference"])
+def test_aligned_patches_are_asked_of_the_network_and_of_the_files(shipped, base):
+    parser = ConfigParser({**shipped.configs[base], **shipped.configs["aligned"]})
+    loader = ("train#" if base == "train" else "") + "deterministic_transforms#0"
+    for part in ("network_def", loader):
+        settings = parser.get_parsed_content(part, instantiate=False).get_config()
+        assert (settings["patch_size"], settings["aligned"]) == (256, True)

@@ -40,6 +40,9 @@ def test_pixels_of_a_picture_in_memory(size, magnifications, region):
     it = Pyramid(ArrayReader(picture), mpp=1.0, magnifications=magnifications, patch_size=8, **region)
     patches = it.read(every_cell(it))
     assert patches.dtype == np.uint8
+    assert patches.transpose(
+        0, 2, 3, 1
+    ).flags.c_contiguous  # channels last, as PyTorch calls it: copied, not rearranged
     np.testing.assert_array_equal(patches, [slow_patch(it, [picture], cell) for cell in every_cell(it)])
     for thumbnail in ((5, 7), (8, 8), (60, 3)):
         np.testing.assert_array_equal(it.thumbnail(thumbnail), slow_thumbnail(it, [picture], thumbnail))

@@ -8,6 +8,7 @@ import importlib
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import openslide
 from tifffile import TiffFile, TiffPage
 
@@ -34,7 +35,7 @@ def foreign_vendor(path: str) -> str | None:
 
 def empty_tiles(levels: Sequence[TiffPage]) -> int:
     """Number of tiles that were never written (byte count 0)."""
-    return sum(count == 0 for page in levels for count in page.databytecounts)
+    return sum(int((np.asarray(page.databytecounts) == 0).sum()) for page in levels)
 
 
 def why_not_cucim(path: str, tif: TiffFile, levels: Sequence[TiffPage]) -> str | None:

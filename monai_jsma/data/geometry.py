@@ -111,11 +111,17 @@ class PatchGeometry:
     the picture, so that the patches cover the picture, contain their cells and never leave it. A picture smaller than a
     patch has one cell, whose patch reaches beyond the right and bottom edge.
 
+    Aligned patches lie side by side from the top left, so that they start on the borders of a file's tiles where
+    ``patch_size`` is that of the tiles. The last of a row or column is moved back into the picture, and begins between
+    borders where its length is no multiple of ``patch_size``; there the patches before it overlap their cells without
+    containing them. They still cover the picture.
+
     Args:
         size: height and width of the picture at level 0, in pixels.
         mpp: spacing of level 0, in um per pixel.
         magnifications: spacings in um per pixel, or names ("100X"); kept coarse to fine.
         patch_size: height and width of a patch at its magnification, in pixels.
+        aligned: put the patches side by side, on multiples of ``patch_size``, instead of on the centres of their cells.
 
     Raises:
         ValueError: when a size, a spacing or the list of magnifications is empty, repeated or not positive.
@@ -131,6 +137,7 @@ class PatchGeometry:
     mpp: float
     magnifications: Sequence[float | str | Magnification]
     patch_size: int
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         spacings = sorted((to_mpp(m) for m in self.magnifications), reverse=True)
@@ -194,7 +201,12 @@ class PatchGeometry:
         """The patch of a cell in the pixels of its own magnification: integers, ``patch_size`` high and wide."""
         level, row, col = self.cell(index)
         (height, width), (rows, cols), p = self.level_sizes[level], self.grids[level], self.patch_size
-        return Box(patch_start(row, rows, height, p), patch_start(col, cols, width, p), p, p)
+        return Box(self._start(row, rows, height), self._start(col, cols, width), p, p)
+
+    def _start(self, cell: int, cells: int, length: int) -> int:
+        if self.aligned:
+            return min(cell * self.patch_size, max(length - self.patch_size, 0))
+        return patch_start(cell, cells, length, self.patch_size)
 
     def box(self, index: int) -> Box:
         """The patch of a cell in level-0 pixels: fractional; beyond the picture where that is smaller than a patch."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +80,7 @@ class Pyramid:
         origin: row and column of the region's top-left corner in the file's level 0.
         size: height and width of the region in level-0 pixels; by default all that lies right and below of ``origin``.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
+        aligned: put the patches side by side from the region's corner, see :class:`~monai_jsma.data.PatchGeometry`.
 
     Raises:
         ValueError: if the region leaves the file, or a magnification is finer than the file.
@@ -96,6 +98,7 @@ class Pyramid:
         origin: tuple[int, int] = (0, 0),
         size: tuple[int, int] | None = None,
         max_upsampling: float = _MAX_UPSAMPLING,
+        aligned: bool = False,
     ) -> None:
         full = reader.level_sizes[0]
         size = size or (full[0] - origin[0], full[1] - origin[1])
@@ -104,7 +107,7 @@ class Pyramid:
         self.origin = (int(origin[0]), int(origin[1]))
         self.orientation = 0
         self.stain: StainMap | None = None
-        self._stored = PatchGeometry(size, mpp, magnifications, patch_size)
+        self._stored = PatchGeometry(size, mpp, magnifications, patch_size, aligned)
         self._thumbnails: dict[tuple[int, int], np.ndarray] = {}  # as stored: shared by all views, one size at a time
         check_fine_enough(path, mpp, mpp_source, self._stored.magnifications[-1], max_upsampling)
 
@@ -151,13 +154,14 @@ class Pyramid:
     @cached_property
     def geometry(self) -> PatchGeometry:
         """Grids and cells of the picture as it is oriented now."""
-        g = self._stored
-        return PatchGeometry(oriented_size(g.size, self.orientation), g.mpp, g.magnifications, g.patch_size)
+        return replace(self._stored, size=oriented_size(self._stored.size, self.orientation))
 
     # ------------------------------------------------------------------------------------------------ coordinates
 
     def stored_index(self, cell: int) -> int:
         """The flat index, in the picture as stored, of a cell of the picture as it is oriented now."""
+        if self.orientation == 0:
+            return cell
         there = self.geometry.cell(cell)
         return self._stored.index(stored_cell(there, self.geometry.grids[there.level], self.orientation))
 
@@ -276,5 +280,5 @@ class Pyramid:
 
 
 def empty_patches(number: int, size: int) -> np.ndarray:
-    """Room for ``number`` patches: ``uint8`` ``(number, 3, size, size)``."""
-    return np.empty((number, 3, size, size), np.uint8)
+    """Room for ``number`` patches: ``uint8`` ``(number, 3, size, size)``, in memory channel last as files have it."""
+    return np.empty((number, size, size, 3), np.uint8).transpose(0, 3, 1, 2)

@@ -22,6 +22,7 @@ class TensorPyramidBatch:
         magnifications: spacings in um per pixel, or names ("100X").
         patch_size: height and width of a patch, in pixels of its magnification.
         mpp: spacing of the pictures; by default that of the finest magnification.
+        aligned: put the patches side by side, see :class:`~monai_jsma.data.PatchGeometry`.
     """
 
     def __init__(
@@ -30,10 +31,11 @@ class TensorPyramidBatch:
         magnifications: Sequence[float | str | Magnification],
         patch_size: int,
         mpp: float | None = None,
+        aligned: bool = False,
     ) -> None:
         self.images = images
         mpp = min(to_mpp(m) for m in magnifications) if mpp is None else mpp
-        self.geometry = PatchGeometry((images.shape[2], images.shape[3]), mpp, magnifications, patch_size)
+        self.geometry = PatchGeometry((images.shape[2], images.shape[3]), mpp, magnifications, patch_size, aligned)
 
     @property
     def grids(self) -> list[tuple[tuple[int, int], ...]]:

@@ -76,7 +76,8 @@ class AttentionNetwork(nn.Module):
                 f"the network attends to {len(self.logits)} magnifications, but the pictures have {len(grids)}; give "
                 "LoadPyramid and the network the same magnifications."
             )
-        maps = [conv(adaptive_avg_pool2d(features, grid)).flatten(1) for conv, grid in zip(self.logits, grids)]
+        # Averaging and a 1x1 convolution commute: of a slide's many cells only their logits are ever in memory.
+        maps = [adaptive_avg_pool2d(conv(features), grid).flatten(1) for conv, grid in zip(self.logits, grids)]
         logits = torch.cat(maps, dim=1)
         weight = logsigmoid(logits) if self.normalization == "sigmoid" else logits
         if self.level_prior == "balanced":

@@ -57,6 +57,7 @@ class AttentionMIL(PatchNetwork):
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded.
         chunk_size: patches read and encoded at once.
+        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -80,8 +81,11 @@ class AttentionMIL(PatchNetwork):
         dropout: float = 0.5,
         freeze_norm: bool = False,
         chunk_size: int = 64,
+        aligned: bool = False,
     ) -> None:
-        super().__init__(num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size)
+        super().__init__(
+            num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size, aligned
+        )
         self.patch_backbone = self.make_backbone("patch_backbone", patch_backbone, weights)
         self.attention = GatedAttention(self.patch_backbone.num_features, hidden)
         self.classifier = nn.Linear(self.patch_backbone.num_features, num_classes)
@@ -122,7 +126,7 @@ class AttentionMIL(PatchNetwork):
                 "set 'inference_patches' to 'all' and 'draws' to 0."
             )
         if pyramid is None:
-            pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size)
+            pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
         prior = log_prior(pyramid.grids).to(image.device)
         draw = all_cells(prior)
         features = self.patch_features(pyramid, draw, in_chunks=True)

@@ -52,6 +52,7 @@ class JSMANet(PatchNetwork):
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
         chunk_size: patches read and encoded at once in evaluation, and in training on all patches.
+        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -84,8 +85,11 @@ class JSMANet(PatchNetwork):
         dropout: float = 0.5,
         freeze_norm: bool = False,
         chunk_size: int = 64,
+        aligned: bool = False,
     ) -> None:
-        super().__init__(num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size)
+        super().__init__(
+            num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size, aligned
+        )
         check_rule(num_patches, learning_rule, estimator, centered=centered)
         self.thumbnail_size, self.num_patches, self.centered = tuple(thumbnail_size), num_patches, centered
         self.attention_dropout, self.learning_rule, self.estimator = attention_dropout, learning_rule, estimator
@@ -156,7 +160,7 @@ class JSMANet(PatchNetwork):
             ``intervals`` ``(batch, classes, 2)``, between which each of their probabilities lies.
         """
         if pyramid is None:
-            whole = TensorPyramidBatch(image, self.magnifications, self.patch_size)
+            whole = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
             image, pyramid = whole.thumbnail(self.thumbnail_size), whole  # type: ignore[arg-type]
         log_attention = self.attend(image, pyramid.grids)
         if self.training:

@@ -45,6 +45,7 @@ class PatchNetwork(nn.Module):
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded.
         chunk_size: patches read and encoded at once where there may be many.
+        aligned: put the patches of whole pictures side by side, as :class:`~monai_jsma.data.PatchGeometry` does.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -62,6 +63,7 @@ class PatchNetwork(nn.Module):
         dropout: float,
         freeze_norm: bool,
         chunk_size: int,
+        aligned: bool,
     ) -> None:
         super().__init__()
         if feature_norm not in (None, "l2"):
@@ -69,7 +71,7 @@ class PatchNetwork(nn.Module):
         if num_classes < 2 or chunk_size < 1:
             raise ValueError(f"num_classes {num_classes} must be at least 2 and chunk_size {chunk_size} at least 1.")
         self.magnifications = tuple(Magnification(m) for m in sorted(map(to_mpp, magnifications), reverse=True))
-        self.patch_size, self.feature_norm = patch_size, feature_norm
+        self.patch_size, self.aligned, self.feature_norm = patch_size, aligned, feature_norm
         self.freeze_norm, self.chunk_size = freeze_norm, chunk_size
         self.dropout = nn.Dropout(dropout)
         self._sources: dict[str, str | nn.Module] = {}

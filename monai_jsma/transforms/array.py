@@ -42,6 +42,8 @@ class LoadPyramid(Transform):
         reader: force "cucim", "openslide", "tifffile" or "pil" instead of the choice by the file's tags.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
         default_mpp: um per pixel of level 0 where neither the call nor the file tells a credible one.
+        aligned: put the patches side by side, see :class:`~monai_jsma.data.PatchGeometry`. Of tiled files with
+            ``patch_size`` the tiles' size, a patch then decodes one tile; in a region, if it begins on tile borders.
 
     Raises:
         ValueError: if ``default_mpp`` is no spacing of a microscope.
@@ -56,6 +58,7 @@ class LoadPyramid(Transform):
         reader: str | None = None,
         max_upsampling: float = 1.05,
         default_mpp: float | None = None,
+        aligned: bool = False,
     ) -> None:
         if default_mpp is not None:
             resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
@@ -63,6 +66,7 @@ class LoadPyramid(Transform):
             "magnifications": tuple(magnifications),
             "patch_size": patch_size,
             "max_upsampling": max_upsampling,
+            "aligned": aligned,
         }
         self.reader, self.default_mpp = reader, default_mpp
 

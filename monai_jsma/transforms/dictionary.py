@@ -45,6 +45,7 @@ class LoadPyramidd(MapTransform):
         size_key: of the (height, width) of a region, if it has one.
         default_mpp: um per pixel of level 0 where neither the item nor the file tells a credible one.
         allow_missing_keys: do not raise if a key is missing.
+        aligned: put the patches side by side, on the file's tile borders.
     """
 
     backend = LoadPyramid.backend
@@ -61,9 +62,10 @@ class LoadPyramidd(MapTransform):
         size_key: str = "size",
         default_mpp: float | None = None,
         allow_missing_keys: bool = False,
+        aligned: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.loader = LoadPyramid(magnifications, patch_size, reader, max_upsampling, default_mpp)
+        self.loader = LoadPyramid(magnifications, patch_size, reader, max_upsampling, default_mpp, aligned)
         self.item_keys = (mpp_key, location_key, size_key)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

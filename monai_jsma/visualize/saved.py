@@ -53,6 +53,7 @@ def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "")
         mpp_source=record.mpp_source,
         magnifications=record.magnifications,
         patch_size=record.patch_size,
+        aligned=record.aligned,
         path=path,
         origin=record.location,
         size=record.size,
