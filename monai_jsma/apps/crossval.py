@@ -18,11 +18,11 @@ from typing import Any
 
 from monai_jsma.apps import Commands, add_command
 from monai_jsma.apps.bundles import add_bundle, config_files
-from monai_jsma.apps.runs import Run, finish_all, make_variants
+from monai_jsma.apps.runs import TrainingRun, finish_all, make_variants
 
 __all__ = ["add_parsers", "run"]
 
-Runs = dict[tuple[str, int, int], Run]  # by variant, seed and fold
+Runs = dict[tuple[str, int, int], TrainingRun]  # by variant, seed and fold
 
 
 def add_parsers(commands: Commands) -> None:
@@ -97,7 +97,7 @@ def _plan(args: argparse.Namespace, out: Path) -> Runs:
         if args.no_validation:
             common["validation_list"] = "training"
         for fold, path in enumerate(lists):
-            one = Run(bundle, out, variant.configs, {**common, "data_list_file_path": path}, args.test_list)
+            one = TrainingRun(bundle, out, variant.configs, {**common, "data_list_file_path": path}, args.test_list)
             for seed in seeds:
                 folder = out / variant.name / f"seed{seed}" / f"fold{fold}"
                 runs[variant.name, seed, fold] = replace(one, folder=folder, values={**one.values, "seed": seed})

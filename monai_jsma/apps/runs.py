@@ -13,7 +13,7 @@ from typing import Any
 
 from monai_jsma.apps.bundles import bundle_command, config_files, shown
 
-__all__ = ["Run", "Variant", "finish_all", "make_variants"]
+__all__ = ["TrainingRun", "Variant", "finish_all", "make_variants"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _magnifications(bundle: Path, configs: Sequence[str], values: Mapping[str, A
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training and its test.
 
     Args:
@@ -119,7 +119,7 @@ class Run:
             raise ValueError(f"{run_id} ended with exit code {done.returncode}: {last} (all of it in {log})")
 
 
-def finish_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, ValueError | None]]:
+def finish_all(runs: Sequence[TrainingRun], jobs: int) -> Iterator[tuple[TrainingRun, ValueError | None]]:
     """Finish runs, ``jobs`` at a time; gives each when it is done, with its error if it failed."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(run.finish): run for run in runs}
