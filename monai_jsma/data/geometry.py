@@ -197,11 +197,15 @@ class PatchGeometry:
         level, row, col = cell
         return self.offsets[level] + row * self.grids[level][1] + col
 
-    def level_box(self, index: int) -> Box:
-        """The patch of a cell in the pixels of its own magnification: integers, ``patch_size`` high and wide."""
+    def patch(self, index: int) -> tuple[int, Box]:
+        """The level of a cell, and its :meth:`level_box`."""
         level, row, col = self.cell(index)
         (height, width), (rows, cols), p = self.level_sizes[level], self.grids[level], self.patch_size
-        return Box(self._start(row, rows, height), self._start(col, cols, width), p, p)
+        return level, Box(self._start(row, rows, height), self._start(col, cols, width), p, p)
+
+    def level_box(self, index: int) -> Box:
+        """The patch of a cell in the pixels of its own magnification: integers, ``patch_size`` high and wide."""
+        return self.patch(index)[1]
 
     def _start(self, cell: int, cells: int, length: int) -> int:
         if self.aligned:
@@ -210,7 +214,8 @@ class PatchGeometry:
 
     def box(self, index: int) -> Box:
         """The patch of a cell in level-0 pixels: fractional; beyond the picture where that is smaller than a patch."""
-        box, (height, width) = self.level_box(index), self.level_sizes[self.cell(index).level]
+        level, box = self.patch(index)
+        height, width = self.level_sizes[level]
         down, right = self.size[0] / height, self.size[1] / width
         return Box(box.row * down, box.col * right, box.height * down, box.width * right)
 

@@ -205,8 +205,8 @@ class Pyramid:
         patch[...] = self._seen(self._patch(self.stored_index(int(cell))))  # the one copy: it takes as long as the rest
 
     def _patch(self, index: int) -> np.ndarray:
-        g, level = self._stored, self._stored.cell(index).level
-        box, (height, width) = g.level_box(index), g.level_sizes[level]
+        g, (level, box) = self._stored, self._stored.patch(index)
+        height, width = g.level_sizes[level]
         inside = int(min(g.patch_size, height - box.row)), int(min(g.patch_size, width - box.col))
         if (same := self._same_levels[level]) is not None:
             pixels = self.reader.read(same[0], same[1] + int(box.row), same[2] + int(box.col), *inside)

@@ -54,7 +54,8 @@ class TensorPyramidBatch:
 
     def _patch(self, picture: int, cell: int) -> Tensor:
         g = self.geometry
-        box, (height, width) = g.level_box(cell), g.level_sizes[g.cell(cell).level]
+        level, box = g.patch(cell)
+        height, width = g.level_sizes[level]
         inside = int(min(g.patch_size, height - box.row)), int(min(g.patch_size, width - box.col))
         down, right = g.size[0] / height, g.size[1] / width
         top, left = int(box.row * down), int(box.col * right)

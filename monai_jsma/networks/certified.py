@@ -5,7 +5,7 @@
 With features of length 1 at most and logits ``z = W Phi + b``, the unread patches, of attention R together, can move
 the bag by a vector r of length R at most. Between two classes that moves the logits by ``(w_a - w_b) r``, so
 
-    z_a - z_b  >=  (w_a - w_b) Phi_read + b_a - b_b - R |w_b - w_a|,
+``z_a - z_b >= (w_a - w_b) Phi_read + b_a - b_b - R |w_b - w_a|``,
 
 and where features are never negative only ``max(0, w_b - w_a)`` counts. If this is positive for one class a against all
 b, then a is the label of all patches. The same bounds give an interval of each probability, after any number of them.
