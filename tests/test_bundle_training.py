@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -132,14 +131,6 @@ def test_plain_run_is_training_and_evaluating(trained, tmp_path):
     assert len(predicted(tmp_path)) == 6
 
 
-@pytest.fixture
-def logging_of_bundle() -> Iterator[None]:
-    """Undoes what a bundle's logging.conf sets for our own loggers."""
-    yield
-    logging.getLogger("monai_jsma.data.slides").setLevel(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("logging_of_bundle")
 def test_the_loaded_bundle_predicts_what_evaluation_did(evaluated, monkeypatch):
     monkeypatch.chdir(evaluated)
     override = {key: value for key, value in (DEMO | NETWORK).items() if key in NETWORK_DEF}

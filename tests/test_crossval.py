@@ -158,7 +158,7 @@ def test_a_run_that_fails_is_named_with_its_log(folds, tmp_path, capsys):
     [
         (["--seeds=a"], "--seeds 'a'"),
         (["--set", "epochs"], "NAME=VALUE"),
-        (["--variants", "x"], "has all_patches"),
+        (["--variants", "x"], "the bundle has aligned"),
         (["--config", "y"], "y.json: no such file"),
     ],
 )

@@ -1,0 +1,16 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def log_levels_as_at_the_start() -> None:
+    """A bundle's logging.conf, read by an earlier test, would let the tests of messages see more of them."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("monai_jsma"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
