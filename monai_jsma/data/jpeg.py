@@ -65,8 +65,9 @@ def _walk_scans(data: bytes, position: int) -> None:
             return
         if marker not in _AFTER_SCAN:
             raise ValueError(f"JPEG stream has marker 0x{marker:02X} among its coded pixels")
-        while marker != _SOS:
-            marker, _, position = _segment(data, position)
+        segment = None  # the marker that was found may itself begin the next scan: its segment is still to be passed
+        while segment != _SOS:
+            segment, _, position = _segment(data, position)
 
 
 def _segment(data: bytes, position: int) -> tuple[int, int, int]:
