@@ -9,7 +9,6 @@ sampled patches again from the pyramids. They work on trainers and evaluators.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from monai_jsma.visualize import (
     overview_figure,
     patch_boxes_image,
     patch_strip_image,
+    save_figure,
 )
 
 __all__ = ["AttentionImageHandler", "AttentionImageSaver", "picture_name"]
@@ -141,14 +141,7 @@ class AttentionImageSaver:
             title=self._title(result),
             frame=result.frame,
         )
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        path = self.output_dir / f"{picture_name(result)}.png"
-        unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            figure.savefig(unfinished, format="png")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        save_figure(figure, self.output_dir / f"{picture_name(result)}.png", dpi="figure")
 
     def _title(self, result: PictureResult) -> str:
         """File, place of a region, and the classes that are known."""

@@ -60,7 +60,7 @@ class _NoPixels(Reader):
         self.level_sizes, self.exact = (size,), (True,)
 
     def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
-        raise NotImplementedError
+        raise NotImplementedError("pictures that were predicted before are not read again.")
 
     def close(self) -> None:
         """Nothing is open."""

@@ -7,14 +7,13 @@ Rows, columns, heights and widths are level-0 pixels.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from monai_jsma.data.failures import FailedRegion
+from monai_jsma.data.table import csv_text
 from monai_jsma.records import PredictionRecord
 
 __all__ = ["failure_table", "prediction_table", "slide_table"]
@@ -33,7 +32,7 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
         (r.file, *r.location, *r.size, r.mpp, r.group, *_names(r.classes, r.label, r.prediction), *_numbers([r]))
         for r in records
     ]
-    return _csv((*place, "label", "prediction", *_columns(records)), rows)
+    return csv_text((*place, "label", "prediction", *_columns(records)), rows)
 
 
 def slide_table(
@@ -62,12 +61,12 @@ def slide_table(
         means = _numbers(mine) if mine else [""] * len(_columns(records))
         prediction = means[: len(classes)].index(max(means[: len(classes)])) if mine else None
         rows.append((file, len(mine), lost, status, *_names(classes, label, prediction), *means))
-    return _csv(("file", "regions", "failed", "status", "label", "prediction", *_columns(records)), rows)
+    return csv_text(("file", "regions", "failed", "status", "label", "prediction", *_columns(records)), rows)
 
 
 def failure_table(failures: Iterable[FailedRegion]) -> str:
     """A row a failure: file, row, column and reason."""
-    return _csv(FailedRegion._fields, [(*failure[:3], " ".join(failure.reason.split())) for failure in failures])
+    return csv_text(FailedRegion._fields, [(*failure[:3], " ".join(failure.reason.split())) for failure in failures])
 
 
 def _columns(records: Sequence[PredictionRecord]) -> list[str]:
@@ -95,11 +94,3 @@ def _values(record: PredictionRecord) -> tuple[float, ...]:
 
 def _names(classes: Sequence[str], label: int | None, prediction: int | None) -> list[str]:
     return ["" if index is None or not classes else classes[index] for index in (label, prediction)]
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace").decode()  # a path may hold what is no UTF-8

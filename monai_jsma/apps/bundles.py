@@ -10,9 +10,12 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["add_bundle", "bundle_command", "config_files", "shown"]
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+__all__ = ["add_bundle", "bundle_command", "config_files", "read_config", "shown"]
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +36,25 @@ def config_files(bundle: Path, *names: str) -> list[str]:
         if not (bundle / file).is_file():
             known = ", ".join(sorted(path.stem for path in (bundle / "configs").glob("*.json"))) or "none"
             raise FileNotFoundError(
-                f"{bundle / file}: no such file; the bundle has {known}. Name another bundle with --bundle."
+                f"{bundle / file}: no such file; name the folder of the bundle with --bundle, or one of its files: "
+                f"the bundle has {known}."
             )
     return files
+
+
+def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> ConfigParser:
+    """``train.json`` of a bundle with overlays, and with values in place of its own as its command line takes them.
+
+    Raises:
+        FileNotFoundError: when a file is missing.
+    """
+    from fire.parser import DefaultParseValue  # with it MONAI reads the command line
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(bundle / file) for file in config_files(bundle, "train", *names)])
+    parser.update({name: DefaultParseValue(str(value)) for name, value in (values or {}).items()})
+    return parser
 
 
 def bundle_command(run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> list[str]:

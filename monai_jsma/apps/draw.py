@@ -8,12 +8,10 @@ A picture, slide or annotation that fails is told in one line, and the rest goes
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Write all results and print their paths; 1 if anything failed."""
     from monai_jsma.apps.verify import with_progress
     from monai_jsma.data.files import SlideError, write_whole
+    from monai_jsma.data.table import csv_text
     from monai_jsma.records import read_records
 
     records = read_records(args.predictions)
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     areas, faults = _read_areas(args, list(by_file)) if args.annotations else ({}, [])
     if args.annotations:
         rows = [row for r in records if r.file in areas for row in _scores(r, areas[r.file])]
-        print(write_whole(args.output / _TABLE, _table(rows)))
+        print(write_whole(args.output / _TABLE, csv_text(_COLUMNS, rows)))
     for of_file in by_file.values():
         try:
             _write_geojson(of_file, args)
@@ -123,7 +122,7 @@ def _read_areas(args: argparse.Namespace, files: Sequence[str]) -> tuple[dict[st
     return areas, faults
 
 
-def _scores(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[Mapping[str, Any]]:
+def _scores(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[list[Any]]:
     """Rows of the table: all annotations, then each class; all attention, then each magnification."""
     from monai_jsma.pointing import pointing_scores
     from monai_jsma.visualize import by_class
@@ -133,12 +132,4 @@ def _scores(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[Mapping
     for name, of_class in classes.items():
         for magnification, score in pointing_scores(record, of_class).items():
             values = *place, name, magnification or _ALL, score.share, score.expected, score.enrichment
-            yield dict(zip(_COLUMNS, values, strict=True))
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
-    return text.getvalue()
+            yield [f"{value:.6g}" if isinstance(value, float) else value for value in values]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_jsma.apps import Commands, add_command
+from monai_jsma.apps.bundles import read_config
 from monai_jsma.apps.verify import split_names
 
 if TYPE_CHECKING:
@@ -61,17 +62,13 @@ def bundle_settings(folder: Path) -> dict[str, Any]:
         FileNotFoundError: when there is no such bundle.
         ValueError: when it does not hold one of them.
     """
-    from monai.bundle import ConfigParser
-
-    path = folder / "configs" / "train.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; name the folder of the bundle with --bundle.")
-    parser = ConfigParser()
-    parser.read_config(str(path))
+    parser = read_config(folder)
     names = ("magnifications", "patch_size", "mpp")
     missing = [name for name in names if name not in parser]
     if missing:
-        raise ValueError(f"{path}: has no '{missing[0]}'; give --magnifications instead of --bundle.")
+        raise ValueError(
+            f"{folder / 'configs' / 'train.json'}: has no '{missing[0]}'; give --magnifications instead of --bundle."
+        )
     return {name: parser.get_parsed_content(name) for name in names}
 
 

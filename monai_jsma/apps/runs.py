@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_jsma.apps.bundles import bundle_command, config_files, shown
+from monai_jsma.apps.bundles import bundle_command, config_files, read_config, shown
 
 __all__ = ["TrainingRun", "Variant", "finish_all", "make_variants"]
 
@@ -54,15 +54,10 @@ def make_variants(
 
 def _magnifications(bundle: Path, configs: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
     """um per pixel by name, as the configurations and values say, coarse to fine."""
-    from fire.parser import DefaultParseValue  # with it MONAI reads the command line
-    from monai.bundle import ConfigParser
-
     from monai_jsma.data.geometry import PatchGeometry
 
-    parser = ConfigParser()
-    parser.read_config([str(bundle / file) for file in config_files(bundle, "train", *configs)])
-    parser.update({name: DefaultParseValue(str(value)) for name, value in values.items()})
-    geometry = PatchGeometry((1, 1), 1.0, parser.get_parsed_content("magnifications"), 1)
+    found = read_config(bundle, configs, values).get_parsed_content("magnifications")
+    geometry = PatchGeometry((1, 1), 1.0, found, 1)
     return {name: m.mpp for name, m in zip(geometry.names, geometry.magnifications, strict=True)}  # type: ignore[union-attr]
 
 

@@ -1,17 +1,19 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of labels and patients: CSV in UTF-8, as spreadsheets and data sets have them."""
+"""Tables as CSV in UTF-8: of labels and patients, as spreadsheets and data sets have them; of results."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_jsma.data.datalist import few
 
-__all__ = ["read_lines", "read_table"]
+__all__ = ["csv_text", "read_lines", "read_table"]
 
 
 def read_lines(path: Path) -> list[list[str]]:
@@ -56,3 +58,12 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     if repeated:
         raise ValueError(f"{path}: named more than once: {few(repeated)}.")
     return [dict(zip(header, line)) for line in body]
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table to be written: a header and its rows. What a path holds that is no UTF-8 is escaped."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()

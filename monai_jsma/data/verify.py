@@ -9,8 +9,6 @@ Coordinates are (row, column), sizes (height, width), in level-0 pixels.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,7 @@ from monai_jsma.data.item_regions import read_region, region_of
 from monai_jsma.data.pyramid import check_fine_enough
 from monai_jsma.data.slides import SlideInfo, inspect_slide
 from monai_jsma.data.spacing import resolve_mpp
+from monai_jsma.data.table import csv_text
 
 __all__ = ["STAGES", "Fault", "fault_table", "verify_datalist"]
 
@@ -192,8 +191,4 @@ def verify_datalist(
 
 def fault_table(faults: Iterable[Fault]) -> str:
     """The faults as CSV with a header; without a fault the header alone."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(Fault._fields)
-    table.writerows([" ".join(str(value).split()) for value in fault] for fault in faults)
-    return text.getvalue().encode("utf-8", "backslashreplace").decode()  # JSON may hold halves of characters
+    return csv_text(Fault._fields, ([" ".join(str(value).split()) for value in fault] for fault in faults))

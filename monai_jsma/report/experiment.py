@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from monai_jsma.data.files import write_whole
+from monai_jsma.data.table import csv_text
 from monai_jsma.records import read_records
 from monai_jsma.report.attention import AttentionShares
 from monai_jsma.report.repeats import over_repeats
@@ -44,14 +45,16 @@ def write_experiment(predictions: Predictions, folder: Path, settings: Settings 
     seeds = sorted({seed for _, seed, _ in predictions})
     write_whole(folder / "runs.csv", _table_of_runs(predictions))
     found: dict[str, Any] = {}
+    first: list[Run] = []
     for variant in dict.fromkeys(name for name, _, _ in predictions):
         repeats = [_joined(predictions, variant, seed) for seed in seeds]
+        first.append(repeats[0])
         units = [make_units(run.records, settings.by) for run in repeats]
         scored = [Scored(one, settings) for one in units if one is not None]
         found[variant] = {"scores": over_repeats(scored) if scored else {}, "attention": _attention(repeats)}
     content = {"seeds": seeds, "variants": found}
     write_whole(folder / "variants.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_report([_joined(predictions, variant, seeds[0]) for variant in found], folder / "report", settings)
+    write_report(first, folder / "report", settings)
     return [*_lines(found, len(seeds)), str(folder / "report" / "report.html")]
 
 
@@ -61,14 +64,14 @@ def _joined(predictions: Predictions, variant: str, seed: int) -> Run:
 
 
 def _table_of_runs(predictions: Predictions) -> str:
-    lines = ["variant,seed,fold,regions,groups,labelled,right"]
+    rows = []
     for (variant, seed, fold), path in predictions.items():
         records = read_records(path)
         labelled = [record for record in records if record.label is not None]
         right = sum(record.prediction == record.label for record in labelled)
         groups = len({record.group for record in records})
-        lines.append(f"{variant},{seed},{fold},{len(records)},{groups},{len(labelled)},{right}")
-    return "\n".join(lines) + "\n"
+        rows.append((variant, seed, fold, len(records), groups, len(labelled), right))
+    return csv_text(("variant", "seed", "fold", "regions", "groups", "labelled", "right"), rows)
 
 
 def _attention(repeats: list[Run]) -> dict[str, dict[str, float]]:

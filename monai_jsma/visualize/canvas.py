@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import os
+import uuid
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -73,13 +75,19 @@ def figure_image(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 160) -> Path:
-    """Write a figure as PNG, all of it or nothing, with its folder where that is missing. Returns the path."""
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | Literal["figure"] = 160) -> Path:
+    """Write a figure as PNG, all of it or nothing, with its folder where that is missing. Returns the path.
+
+    Processes may write the same picture at the same time.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=dpi)
-    os.replace(part, path)
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        figure.savefig(unfinished, format="png", dpi=dpi)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
 
 
