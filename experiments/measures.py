@@ -1,0 +1,135 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""How well predictions meet an answer that is known: the class, the magnification and the cell that tell it.
+
+A measure is one number of a run, or None where it has no meaning; :func:`tables` puts those of several seeds together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_jsma.data.geometry import GridCell
+from monai_jsma.data.synthetic import GEOMETRY
+from monai_jsma.records import PredictionRecord
+
+__all__ = ["FIRST", "measure", "over_seeds", "tables"]
+
+FIRST = 4  # cells of highest attention, one of which should be a true one
+DETAILS = (
+    "attention at the true magnification (times its share of the cells)", "highest there", "attention on true cells",
+    f"true cell among the first {FIRST}", "patches read until certain", "certain", "of these as all patches",
+    "patches encoded in training, of a picture and epoch", "processor time of training, times the paper's",
+)  # fmt: skip
+Records = Sequence[PredictionRecord]
+Numbers = Mapping[str, float]
+
+
+def measure(records: Mapping[int | str, Records], items: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The measures of a run.
+
+    Args:
+        records: of the same pictures, by the number of patches asked for; ``"all"`` is one of them.
+        items: of the datalist; each has its true ``cell`` and ``level``.
+    """
+    truth = {item["image"].rsplit("/", 1)[-1]: item for item in items}
+    pairs = [(record, truth[record.file.rsplit("/", 1)[-1]]) for record in records["all"]]
+    right = {f"accuracy {k}": _mean(r.prediction == r.label for r in found) for k, found in records.items()}
+    return right | _attention(pairs) | _certified(records)
+
+
+def _attention(pairs: Sequence[tuple[PredictionRecord, Mapping[str, Any]]]) -> dict[str, float | None]:
+    """Where the attention goes; nothing where it is the same everywhere, or for one magnification only."""
+    names = ("share", "enrichment", "magnification right", "cell share", f"cell among {FIRST}")
+    found: list[tuple[float | None, ...]] = []
+    for record, item in pairs:
+        attention, geometry = np.array(record.attention), record.geometry
+        true = _true_cells(record, item)
+        if np.ptp(attention) < 1e-6 or not true:
+            return dict.fromkeys(names)
+        first = np.argsort(-attention, kind="stable")[:FIRST]
+        level = geometry.cell(int(first[0])).level
+        one = len(geometry.names) == 1
+        share, prior = record.shares[item["level"]], record.prior_shares[item["level"]]
+        where = (None,) * 3 if one else (share, prior, float(geometry.names[level] == item["level"]))
+        found.append((*where, attention[true].sum(), float(np.isin(first, true).any())))
+    means = [None if None in column else float(np.mean(column)) for column in zip(*found)]
+    share, prior = means[:2]
+    means[1] = None if share is None or prior is None else share / prior
+    return dict(zip(names, means, strict=True))
+
+
+def _true_cells(record: PredictionRecord, item: Mapping[str, Any]) -> list[int]:
+    """The true cells in the geometry of a record, which may lack their magnification."""
+    geometry = record.geometry
+    if item["level"] not in geometry.names:
+        return []
+    level = geometry.names.index(item["level"])
+    return [geometry.index(GridCell(level, *GEOMETRY.cell(int(cell))[1:])) for cell in np.ravel(item["cell"])]
+
+
+def _certified(records: Mapping[int | str, Records]) -> dict[str, float | None]:
+    """What certified stopping read, and whether its certain labels are those of all patches: 1 is a theorem."""
+    if "certified" not in records:
+        return dict.fromkeys(("patches read", "certified", "agreement"))
+    found, everything = records["certified"], {record.key: record.prediction for record in records["all"]}
+    certain = [record for record in found if record.certified]
+    return {
+        "patches read": _mean(record.patches_read for record in found),
+        "certified": len(certain) / len(found),
+        "agreement": _mean(r.prediction == everything[r.key] for r in certain) if certain else None,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def tables(found: Mapping[str, Mapping[int, Mapping[str, float | None]]]) -> str:
+    """Markdown: the accuracies of each variant, then where its attention goes and what it costs.
+
+    Args:
+        found: measures by variant and seed.
+    """
+    over = {name: over_seeds(list(seeds.values())) for name, seeds in found.items()}
+    budgets = list(dict.fromkeys(key for numbers in over.values() for key in numbers if key.startswith("accuracy")))
+    head = ["variant", "seeds", *(f"{key} patches".replace("accuracy", "accuracy,") for key in budgets)]
+    first = [[name, str(len(found[name])), *(_shown(over[name].get(key)) for key in budgets)] for name in found]
+    slow = over.get("paper", {}).get("seconds")
+    second = [[name, *_details(numbers, slow)] for name, numbers in over.items()]
+    return f"{_markdown([head, *first])}\n{_markdown([['variant', *DETAILS], *second])}"
+
+
+def _details(numbers: Mapping[str, Numbers | None], slow: Numbers | None) -> list[str]:
+    share, times = numbers["share"], numbers["enrichment"]
+    attention = "" if share is None or times is None else f"{share['mean']:.3f} ({times['mean']:.2f})"
+    names = ("magnification right", "cell share", f"cell among {FIRST}", "patches read", "certified", "agreement")
+    seconds = numbers["seconds"]
+    cost = "" if slow is None or seconds is None else f"{seconds['mean'] / slow['mean']:.2f}"
+    encoded = numbers["patches"]
+    return [attention, *(_shown(numbers[name]) for name in names), f"{encoded['mean']:.1f}" if encoded else "", cost]
+
+
+def _shown(numbers: Numbers | None) -> str:
+    """The mean, and the least if the seeds differ."""
+    if numbers is None:
+        return ""
+    mean, least = f"{numbers['mean']:.3f}", f"{numbers['min']:.3f}"
+    return mean if mean == least else f"{mean} ({least})"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
+
+
+def over_seeds(runs: Sequence[Mapping[str, float | None]]) -> dict[str, Numbers | None]:
+    """Mean and least of each measure over the seeds; None where one of them has none."""
+    found: dict[str, Numbers | None] = {}
+    for name in runs[0]:
+        values = [value for run in runs if (value := run[name]) is not None]
+        found[name] = {"mean": float(np.mean(values)), "min": min(values)} if len(values) == len(runs) else None
+    return found
