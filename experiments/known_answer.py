@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does the attention find what tells the class? Trains variants of the bundle on pictures whose answer is known.
 
-    python experiments/known_answer.py [--task mixed] [--variants defaults paper controls] [--seeds 0,1,2,3,4] [--out DIR]
+    python experiments/known_answer.py [--task mixed] [--variants defaults paper controls] [--seeds 0,1,2] [--out DIR]
 
 Each seed has pictures of its own. Every network is asked for 1, 2, 5, as many patches as it was trained with, and all;
-with features of length 1 also for as few as make the label certain. The tables and ``table.json`` in ``DIR/TASK`` are
-written after each run; given again, the command completes what is missing.
+with features of length 1 also for as few as make the label certain. After each run ``tables.md`` and ``tables.json`` in
+``DIR/TASK`` hold all that are finished; given again, the command completes what is missing.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ SHUFFLED = "shuffled labels"
 
 
 def variants(names: Sequence[str]) -> list[Variant]:
-    """The variants that are called so; ``controls`` and ``combinations`` are several."""
-    made: dict[str, Variant] = {"defaults": Variant("defaults", ("demo",)), "paper": Variant("paper", ("demo", "paper"))}
-    controls = [*make_variants(BUNDLE, ["random_patches", "thumbnail_only", "single"], ["demo"], {})]
+    """The variants that are called so; ``controls`` and ``combinations`` are several.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    single = [Variant("defaults", ("demo",)), Variant("paper", ("demo", "paper"))]
+    controls = make_variants(BUNDLE, ["random_patches", "thumbnail_only", "single"], ["demo"], {})
     groups = {"controls": [*controls, Variant(SHUFFLED, ("demo",))], "combinations": combinations()}
-    known = {name: [variant] for name, variant in made.items()}
-    known |= {variant.name: [variant] for group in groups.values() for variant in group} | groups
-    unknown = [name for name in names if name not in known]
+    groups |= {variant.name: [variant] for variant in (*single, *sum(groups.values(), []))}
+    unknown = [name for name in names if name not in groups]
     if unknown:
-        raise ValueError(f"--variants {unknown[0]!r}: choose from {', '.join(known)}.")
-    return list({variant.name: variant for name in names for variant in known[name]}.values())
+        raise ValueError(f"--variants {unknown[0]!r}: choose from {', '.join(groups)}.")
+    return list({variant.name: variant for name in names for variant in groups[name]}.values())
 
 
 def combinations() -> list[Variant]:
@@ -61,15 +64,23 @@ def combinations() -> list[Variant]:
 
 
 def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRun, list[dict[str, Any]]]:
-    """A run, and the items that it is tested on. Makes their pictures."""
+    """A run, and the items that it is tested on. Makes their pictures.
+
+    Raises:
+        ValueError: when the folder holds other pictures.
+    """
     folder = args.out.resolve() / args.task
     data = folder / "data" / f"seed{seed}"
     datalist = data / "datalist.json"
     if not datalist.exists():
         make_dataset(data, args.train, args.validation, args.test, seed=seed, task=args.task)
     content = json.loads(datalist.read_text())
+    numbers = {"training": args.train, "validation": args.validation, "test": args.test}
+    if content["settings"]["num_pictures"] != numbers:
+        raise ValueError(f"{data} holds other numbers of pictures; name another --out.")
     values = {"data_list_file_path": datalist, "dataset_dir": data, "seed": seed, "num_classes": len(content["labels"])}
-    values |= variant.values | ({} if args.epochs is None else {"epochs": args.epochs})
+    asked = {"epochs": args.epochs, "num_patches": args.patches}
+    values |= {name: value for name, value in asked.items() if value is not None} | variant.values
     training = {}
     if variant.name == SHUFFLED:
         training["data_list_file_path"] = shuffled(content, data / "shuffled.json", seed)
@@ -89,18 +100,18 @@ def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Finish all runs, and write the tables of what there is after each."""
-    found: dict[str, dict[int, dict[str, float | None]]] = {}
-    folder = args.out / args.task
+    """Finish all runs. The tables are of all runs that are finished, whoever began them."""
+    folder = args.out.resolve() / args.task
     for seed, variant in product(args.seeds, variants(args.variants)):
         one, items = plan(args, variant, seed)
         one.finish()
-        found.setdefault(variant.name, {})[seed] = {**measure(one.records(), items), **one.cost}
-        settings = {name: str(value) for name, value in vars(args).items()}
-        write_whole(folder / "table.json", json.dumps({"settings": settings, "variants": found}, indent=1) + "\n")
-        write_whole(folder / "table.md", tables(found))
+        found = {"variant": variant.name, "seed": seed, **measure(one.records(), items), **one.cost}
+        write_whole(one.folder / "measures.json", json.dumps(found, indent=1) + "\n")
         print(f"{variant.name}, seed {seed}: done", flush=True)
-    print(f"\n{tables(found)}\n{folder / 'table.md'}")
+        runs = [json.loads(file.read_text()) for file in sorted(folder.glob("*/seed*/measures.json"))]
+        write_whole(folder / "tables.json", json.dumps(runs, indent=1) + "\n")
+        write_whole(folder / "tables.md", tables(runs))
+    print(f"\n{tables(runs)}\n{folder / 'tables.md'}")
 
 
 def main() -> None:
@@ -116,7 +127,9 @@ def main() -> None:
     for side, number in (("train", 512), ("validation", 128), ("test", 128)):
         text = f"{side} pictures (default: {number})"
         parser.add_argument(f"--{side}", type=int, default=number, metavar="N", help=text)
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs (default: those of configs/demo.json)")
+    for name in ("epochs", "patches"):
+        text = f"{name} in training (default: those of configs/demo.json)"
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     parser.add_argument("--out", type=Path, default=Path("known"), help="folder for all (default: %(default)s)")
     logging.disable(logging.INFO)  # MONAI tells of every epoch
     try:

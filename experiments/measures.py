@@ -8,6 +8,7 @@ A measure is one number of a run, or None where it has no meaning; :func:`tables
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def measure(records: Mapping[int | str, Records], items: Iterable[Mapping[str, A
         records: of the same pictures, by the number of patches asked for; ``"all"`` is one of them.
         items: of the datalist; each has its true ``cell`` and ``level``.
     """
-    truth = {item["image"].rsplit("/", 1)[-1]: item for item in items}
-    pairs = [(record, truth[record.file.rsplit("/", 1)[-1]]) for record in records["all"]]
+    truth = {item["image"]: item for item in items}  # such as test/0000.png
+    pairs = [(record, truth["/".join(Path(record.file).parts[-2:])]) for record in records["all"]]
     right = {f"accuracy {k}": _mean(r.prediction == r.label for r in found) for k, found in records.items()}
     return right | _attention(pairs) | _certified(records)
 
@@ -57,8 +58,8 @@ def _attention(pairs: Sequence[tuple[PredictionRecord, Mapping[str, Any]]]) -> d
         where = (None,) * 3 if one else (share, prior, float(geometry.names[level] == item["level"]))
         found.append((*where, attention[true].sum(), float(np.isin(first, true).any())))
     means = [None if None in column else float(np.mean(column)) for column in zip(*found)]
-    share, prior = means[:2]
-    means[1] = None if share is None or prior is None else share / prior
+    if means[0] is not None and means[1] is not None:
+        means[1] = means[0] / means[1]  # of the mean share over the mean prior, as everywhere
     return dict(zip(names, means, strict=True))
 
 
@@ -88,18 +89,21 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def tables(found: Mapping[str, Mapping[int, Mapping[str, float | None]]]) -> str:
+def tables(runs: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: the accuracies of each variant, then where its attention goes and what it costs.
 
     Args:
-        found: measures by variant and seed.
+        runs: measures, each with its ``variant`` and ``seed``, ``seconds`` and ``patches``.
     """
-    over = {name: over_seeds(list(seeds.values())) for name, seeds in found.items()}
-    budgets = list(dict.fromkeys(key for numbers in over.values() for key in numbers if key.startswith("accuracy")))
-    head = ["variant", "seeds", *(f"{key} patches".replace("accuracy", "accuracy,") for key in budgets)]
-    first = [[name, str(len(found[name])), *(_shown(over[name].get(key)) for key in budgets)] for name in found]
-    slow = over.get("paper", {}).get("seconds")
-    second = [[name, *_details(numbers, slow)] for name, numbers in over.items()]
+    runs = sorted(runs, key=lambda run: run["variant"] not in ("defaults", "paper"))
+    variants = {run["variant"]: [other for other in runs if other["variant"] == run["variant"]] for run in runs}
+    found = {name: over_seeds(same) for name, same in variants.items()}
+    budgets = list(dict.fromkeys(key for run in runs for key in run if key.startswith("accuracy")))
+    head = ["variant", "seeds", *(key.replace(" ", ", ") for key in budgets)]
+    accuracy = {name: [_shown(over.get(key)) for key in budgets] for name, over in found.items()}
+    first = [[name, str(len(variants[name])), *accuracy[name]] for name in found]
+    slow = found.get("paper", {}).get("seconds")
+    second = [[name, *_details(over, slow)] for name, over in found.items()]
     return f"{_markdown([head, *first])}\n{_markdown([['variant', *DETAILS], *second])}"
 
 
@@ -126,10 +130,10 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
 
 
-def over_seeds(runs: Sequence[Mapping[str, float | None]]) -> dict[str, Numbers | None]:
-    """Mean and least of each measure over the seeds; None where one of them has none."""
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Numbers | None]:
+    """Mean and least of each measure over the seeds of a variant; None where one of them has none."""
     found: dict[str, Numbers | None] = {}
-    for name in runs[0]:
+    for name in runs[0].keys() - {"variant", "seed"}:
         values = [value for run in runs if (value := run[name]) is not None]
         found[name] = {"mean": float(np.mean(values)), "min": min(values)} if len(values) == len(runs) else None
     return found
