@@ -63,29 +63,29 @@ def combinations() -> list[Variant]:
     return made
 
 
-def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRun, list[dict[str, Any]]]:
-    """A run, and the items that it is tested on. Makes their pictures.
+def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRun, dict[str, Any]]:
+    """A run, and the datalist that it is tested on. Makes the pictures.
 
     Raises:
         ValueError: when the folder holds other pictures.
     """
     folder = args.out.resolve() / args.task
     data = folder / "data" / f"seed{seed}"
-    datalist = data / "datalist.json"
-    if not datalist.exists():
+    path = data / "datalist.json"
+    if not path.exists():
         make_dataset(data, args.train, args.validation, args.test, seed=seed, task=args.task)
-    content = json.loads(datalist.read_text())
+    content = json.loads(path.read_text())
     numbers = {"training": args.train, "validation": args.validation, "test": args.test}
     if content["settings"]["num_pictures"] != numbers:
         raise ValueError(f"{data} holds other numbers of pictures; name another --out.")
-    values = {"data_list_file_path": datalist, "dataset_dir": data, "seed": seed, "num_classes": len(content["labels"])}
+    values = {"data_list_file_path": path, "dataset_dir": data, "seed": seed, "num_classes": len(content["labels"])}
     asked = {"epochs": args.epochs, "num_patches": args.patches}
     values |= {name: value for name, value in asked.items() if value is not None} | variant.values
     training = {}
     if variant.name == SHUFFLED:
         training["data_list_file_path"] = shuffled(content, data / "shuffled.json", seed)
     name = variant.name.replace("/", "-").replace(" ", "_")
-    return AskedRun(BUNDLE, folder / name / f"seed{seed}", variant.configs, values, training), content["test"]
+    return AskedRun(BUNDLE, folder / name / f"seed{seed}", variant.configs, values, training), content
 
 
 def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
@@ -103,9 +103,9 @@ def run(args: argparse.Namespace) -> None:
     """Finish all runs. The tables are of all runs that are finished, whoever began them."""
     folder = args.out.resolve() / args.task
     for seed, variant in product(args.seeds, variants(args.variants)):
-        one, items = plan(args, variant, seed)
+        one, datalist = plan(args, variant, seed)
         one.finish()
-        found = {"variant": variant.name, "seed": seed, **measure(one.records(), items), **one.cost}
+        found = {"variant": variant.name, "seed": seed, **measure(one.records(), datalist), **one.cost}
         write_whole(one.folder / "measures.json", json.dumps(found, indent=1) + "\n")
         print(f"{variant.name}, seed {seed}: done", flush=True)
         runs = [json.loads(file.read_text()) for file in sorted(folder.glob("*/seed*/measures.json"))]

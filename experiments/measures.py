@@ -8,13 +8,13 @@ A measure is one number of a run, or None where it has no meaning; :func:`tables
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_jsma.data.geometry import GridCell
-from monai_jsma.data.synthetic import GEOMETRY
 from monai_jsma.records import PredictionRecord
 
 __all__ = ["FIRST", "measure", "over_seeds", "tables"]
@@ -29,26 +29,29 @@ Records = Sequence[PredictionRecord]
 Numbers = Mapping[str, float]
 
 
-def measure(records: Mapping[int | str, Records], items: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+def measure(records: Mapping[int | str, Records], datalist: Mapping[str, Any]) -> dict[str, float | None]:
     """The measures of a run.
 
     Args:
-        records: of the same pictures, by the number of patches asked for; ``"all"`` is one of them.
-        items: of the datalist; each has its true ``cell`` and ``level``.
+        records: of the pictures of ``test``, by the number of patches asked for; ``"all"`` is one of them.
+        datalist: its ``magnifications``; of each picture the true ``level``, and the true ``cell`` among those of all
+            magnifications.
     """
-    truth = {item["image"]: item for item in items}  # such as test/0000.png
+    truth = {item["image"]: item for item in datalist["test"]}  # such as test/0000.png
     pairs = [(record, truth["/".join(Path(record.file).parts[-2:])]) for record in records["all"]]
     right = {f"accuracy {k}": _mean(r.prediction == r.label for r in found) for k, found in records.items()}
-    return right | _attention(pairs) | _certified(records)
+    return right | _attention(pairs, datalist["magnifications"]) | _certified(records)
 
 
-def _attention(pairs: Sequence[tuple[PredictionRecord, Mapping[str, Any]]]) -> dict[str, float | None]:
+def _attention(
+    pairs: Sequence[tuple[PredictionRecord, Mapping[str, Any]]], magnifications: Sequence[float]
+) -> dict[str, float | None]:
     """Where the attention goes; nothing where it is the same everywhere, or for one magnification only."""
     names = ("share", "enrichment", "magnification right", "cell share", f"cell among {FIRST}")
     found: list[tuple[float | None, ...]] = []
     for record, item in pairs:
         attention, geometry = np.array(record.attention), record.geometry
-        true = _true_cells(record, item)
+        true = _true_cells(record, item, magnifications)
         if np.ptp(attention) < 1e-6 or not true:
             return dict.fromkeys(names)
         first = np.argsort(-attention, kind="stable")[:FIRST]
@@ -63,13 +66,13 @@ def _attention(pairs: Sequence[tuple[PredictionRecord, Mapping[str, Any]]]) -> d
     return dict(zip(names, means, strict=True))
 
 
-def _true_cells(record: PredictionRecord, item: Mapping[str, Any]) -> list[int]:
-    """The true cells in the geometry of a record, which may lack their magnification."""
-    geometry = record.geometry
+def _true_cells(record: PredictionRecord, item: Mapping[str, Any], magnifications: Sequence[float]) -> list[int]:
+    """The true cells among those of a record, which may lack their magnification."""
+    geometry, whole = record.geometry, replace(record.geometry, magnifications=magnifications)
     if item["level"] not in geometry.names:
         return []
     level = geometry.names.index(item["level"])
-    return [geometry.index(GridCell(level, *GEOMETRY.cell(int(cell))[1:])) for cell in np.ravel(item["cell"])]
+    return [geometry.index(GridCell(level, *whole.cell(int(cell))[1:])) for cell in np.ravel(item["cell"])]
 
 
 def _certified(records: Mapping[int | str, Records]) -> dict[str, float | None]:

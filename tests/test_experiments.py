@@ -48,6 +48,7 @@ ITEMS = [
     {"image": "test/0.png", "level": "100X", "cell": 5},  # cells 0-3 are 50X, 4-19 100X, 20-83 200X
     {"image": "test/1.png", "level": "200X", "cell": [25, 30]},
 ]
+DATALIST = {"magnifications": [2.0, 1.0, 0.5], "test": ITEMS}
 SURE = {0: 0.3, 5: 0.6, 30: 0.1}
 UNSURE = {7: 0.4, 8: 0.2, 9: 0.15, 10: 0.14, 25: 0.06, 30: 0.05}
 
@@ -63,7 +64,7 @@ def test_measures_are_those_worked_out_by_hand(experiments):
                 record("1.png", attention[1], 1, read=5, certified=False),
             ],
         },
-        ITEMS,
+        DATALIST,
     )
     assert found == pytest.approx({
         "accuracy 1": 0.0,
@@ -83,7 +84,7 @@ def test_measures_are_those_worked_out_by_hand(experiments):
 def test_a_certain_label_that_is_not_that_of_all_patches_is_seen(experiments):
     every = [record("0.png", SURE, 1), record("1.png", UNSURE, 0)]
     certain = [record(f"{i}.png", SURE, 1, certified=True) for i in range(2)]
-    found = experiments["measures"].measure({"all": every, "certified": certain}, ITEMS)
+    found = experiments["measures"].measure({"all": every, "certified": certain}, DATALIST)
     assert (found["certified"], found["agreement"]) == (1.0, 0.5)
 
 
@@ -91,12 +92,12 @@ def test_what_has_no_meaning_has_no_number(experiments):
     measure = experiments["measures"].measure
     flat = [record("0.png", dict.fromkeys(range(84), 1 / 84), 1)]
     where = ("share", "enrichment", "magnification right", "cell share", "cell among 4")
-    found = measure({"all": flat}, ITEMS)
+    found = measure({"all": flat}, DATALIST)
     assert all(found[name] is None for name in (*where, "patches read", "certified", "agreement"))
     alone = {cell - 4: value for cell, value in UNSURE.items() if cell < 20} | {1: 0.11}
-    found = measure({"all": [record("0.png", alone, 1, magnifications=(1.0,))]}, ITEMS)
+    found = measure({"all": [record("0.png", alone, 1, magnifications=(1.0,))]}, DATALIST)
     assert [found[name] for name in where] == [None, None, None, pytest.approx(0.11), 0.0]
-    other = measure({"all": [record("1.png", alone, 1, magnifications=(1.0,))]}, ITEMS)
+    other = measure({"all": [record("1.png", alone, 1, magnifications=(1.0,))]}, DATALIST)
     assert all(other[name] is None for name in where)
 
 
@@ -202,14 +203,14 @@ def test_pictures_are_those_of_the_seed(experiments, small):
     parser_args.epochs, parser_args.patches = None, 8
     (variant,) = known_answer.variants(["defaults"])
     for seed in (3, 4):
-        one, items = known_answer.plan(parser_args, variant, seed)
+        one, datalist = known_answer.plan(parser_args, variant, seed)
         made = json.loads(make_dataset(folder / "again", 4, 1, 1, seed=seed, task="mixed").read_text())
-        assert items == made["test"]
+        assert datalist["test"] == made["test"]
         assert (one.values["seed"], one.values["num_patches"]) == (seed, 8)
         assert "epochs" not in one.values  # the bundle's
         assert len(made["training"]) == 4
     (variant,) = known_answer.variants(["shuffled labels"])
-    one, items = known_answer.plan(parser_args, variant, seed)
-    assert items == made["test"]
+    one, datalist = known_answer.plan(parser_args, variant, seed)
+    assert datalist["test"] == made["test"]
     assert one.values["data_list_file_path"].name == "datalist.json"
     assert one.training["data_list_file_path"].name == "shuffled.json"  # only to train on
