@@ -58,7 +58,10 @@ class AskedRun:
         for budget in self.budgets():
             asked = {"inference_patches": budget, "output_dir": self._predictions(budget).parent}
             if not self._predictions(budget).exists():
-                _run(self._config("evaluate", validation_list="test", **asked))
+                config = self._config("evaluate", validation_list="test", **asked)
+                config.get_parsed_content("initialize")
+                config.get_parsed_content("run")
+        set_determinism(None)
 
     @property
     def cost(self) -> dict[str, float]:
@@ -91,9 +94,10 @@ class AskedRun:
             nonlocal encoded
             encoded += len(inputs[0]) if module.training else 0
 
+        config.get_parsed_content("initialize")  # the seed, before the network draws its weights
         config.get_parsed_content("network_def").patch_backbone.register_forward_pre_hook(count)
         start = time.process_time()
-        _run(config)
+        config.get_parsed_content("run")
         pictures = len(config.get_parsed_content("train#dataset")) * config.get_parsed_content("epochs")
         return {"seconds": time.process_time() - start, "patches": encoded / pictures}
 
@@ -102,9 +106,3 @@ class AskedRun:
         configs = {file.stem: json.loads(file.read_text()) for file in files}
         values = {name: str(value) for name, value in {**self.values, **self.training}.items()}
         return {"configs": configs, "values": values}
-
-
-def _run(config: ConfigParser) -> None:
-    config.get_parsed_content("initialize")
-    config.get_parsed_content("run")
-    set_determinism(None)

@@ -193,6 +193,11 @@ def test_runs_are_finished_once(experiments, small, monkeypatch, capsys):
     assert lost.read_text() == kept
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == before
     assert json.loads((folder / "tables.json").read_text()) == runs
+    again = folder.parent / "again"
+    assert command("--task=mixed", "--variants", "thumbnail_only", f"--out={again}") is None
+    predictions = Path("thumbnail_only", "seed0", "patches_all", "predictions.csv")
+    one, other = ((place / predictions).read_text() for place in (folder, again / "mixed"))
+    assert [line.split(",")[7:] for line in one.splitlines()] == [line.split(",")[7:] for line in other.splitlines()]
     assert "run of other settings; name another --out" in str(command(*args, "--epochs=6"))
     assert "other numbers of pictures; name another --out" in str(command(*args, "--train=9"))
 
