@@ -215,7 +215,7 @@ def test_draws_go_into_records_and_tables(tmp_path, items, net):
 
 
 def drawn_by_hand(net: Any, item: dict, draws: int, k: int, seed: int) -> np.ndarray:
-    """Probabilities of one region by each draw ``(draws, classes)``: drawn one after the other, each asked by itself."""
+    """Probabilities of one region by each draw ``(draws, classes)``: one draw after the other, each asked by itself."""
     loaded = VIEW(item)
     pyramids = PyramidBatch([loaded["pyramid"]])
     image = loaded["image"].as_tensor()[None]

@@ -61,7 +61,8 @@ def selective_scores(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
     """
     risk = risk_coverage(wrong, uncertainty)
     accuracies = [1 - risk[-(-percent * len(risk) // 100) - 1] for percent in COVERAGES]
-    return np.array([risk.mean(), wrong.mean() - risk.mean(), *accuracies])
+    gain = np.round(wrong.mean() - risk.mean(), 12) + 0.0  # of the random order it is 0, not -1e-17
+    return np.array([risk.mean(), gain, *accuracies])
 
 
 def risk_coverage_curve(wrong: np.ndarray, uncertainty: np.ndarray) -> dict[str, list[float]]:
