@@ -43,7 +43,7 @@ PER_CLASS = (
 _ORDER_COLUMNS = (
     ("aurc", "AURC", False),
     ("gain", "Less than random", False),
-    *((f"accuracy_{part}", f"Accuracy of the most certain {part} %", True) for part in COVERAGES),
+    *((f"accuracy_{part}", f"Accuracy at {part} % coverage", True) for part in COVERAGES),
 )
 _UNITS = {"region": "regions", "file": "files", "group": "groups"}
 
