@@ -117,13 +117,12 @@ def attention_figure(attention: Mapping[str, Any], classes: Sequence[str]) -> Fi
     left = np.zeros(len(rows))
     for i, name in enumerate(attention["magnifications"]):
         widths = np.array([100 * part[i]["value"] for _, part in rows])
-        look = {"color": _COLOURS[i % len(_COLOURS)], "hatch": _HATCHES[i // len(_COLOURS) % len(_HATCHES)]}
-        bars = axes.barh(range(len(rows)), widths, left=left, label=name, edgecolor="white", **look)
+        colour, hatch = _COLOURS[i % len(_COLOURS)], _HATCHES[i // len(_COLOURS) % len(_HATCHES)]
+        bars = axes.barh(range(len(rows)), widths, left=left, color=colour, hatch=hatch, label=name, edgecolor="white")
         bars[-1].set_alpha(0.55)
         texts = [f"{width:.0f}" if width >= 4 else "" for width in widths]
-        ground = [withStroke(linewidth=3, foreground=look["color"])]
-        font = {"color": "white", "fontweight": "bold", "fontsize": 9, "path_effects": ground}
-        axes.bar_label(bars, texts, label_type="center", **font)
+        for text in axes.bar_label(bars, texts, label_type="center", color="white", fontweight="bold", fontsize=9):
+            text.set_path_effects([withStroke(linewidth=3, foreground=colour)])
         left += widths
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set(xlim=(0, 100), xlabel="Share of the attention, in %")

@@ -9,6 +9,8 @@ Axes are (row, column) in level-0 pixels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -80,9 +82,10 @@ def draw_boxes(
     levels = sorted({level for _, level in shown})
     lines = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in levels]
     names = [geometry.names[j] for j in levels]
-    place_of_legend = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": _NAMES, "borderpad": 0}
-    narrow = {"handlelength": 1.2, "columnspacing": 1.0, "labelspacing": 0.2}
-    axes.legend(lines, names, fontsize=9, frameon=False, **place_of_legend, **narrow)
+    narrow: dict[str, Any] = {"handlelength": 1.2, "columnspacing": 1.0, "labelspacing": 0.2, "borderpad": 0}
+    axes.legend(
+        lines, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=_NAMES, frameon=False, fontsize=9, **narrow
+    )
     count = f"{len(drawn)}" if len(drawn) <= most else f"{most} heaviest of {len(drawn)}"
     room = "\n" * max(1, -(-len(names) // _NAMES))
     axes.set_title(f"{count} sampled patches: number and weight{room}", loc="left", fontsize=10)
