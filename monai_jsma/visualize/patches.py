@@ -9,6 +9,7 @@ Axes are (row, column) in level-0 pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,16 +80,20 @@ def draw_boxes(
         text, box = f"{number + 1}: {_written(summed[number])}", shown[number][0]
         fits = _label_size(axes, text, place)[1] <= box.width
         _draw_label(axes, text if fits else f"{number + 1}", box, place, taken)
-    levels = sorted({level for _, level in shown})
+    rows = _draw_legend(axes, geometry, sorted({level for _, level in shown}))
+    count = f"{len(drawn)}" if len(drawn) <= most else f"{most} heaviest of {len(drawn)}"
+    axes.set_title(f"{count} sampled patches: number and weight" + rows * "\n", loc="left", fontsize=10)
+
+
+def _draw_legend(axes: Axes, geometry: PatchGeometry, levels: Sequence[int]) -> int:
+    """Name these magnifications above the axes; how many rows that takes, at least one."""
     lines = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in levels]
     names = [geometry.names[j] for j in levels]
     narrow: dict[str, Any] = {"handlelength": 1.2, "columnspacing": 1.0, "labelspacing": 0.2, "borderpad": 0}
     axes.legend(
         lines, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=_NAMES, frameon=False, fontsize=9, **narrow
     )
-    count = f"{len(drawn)}" if len(drawn) <= most else f"{most} heaviest of {len(drawn)}"
-    room = "\n" * max(1, -(-len(names) // _NAMES))
-    axes.set_title(f"{count} sampled patches: number and weight{room}", loc="left", fontsize=10)
+    return max(1, -(-len(names) // _NAMES))
 
 
 def _within(box: Box, place: Box) -> Box:
