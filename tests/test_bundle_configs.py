@@ -20,12 +20,13 @@ from monai.bundle import ConfigParser
 from monai_jsma.__main__ import build_parser
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
-TAKEN_BY_INFERENCE = (*BASELINES, "aligned")  # overlays of training that inference is given too
+TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications")  # overlays of training that inference is given too
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
+    "auto_magnifications": {"picture_size"},
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
         "validate#inferer#seed",
@@ -122,10 +123,10 @@ def test_overlays_override_what_is_there(shipped, name):
 
 @named([pair for pair in EACH_CONFIG if pair[1] in TAKEN_BY_INFERENCE])
 def test_overlays_fit_inference_too(shipped, name):
-    """All that is set is there in inference as well; only a loss has no place there."""
+    """All that is set or added is there in inference as well; only a loss has no place there."""
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
-    assert set(overlay) - set(inference) <= {"alpha"}
-    assert references(overlay) <= set(inference)
+    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha"}
+    assert references(overlay) <= set(inference) | ADDITIONS[name]
 
 
 @each_bundle
@@ -179,7 +180,7 @@ def test_the_bundles_differ_only_in_what_is_their_own():
         if path.stem == "metadata":
             continue
         pairs = list(zip((one / path.name).read_text().split("\n"), path.read_text().split("\n"), strict=True))
-        own = {"train": OWN - {"region_size"}, "inference": OWN}
+        own = {"train": OWN - {"region_size"}, "inference": OWN, "auto_magnifications": {"picture_size"}}
         differing = {re.match(r' {4}"(\w+)": ', line)[1] for pair in pairs if len(set(pair)) > 1 for line in pair}
         assert differing == own.get(path.stem, set()), path.name
     cards = [re.findall(r"^(?:## .*|\| \w.*?\|.*?\|)", shipped.card, re.MULTILINE) for shipped in BUNDLES.values()]

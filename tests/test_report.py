@@ -18,6 +18,7 @@ from report_cases import CLASSES, answer, record, ten, write
 from monai_jsma.__main__ import main
 from monai_jsma.records import PredictionRecord
 from monai_jsma.report import Run, Settings, evaluate, make_units, read_runs
+from monai_jsma.report.figures import attention_figure
 
 
 @pytest.fixture
@@ -367,3 +368,15 @@ def test_attention_by_class_leaves_out_what_has_no_label():
     assert [e["value"] for e in found["share"]] == [0.5, 0.5]
     assert [e["value"] for e in found["class_share"][0]] == [1, 0]
     assert found["counts"] == [1, 0, 0, 0]
+
+
+def test_ten_magnifications_are_told_apart():
+    """By colour, and where there are more of them than colours by hatch."""
+    part = [{"value": 0.1}] * 10
+    names = [f"{2**j}X" for j in range(10)]
+    shares = {"magnifications": names, "share": part, "class_share": [part], "prior": part}
+    (axes,) = attention_figure(shares, ["a"]).axes
+    bars = [(container[0].get_facecolor(), container[0].get_hatch()) for container in axes.containers]
+    assert [container.get_label() for container in axes.containers] == names
+    assert len(set(bars)) == 10
+    assert not any(hatch for _, hatch in bars[:6])

@@ -31,7 +31,8 @@ class JSMANet(PatchNetwork):
 
     Args:
         num_classes: number of labels.
-        magnifications: spacings in um per pixel, or names ("100X").
+        magnifications: spacings in um per pixel, or names ("100X"); chosen by hand or by
+            :func:`~monai_jsma.data.automatic_magnifications`. Weights of others are not loaded.
         weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones.
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
         patch_size: height and width of a patch, in pixels of its magnification.

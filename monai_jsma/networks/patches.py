@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_jsma.data.geometry import Magnification, to_mpp
+from monai_jsma.data.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Backbone, build_backbone
 from monai_jsma.networks.sampling import Draw
 
 __all__ = ["PatchNetwork", "PatchSource"]
+
+_TOLERANCE = 0.01  # of a spacing
 
 
 class PatchSource(Protocol):
@@ -53,6 +55,7 @@ class PatchNetwork(nn.Module):
 
     patch_backbone: Backbone
     classifier: nn.Linear
+    spacings: Tensor  # of the magnifications, kept with the weights
 
     def __init__(
         self,
@@ -70,7 +73,8 @@ class PatchNetwork(nn.Module):
             raise ValueError(f"unknown feature_norm '{feature_norm}'; choose one of None, l2.")
         if num_classes < 2 or chunk_size < 1:
             raise ValueError(f"num_classes {num_classes} must be at least 2 and chunk_size {chunk_size} at least 1.")
-        self.magnifications = tuple(Magnification(m) for m in sorted(map(to_mpp, magnifications), reverse=True))
+        self.magnifications = sorted_magnifications(magnifications)
+        self.register_buffer("spacings", torch.tensor([m.mpp for m in self.magnifications]))
         self.patch_size, self.aligned, self.feature_norm = patch_size, aligned, feature_norm
         self.freeze_norm, self.chunk_size = freeze_norm, chunk_size
         self.dropout = nn.Dropout(dropout)
@@ -131,7 +135,19 @@ class PatchNetwork(nn.Module):
         features[draw.drawn] = encoded[where]
         return features
 
-    # ---------------------------------------------------------------------------------------------------- training
+    # ----------------------------------------------------------------------------------------------------- weights
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Refuse weights of other magnifications, which might fit and would be wrong; older ones do not tell theirs."""
+        saved = state_dict.setdefault(f"{prefix}spacings", self.spacings).cpu()
+        own = self.spacings.to(saved)
+        if saved.shape != own.shape or not torch.allclose(saved, own, rtol=_TOLERANCE):
+            given, wanted = (", ".join(f"{mpp:.4g}" for mpp in spacings.tolist()) for spacings in (saved, own))
+            raise ValueError(
+                f"the weights were trained with magnifications of {given} um per pixel, but the network has {wanted}; "
+                "give it the magnifications of the training."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def load_weights(self, weights: str | None) -> Self:
         """Give all backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""

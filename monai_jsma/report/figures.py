@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 __all__ = [
     "attention_figure",
@@ -25,6 +25,7 @@ Line = tuple[str, Any, Mapping[str, Any]]  # name, points and area
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
 _STYLES = ("-", "--", "-.", ":")  # and where there are more lines than colours
+_HATCHES = ("", "//", "..")  # of bars, likewise
 _AXES = {
     "auc": ("false_positives", "true_positives", "False positive rate (1 - specificity)", "True positive rate"),
     "ap": ("recall", "precision", "Recall (sensitivity)", "Precision"),
@@ -149,12 +150,14 @@ def attention_figure(attention: Mapping[str, Any], classes: Sequence[str]) -> Fi
     figure = Figure(figsize=(6.8, 1.3 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     left = np.zeros(len(rows))
-    for i, (name, colour) in enumerate(zip(attention["magnifications"], cycle(_COLOURS))):
+    for i, name in enumerate(attention["magnifications"]):
         widths = np.array([100 * part[i]["value"] for _, part in rows])
-        bars = axes.barh(range(len(rows)), widths, left=left, color=colour, label=name, edgecolor="white")
+        colour, hatch = _COLOURS[i % len(_COLOURS)], _HATCHES[i // len(_COLOURS) % len(_HATCHES)]
+        bars = axes.barh(range(len(rows)), widths, left=left, color=colour, hatch=hatch, label=name, edgecolor="white")
         bars[-1].set_alpha(0.55)
         texts = [f"{width:.0f}" if width >= 4 else "" for width in widths]
-        axes.bar_label(bars, texts, label_type="center", color="white", fontweight="bold", fontsize=9)
+        for text in axes.bar_label(bars, texts, label_type="center", color="white", fontweight="bold", fontsize=9):
+            text.set_path_effects([withStroke(linewidth=3, foreground=colour)])
         left += widths
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set(xlim=(0, 100), xlabel="Share of the attention, in %")
