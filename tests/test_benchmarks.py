@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import subprocess
@@ -223,6 +224,24 @@ def test_cropped_patches_give_the_same_logits(workload: ModuleType) -> None:
         logits = work.infer(network, k, pyramids)
         assert logits[0].sub(logits[1]).abs().min() > 0  # two pictures
         assert torch.equal(work.infer(network, k, cropped), logits)
+
+
+def test_gradients_of_several_passes_are_those_of_one(workload: ModuleType) -> None:
+    parser = argparse.ArgumentParser()
+    workload.add_arguments(parser)
+    work = workload.Workload(parser.parse_args([*TINY, "--device", "cpu", "--batch-size", "3"]))
+    network = work.network(work.magnifications)
+    network.dropout.p, network.freeze_norm = 0.0, True  # what would tell passes apart
+    patches, weights = work.patches(work.magnifications, 3), copy.deepcopy(network.state_dict())
+    gradients = {}
+    for pass_patches in (3 * 58, 2 * 58, 1):
+        network.load_state_dict(weights)
+        work.args.pass_patches = pass_patches
+        work.train(network, "all", patches)
+        gradients[pass_patches] = torch.cat([p.grad.flatten() for p in network.parameters()])
+    assert gradients[1].abs().max() > 1e-3
+    for some in (2 * 58, 1):
+        torch.testing.assert_close(gradients[some], gradients[3 * 58], rtol=1e-4, atol=1e-6)
 
 
 def test_sampling_parts_a_step(tmp_path: Path) -> None:
