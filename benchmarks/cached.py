@@ -69,7 +69,7 @@ class Frozen:
         self.settings = {name: self._settings(name) for name in (OURS, MIL)}
         ours = self.settings[OURS]
         backbone = build_backbone(args.patch_backbone, None, pooled=True)
-        self.encoder: Any = backbone.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder: Any = backbone.model
         self.encoder.num_features = backbone.num_features  # what a network asks of a module
         size = tuple(side * args.enlarge // args.shrink for side in PICTURES[args.bundle])
         grids = {name: ours[name] for name in ("magnifications", "patch_size")}
