@@ -148,7 +148,7 @@ def _timm_model(name: str, weights: str | None, **options: Any) -> Any:
         return timm.create_model(name, pretrained=weights is not None, **options)
     except (RuntimeError, OSError, AssertionError, ValueError) as error:
         if weights is None:
-            raise ValueError(f"backbone '{name}' gives no feature maps: {error}") from error
+            raise ValueError(f"backbone '{name}' cannot be made: {error}") from error
         raise RuntimeError(
             f"weights '{weights}' could not be loaded into '{name}': {error}. Give the path of a state dict of "
             "that model, or None for random weights."
