@@ -282,3 +282,13 @@ def test_unknown_backbone_is_one_clear_line(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(f"{program}: error: unknown backbone 'resnet51'")
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_seconds_of_epochs_are_those_of_the_first_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import processes
+
+    line = "2026-01-01 00:00:00,000 - INFO - Epoch[{}] Complete. Time taken: {}\n"
+    validated = line.format(1, "00:00:07.000")
+    log = "".join(line.format(*each) for each in ((1, "00:00:02.500"), (2, "01:01:01.250"))) + validated + "Epoch[3]"
+    assert processes.epochs(log) == {1: 2.5, 2: 3661.25}
