@@ -24,6 +24,7 @@ TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications")  # overlays 
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
+    "frozen": set(),
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
     "auto_magnifications": {"picture_size"},

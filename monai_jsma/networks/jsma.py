@@ -9,6 +9,7 @@ how it is weighed is in :mod:`monai_jsma.networks.sampling`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
 from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
 from monai_jsma.networks.backbones import Backbone
 from monai_jsma.networks.certified import read_until_certain
-from monai_jsma.networks.patches import PatchNetwork, PatchSource
+from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights
 from monai_jsma.networks.rules import baseline_bags, check_rule, draw_by_rule, draw_log_prob
 from monai_jsma.networks.sampling import Draw, pathwise_weights, top_cells
 
@@ -33,7 +34,8 @@ class JSMANet(PatchNetwork):
         num_classes: number of labels.
         magnifications: spacings in um per pixel, or names ("100X"); chosen by hand or by
             :func:`~monai_jsma.data.automatic_magnifications`. Weights of others are not loaded.
-        weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones.
+        weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
+            with those of ``"thumbnail_backbone"`` and of ``"patch_backbone"``.
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
         patch_size: height and width of a patch, in pixels of its magnification.
         num_patches: patches drawn for each picture, or ``"all"``: nothing is drawn, the bag is that of Eq. 1.
@@ -54,6 +56,9 @@ class JSMANet(PatchNetwork):
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
         chunk_size: patches read and encoded at once in evaluation, and in training on all patches.
         aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
+        freeze_patch_backbone: f does not learn; h, A and g do.
+        feature_cache: a folder where the features of a frozen f are kept, see
+            :class:`~monai_jsma.networks.FeatureCache`.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -69,7 +74,7 @@ class JSMANet(PatchNetwork):
         self,
         num_classes: int,
         magnifications: Sequence[float | str | Magnification],
-        weights: str | None,
+        weights: Weights,
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
         num_patches: int | str = 5,
@@ -87,10 +92,11 @@ class JSMANet(PatchNetwork):
         freeze_norm: bool = False,
         chunk_size: int = 64,
         aligned: bool = False,
+        freeze_patch_backbone: bool = False,
+        feature_cache: str | Path | None = None,
     ) -> None:
-        super().__init__(
-            num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size, aligned
-        )
+        options = feature_norm, dropout, freeze_norm, chunk_size, aligned, freeze_patch_backbone, feature_cache
+        super().__init__(num_classes, magnifications, patch_size, *options)
         check_rule(num_patches, learning_rule, estimator, centered=centered)
         self.thumbnail_size, self.num_patches, self.centered = tuple(thumbnail_size), num_patches, centered
         self.attention_dropout, self.learning_rule, self.estimator = attention_dropout, learning_rule, estimator
@@ -103,16 +109,20 @@ class JSMANet(PatchNetwork):
         self.classifier = nn.Linear(f.num_features, num_classes)
         self.train()  # a new module is in training mode without having been told: freeze_norm must be
 
-    def _make_backbones(self, h: Any, f: Any, shared: bool, weights: str | None) -> tuple[Any, Backbone]:
+    def _make_backbones(self, h: Any, f: Any, shared: bool, weights: Weights) -> tuple[Any, Backbone]:
         f = h if f is None else f
         if f is None:
             raise ValueError("without a thumbnail_backbone there is none to repeat: name a patch_backbone.")
+        if shared and self.freeze_patch_backbone:
+            raise ValueError("freeze_patch_backbone would freeze h too, which f is: leave shared_backbone out.")
         if shared and f != h:
             raise ValueError("shared_backbone=True lets f be h: leave patch_backbone out.")
         if f is h and isinstance(h, nn.Module) and not shared:
             raise ValueError("one module was given for both backbones; give two, or pass shared_backbone=True.")
         made = None if h is None else self.make_backbone("thumbnail_backbone", h, weights)
-        return made, made if made is not None and shared else self.make_backbone("patch_backbone", f, weights)
+        if made is not None and shared:
+            return made, made
+        return made, self.make_backbone("patch_backbone", f, weights, pooled=True)
 
     def attend(self, thumbnail: Tensor, grids: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
         """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
