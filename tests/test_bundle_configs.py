@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_runs import BUNDLES, ROOT, Shipped, each_bundle
+from bundle_runs import BUNDLES, ROOT, Shipped, causes, each_bundle
 from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
@@ -24,6 +24,7 @@ TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications")  # overlays 
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
+    "frozen": set(),
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
     "auto_magnifications": {"picture_size"},
@@ -238,3 +239,23 @@ def test_aligned_patches_are_asked_of_the_network_and_of_the_files(shipped, base
     for part in ("network_def", loader):
         settings = parser.get_parsed_content(part, instantiate=False).get_config()
         assert (settings["patch_size"], settings["aligned"]) == (256, True)
+
+
+@each_bundle
+@pytest.mark.parametrize("files", [("inference",), ("train", "evaluate")], ids=lambda files: files[-1])
+@pytest.mark.parametrize("overlay", [None, *TAKEN_BY_INFERENCE])
+def test_draws_are_asked_of_the_network_and_recorded(shipped, files, overlay):
+    """By every overlay that draws; the others have nothing to repeat, and say so."""
+    parser = ConfigParser()
+    names = [files[0], *([overlay] if overlay else []), *files[1:]]
+    parser.read_config([shipped.folder / "configs" / f"{name}.json" for name in names])
+    parser["draws"] = 3
+    inferer = "validate#inferer" if "train" in files else "inferer"
+    assert parser.get_parsed_content("saver#settings")["draws"] == 3
+    if overlay in ("all_patches", "attention_mil", "thumbnail_only"):
+        with pytest.raises(RuntimeError) as raised:
+            parser.get_parsed_content(inferer)
+        assert any("draws must not be negative, and 0 if num_patches is 'all'" in str(e) for e in causes(raised.value))
+    else:
+        made = parser.get_parsed_content(inferer)
+        assert (made.draws, made.seed, made.num_patches) == (3, 0, 5)

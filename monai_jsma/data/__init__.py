@@ -10,6 +10,7 @@ from .bach import bach_datalist
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
 from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
+from .feature_store import FeatureStore
 from .folder import folder_datalist
 from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, sorted_magnifications, to_mpp
 from .gleason import RegionSettings, class_mapping
@@ -36,6 +37,7 @@ __all__ = [
     "Box",
     "FailedRegion",
     "Fault",
+    "FeatureStore",
     "GridCell",
     "Cohort",
     "CuCIMReader",

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from monai.transforms import RandomizableTransform, Transform
 from monai.utils import TransformBackends
 
+from monai_jsma.data.files import file_identity
 from monai_jsma.data.geometry import Magnification, sorted_magnifications
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.readers import open_reader
@@ -92,8 +93,10 @@ class LoadPyramid(Transform):
         """
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
         known, source = known_mpp(info, self.default_mpp)
+        identity = file_identity(info.path)  # before any pixel is read: of what is read, or of what was there before
         return Pyramid(
             open_reader(info),
+            identity=identity,
             mpp=known,
             mpp_source=source,
             path=info.path,
