@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""From a slide on disk to its prediction: ours with a few patches, with all of them, and the usual pipeline.
+"""From a slide on disk to its prediction, or a training step: ours with a few patches, with all, the usual pipeline.
 
     python benchmarks/end_to_end.py [--quick] [--backbone inception_v3] [--output end_to_end.json]
 
@@ -49,11 +49,13 @@ class Way(NamedTuple):
     patches: str | None = None
     reader: str = "cucim"
     usual: bool = False
+    training: bool = False
 
 
 WAYS = (
     Way("ours, aligned", 256, True),
     Way("ours, 299", 299, False),
+    Way("ours, a training step", 256, True, training=True),
     Way("all, aligned", 256, True, "all"),
     Way("all, 299", 299, False, "all"),
     Way("usual pipeline", 256, True, "all", "openslide", usual=True),
@@ -61,17 +63,19 @@ WAYS = (
 
 
 def predict(way: Way, path: str, args: argparse.Namespace) -> dict[str, float]:
-    """One slide, from its path to its prediction."""
+    """One slide, from its path to its prediction, or to the gradient of it."""
     magnifications = [MPP * down for down in (DOWNSAMPLES[-1:] if way.usual else DOWNSAMPLES)]
-    network = _network(way, magnifications, args)
-    with torch.inference_mode():
+    network = _network(way, magnifications, args).train(way.training)
+    with torch.inference_mode(not way.training):
         _warm_up(network, way.patch_size)
         memory, disk, start = peak_memory(), _bytes_read(), now()
         pyramid = LoadPyramid(magnifications, way.patch_size, way.reader, aligned=way.aligned)(path)
         decoded = Decoded(pyramid)
         image = torch.zeros(1) if way.usual else PyramidThumbnail(THUMBNAIL)(pyramid).as_tensor()[None]
         before = len(decoded.windows)
-        network(image, PyramidBatch([pyramid]), num_patches=way.patches)
+        logits = network(image, PyramidBatch([pyramid]), num_patches=way.patches)
+        if way.training:
+            torch.nn.functional.cross_entropy(logits, torch.zeros(1, dtype=torch.long)).backward()
         clock, processor = (now() - start).tolist()
     read = {"read MB": (_bytes_read() - disk) / 1e6, "memory MB": peak_memory() - memory}
     tiles = decoded.tiles()
@@ -83,17 +87,14 @@ def _network(way: Way, magnifications: Sequence[float], args: argparse.Namespace
     torch.manual_seed(0)
     options: dict[str, Any] = {"weights": None, "patch_backbone": args.backbone, "chunk_size": 16}
     if way.usual:
-        return AttentionMIL(2, magnifications, **options).eval()
-    network = JSMANet(
-        2, magnifications, num_patches=args.patches, thumbnail_backbone=args.thumbnail_backbone, **options
-    )
-    return network.eval()
+        return AttentionMIL(2, magnifications, **options)
+    return JSMANet(2, magnifications, num_patches=args.patches, thumbnail_backbone=args.thumbnail_backbone, **options)
 
 
 def _warm_up(network: PatchNetwork, patch_size: int) -> None:
-    network.encode(torch.zeros(1, 3, patch_size, patch_size))
+    network.encode(torch.zeros(2, 3, patch_size, patch_size))  # two: batch statistics need them in training
     if isinstance(network, JSMANet):
-        network.attend(torch.zeros(1, 3, *THUMBNAIL), [((1, 1),) * len(DOWNSAMPLES)])
+        network.attend(torch.zeros(2, 3, *THUMBNAIL), [((1, 1),) * len(DOWNSAMPLES)] * 2)
 
 
 def _bytes_read() -> int:

@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time training and inference, with 5 patches and with all.")
     add_arguments(parser)
     parser.add_argument(
-        "--training-batch-size", type=positive, default=1, metavar="N", help="at most the other (default: %(default)s)"
+        "--training-batch-size", type=positive, default=4, metavar="N", help="at most the other (default: %(default)s)"
     )
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="default: both")
     parser.add_argument("--output", default="epoch.json", metavar="FILE", help="report (default: %(default)s)")

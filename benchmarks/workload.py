@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from monai_jsma.data import ArrayReader, Magnification, Pyramid, PyramidBatch
 from monai_jsma.networks import JSMANet, PatchSource, build_backbone
 
-__all__ = ["MODULES", "PICTURES", "Cropped", "Workload", "add_arguments", "multiply_adds", "positive"]
+__all__ = ["MODULES", "PICTURES", "Cropped", "Part", "Workload", "add_arguments", "multiply_adds", "positive"]
 
 MODULES = ("monai_jsma", "monai", "timm", "torch")  # whose versions a report tells
 PICTURES = {"bach": (1536, 2048), "tcga_prad": (2000, 2000)}  # height, width at the finest magnification
@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-size", type=positive, default=16, metavar="N", help="of evaluation (default: %(default)s)"
     )
+    parser.add_argument(
+        "--pass-patches", type=positive, default=64, metavar="N",
+        help="of a training pass, but at least those of one picture (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--cropped", action="store_true", help="cut all patches beforehand and keep them on the device")
     parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16")
     parser.add_argument("--channels-first", action="store_true", help="of the weights; the bundles' are channels last")
@@ -100,15 +104,19 @@ class Workload:
         return Cropped(pyramids, self.device) if self.args.cropped else pyramids
 
     def train(self, network: JSMANet, k: int | str, patches: PatchSource) -> None:
-        """A step on ``k`` patches a picture; on all of them at once, since chunks would be computed a second time."""
+        """A step on ``k`` patches a picture, in as many passes as memory asks for; their gradients are added."""
         network.train().num_patches = k
         network.attention_dropout = 0.0 if k == "all" else self.options["attention_dropout"]  # all must be encoded
-        network.chunk_size = sum(rows * cols for grids in patches.grids for rows, cols in grids)
+        cells = max(sum(rows * cols for rows, cols in grids) for grids in patches.grids)
+        batch, at_once = len(patches.grids), max(1, self.args.pass_patches // (cells if k == "all" else int(k)))
+        network.chunk_size = at_once * cells  # chunks of a picture would be computed a second time
         self.optimizer.zero_grad()
-        with self._autocast():
-            prediction = network(self._thumbnails_of(patches), patches, return_attention=True)
-            loss = self.loss(prediction, self.labels[: len(patches.grids)])
-        loss.backward()
+        for first in range(0, batch, at_once):
+            end = min(first + at_once, batch)
+            part, thumbnails = Part(patches, first, end), self.thumbnails[first:end].to(self.device)
+            with self._autocast():
+                loss = self.loss(network(thumbnails, part, return_attention=True), self.labels[first:end])
+            (loss * ((end - first) / batch)).backward()
         self.optimizer.step()
         self.wait()
 
@@ -116,7 +124,8 @@ class Workload:
         """Logits of the batch from ``k`` patches a picture."""
         network.eval().chunk_size = self.args.chunk_size
         with torch.inference_mode(), self._autocast():
-            return network(self._thumbnails_of(patches), patches, num_patches=k).float().cpu()
+            thumbnails = self.thumbnails[: len(patches.grids)].to(self.device)
+            return network(thumbnails, patches, num_patches=k).float().cpu()
 
     def wait(self) -> None:
         """Wait until the device has done what it was given."""
@@ -142,9 +151,6 @@ class Workload:
         memory_format = torch.contiguous_format if self.args.channels_first else torch.channels_last
         return backbone.model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
 
-    def _thumbnails_of(self, patches: PatchSource) -> Tensor:
-        return self.thumbnails[: len(patches.grids)].to(self.device)
-
     def _pyramids(self, magnifications: Sequence[Magnification]) -> PyramidBatch:
         finest, size = self.magnifications[-1].mpp, self.options["patch_size"]
         return PyramidBatch(
@@ -154,6 +160,23 @@ class Workload:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.amp)
+
+
+class Part:
+    """Some pictures of a batch.
+
+    Args:
+        patches: of the batch.
+        first: its first picture.
+        end: the one after its last.
+    """
+
+    def __init__(self, patches: PatchSource, first: int, end: int) -> None:
+        self.grids, self._patches, self._first = patches.grids[first:end], patches, first
+
+    def read(self, pictures: Tensor, cells: Tensor) -> Tensor:
+        """Patches of ``cells[i]`` of the part's picture ``pictures[i]``."""
+        return self._patches.read(pictures + self._first, cells)
 
 
 class Cropped:

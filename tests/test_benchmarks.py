@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import subprocess
@@ -225,6 +226,24 @@ def test_cropped_patches_give_the_same_logits(workload: ModuleType) -> None:
         assert torch.equal(work.infer(network, k, cropped), logits)
 
 
+def test_gradients_of_several_passes_are_those_of_one(workload: ModuleType) -> None:
+    parser = argparse.ArgumentParser()
+    workload.add_arguments(parser)
+    work = workload.Workload(parser.parse_args([*TINY, "--device", "cpu", "--batch-size", "3"]))
+    network = work.network(work.magnifications)
+    network.dropout.p, network.freeze_norm = 0.0, True  # what would tell passes apart
+    patches, weights = work.patches(work.magnifications, 3), copy.deepcopy(network.state_dict())
+    gradients = {}
+    for pass_patches in (3 * 58, 2 * 58, 1):
+        network.load_state_dict(weights)
+        work.args.pass_patches = pass_patches
+        work.train(network, "all", patches)
+        gradients[pass_patches] = torch.cat([p.grad.flatten() for p in network.parameters()])
+    assert gradients[1].abs().max() > 1e-3
+    for some in (2 * 58, 1):
+        torch.testing.assert_close(gradients[some], gradients[3 * 58], rtol=1e-4, atol=1e-6)
+
+
 def test_sampling_parts_a_step(tmp_path: Path) -> None:
     output = tmp_path / "sampling.json"
     done = run("sampling.py", *TINY, "--output", str(output))
@@ -243,3 +262,13 @@ def test_unknown_backbone_is_one_clear_line(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(f"{program}: error: unknown backbone 'resnet51'")
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_seconds_of_epochs_are_those_of_the_first_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import processes
+
+    line = "2026-01-01 00:00:00,000 - INFO - Epoch[{}] Complete. Time taken: {}\n"
+    validated = line.format(1, "00:00:07.000")
+    log = "".join(line.format(*each) for each in ((1, "00:00:02.500"), (2, "01:01:01.250"))) + validated + "Epoch[3]"
+    assert processes.epochs(log) == {1: 2.5, 2: 3661.25}

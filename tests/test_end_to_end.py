@@ -40,6 +40,7 @@ def test_few_patches_decode_few_tiles_end_to_end(tmp_path: Path) -> None:
     patches, tiles, decoded = found["ours, aligned"]
     assert (patches, decoded) == (2, 4 + 2)
     assert 4 <= tiles <= decoded
+    assert found["ours, a training step"][::2] == (2, 4 + 2)
     assert (found["ours, 299"][0], rows["ours, aligned"]["of ours"]) == (2, 1)
     for row in rows.values():
         assert min(row["s"], row["CPU s"], row["of ours"], row["memory MB"], row["read MB"]) > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -36,12 +37,8 @@ class PyramidBatch(list[Pyramid]):
         """
         patches = empty_patches(len(cells), self[0].geometry.patch_size)
         jobs = pictures.tolist(), patches, cells.tolist()
-        workers = min(len(cells), os.cpu_count() or 1)
-        if workers > 1 and not all(isinstance(p.reader, ArrayReader) for p in self):
-            with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter lock
-                faults = list(pool.map(self._read_into, *jobs))
-        else:
-            faults = list(map(self._read_into, *jobs))
+        in_threads = len(cells) > 1 and not all(isinstance(p.reader, ArrayReader) for p in self)
+        faults = (_threads(os.getpid()).map if in_threads else map)(self._read_into, *jobs)
         errors: dict[int, Exception] = {}
         for picture, fault in zip(jobs[0], faults):
             if fault is not None:
@@ -56,6 +53,16 @@ class PyramidBatch(list[Pyramid]):
         except (SlideError, OSError, ValueError) as error:
             return error
         return None
+
+
+@lru_cache(maxsize=1)
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Threads for all reading of this process, since decoding releases the interpreter lock: one for each core.
+
+    ``process`` is the key, so that a forked child starts its own.
+    """
+    cores = len(os.sched_getaffinity(process)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores, "read patches")
 
 
 def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:
