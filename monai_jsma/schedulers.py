@@ -43,9 +43,9 @@ class NumPatchesScheduler:
 
     def attach(self, engine: Engine) -> None:
         """Set the number at the start of each epoch of the trainer."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
+        if self.epochs:
+            engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Set the number of the engine's epoch."""
-        if self.epochs:
-            self.network.num_patches = self.num_patches if engine.state.epoch <= self.epochs else self.usual
+        self.network.num_patches = self.num_patches if engine.state.epoch <= self.epochs else self.usual

@@ -89,7 +89,7 @@ def test_the_tint_shows_the_true_cell_in_its_colour(monkeypatch):
     picture = make_digit_picture(7, np.random.default_rng(3))
     monkeypatch.setattr(canvas, "TINTS", np.zeros_like(canvas.TINTS))
     plain = make_digit_picture(7, np.random.default_rng(3))
-    tint = (picture.image.astype(int) - plain.image).reshape(8, 32, 8, 32, 3).mean((1, 3))
+    tint = (picture.image.astype(int) - plain.image).reshape(4, 64, 4, 64, 3).mean((1, 3))
     cell = GEOMETRY.cell(picture.cells[0])
     assert np.abs(tint[cell.row, cell.col]).max() > 10
     tint[cell.row, cell.col] = 0
@@ -118,15 +118,15 @@ def test_the_command_writes_ten_classes_and_the_same_twice(tmp_path):
     assert len({data for path, data in first.items() if path.suffix == ".png"}) == 30
     content = read_datalist(tmp_path / "a" / "datalist.json")
     assert content["labels"] == {str(i): str(i) for i in range(10)}
-    assert content["true_magnification"] == "200X"
+    assert content["true_magnification"] == "100X"
     items = load_datalist(tmp_path / "a" / "datalist.json", "training", num_classes=10)
     assert [item["label"] for item in items] == [*range(10), *range(10)]
-    assert {GEOMETRY.cell(item["cell"]).level for item in items} == {2}
+    assert {GEOMETRY.cell(item["cell"]).level for item in items} == {1}
 
 
 def test_the_command_takes_a_level_and_fewer_classes(tmp_path):
-    options = ["--train=3", "--validation=1", "--test=1", "--level=1", "--classes=3"]
+    options = ["--train=3", "--validation=1", "--test=1", "--level=2", "--classes=3"]
     assert main(["synthetic", str(tmp_path), "--task=digits", *options]) == 0
     content = read_datalist(tmp_path / "datalist.json")
-    assert (content["true_magnification"], len(content["labels"])) == ("100X", 3)
+    assert (content["true_magnification"], len(content["labels"])) == ("200X", 3)
     assert [item["label"] for item in content["training"]] == [0, 1, 2]

@@ -26,8 +26,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--task", choices=("sparse", "dense", "mixed", "digits"), default="sparse", help=f"{text} (default: sparse)"
     )
-    text = "true magnification: 50X, 100X or 200X, not for mixed (default: 1, of digits 2)"
-    parser.add_argument("--level", type=int, choices=(0, 1, 2), help=text)
+    text = "true magnification: 50X, 100X or 200X, not for mixed (default: 1)"
+    parser.add_argument("--level", type=int, choices=(0, 1, 2), default=1, help=text)
     parser.add_argument("--classes", type=int, metavar="C", help="number of classes (default: all, 4 or of digits 10)")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from .annotations import read_annotations
 from .bach import bach_datalist
+from .balanced import BalancedSampler
 from .canvas import SyntheticPicture
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
@@ -34,6 +35,7 @@ __all__ = [
     "ORIENTATIONS",
     "Area",
     "ArrayReader",
+    "BalancedSampler",
     "Box",
     "FailedRegion",
     "Fault",

@@ -8,8 +8,8 @@ each: one quarter of a digit of any class, in its own place. All signs are rando
 
 - Coarser magnifications see exactly the picture without digit and strokes (:func:`~monai_jsma.data.canvas.add_checker`).
 - The tint, the strokes and the places are drawn before the class is looked at.
-- A finer patch holds one quarter of the digit, as the strokes are. At the finest magnification, where the digit is by
-  default, there is none.
+- A finer patch holds one quarter of the digit, as the strokes are: less than the digit tells, but not nothing. At level
+  2 there is none.
 
 A digit turned by 180 degrees may be another one: train without random orientations. No digit is on two sides.
 """
@@ -40,7 +40,7 @@ def _digits(side: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_digit_picture(
-    label: int, rng: np.random.Generator, *, side: str = "training", level: int = 2
+    label: int, rng: np.random.Generator, *, side: str = "training", level: int = 1
 ) -> SyntheticPicture:
     """Draw one picture.
 

@@ -123,7 +123,7 @@ def make_dataset(
     *,
     seed: int = 0,
     task: str = "sparse",
-    level: int | None = None,
+    level: int = 1,
     num_classes: int | None = None,
 ) -> Path:
     """Write PNG pictures and ``datalist.json`` into ``folder`` and return the path of the datalist.
@@ -138,7 +138,7 @@ def make_dataset(
         num_test: likewise.
         seed: of all randomness.
         task: ``"sparse"``, ``"dense"``, ``"mixed"`` or ``"digits"``.
-        level: the true magnification; by default 1, of digits 2.
+        level: the true magnification, 0 (50X) to 2 (200X); ``"mixed"`` does not use it.
         num_classes: by default all, 4 or of digits 10.
 
     Raises:
@@ -148,7 +148,6 @@ def make_dataset(
     if task not in CLASSES:
         raise ValueError(f"task must be one of {', '.join(CLASSES)}, but got '{task}'.")
     names, numbers = CLASSES[task], {"training": num_train, "validation": num_validation, "test": num_test}
-    level = (2 if task == "digits" else 1) if level is None else level
     num_classes = len(names) if num_classes is None else num_classes
     if min(numbers.values()) < 1 or not 2 <= num_classes <= len(names):
         raise ValueError(
