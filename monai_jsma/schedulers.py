@@ -30,12 +30,12 @@ class NumPatchesScheduler:
     """
 
     def __init__(self, network: JSMANet, num_patches: int, epochs: int) -> None:
-        usual = getattr(network, "num_patches", "all")
+        usual: int | str = getattr(network, "num_patches", "all")
         if not isinstance(epochs, int) or epochs < 0:
             raise ValueError(f"the epochs of another number of patches must be a number from 0, but are {epochs!r}.")
-        if epochs and usual == "all":
+        if epochs and isinstance(usual, str):
             raise ValueError("a network that reads all patches in training has no number of patches to schedule.")
-        if epochs and not (isinstance(num_patches, int) and num_patches >= usual):
+        if epochs and not (isinstance(num_patches, int) and num_patches >= int(usual)):
             raise ValueError(
                 f"the patches of the first epochs must be at least the usual {usual}, but are {num_patches!r}."
             )

@@ -34,7 +34,7 @@ def test_in_any_batch_the_classes_differ_by_one_at_most(labels, number, size):
     classes = set(labels)
     assert len(labels) <= len(indices) < len(labels) + len(classes)
     for window in windows([labels[i] for i in indices], size):
-        counts = Counter({c: 0 for c in classes})
+        counts = Counter(dict.fromkeys(classes, 0))
         counts.update(window)
         assert max(counts.values()) - min(counts.values()) <= 1
     for own in classes:  # no picture comes again before all others of its class have come as often

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_jsma.data.geometry import Box, PatchGeometry
+from monai_jsma.data.geometry import PatchGeometry
 
 __all__ = ["GEOMETRY", "TINTS", "SyntheticPicture", "add_checker", "tinted_tissue"]
 
@@ -61,9 +61,9 @@ def tinted_tissue(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
 def add_checker(image: np.ndarray, cell: int, contrast: np.ndarray) -> None:
     """Add a checker to a cell in place.
 
-    With ``s`` the downsample of the cell's magnification, the fields of the checker are ``s x s`` level-0 pixels and its
-    contrast is the same on every ``2s x 2s`` block. So each block's sum is zero: averaging by ``2s``, or a multiple,
-    gives exactly the picture without it.
+    With ``s`` the downsample of the cell's magnification, the fields of the checker are ``s x s`` level-0 pixels, and
+    its contrast is the same on every ``2s x 2s`` block. So each block's sum is zero: averaging by ``2s``, or a
+    multiple, gives exactly the picture without it.
 
     Args:
         image: int ``(256, 256, 3)``.

@@ -1,17 +1,17 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a digit in one of 84 cells: ten classes that take many pictures to learn, so that attention starts cold.
+"""Pictures with a digit in one of 84 cells: ten classes, which take many pictures to learn, so attention starts cold.
 
-The digits are the 1797 handwritten ones of scikit-learn, 8x8 pixels of 0 to 16. A tint shows in the thumbnail *where* to
-look. There lies a digit, drawn by the contrast of a fine checker; twelve other cells of its magnification hold a stroke
-each: one quarter of a digit of any class, in its own place. All signs are random. What tells the class:
+A tint shows in the thumbnail *where* to look. There lies one of scikit-learn's 1797 handwritten digits, 8x8 pixels of 0
+to 16, drawn by the contrast of a fine checker. Twelve other cells of its magnification hold a stroke each: one quarter
+of a digit of any class, in its own place. All signs are random. What tells the class:
 
-- Coarser magnifications see exactly the picture without digit and strokes (:func:`~monai_jsma.data.canvas.add_checker`).
-- The tint, the strokes and the places are drawn before the class is looked at.
-- A finer patch holds one quarter of the digit, as the strokes are: less than the digit tells, but not nothing. At level
-  2 there is none.
+- Coarser magnifications see exactly the picture without digit and strokes, see :mod:`~monai_jsma.data.canvas`.
+- Tint, strokes and places are drawn before the class is looked at.
+- A finer patch holds one quarter of the digit, as the strokes are: less than the digit tells, but not nothing. Where
+  the digit is at 200X there is none.
 
-A digit turned by 180 degrees may be another one: train without random orientations. No digit is on two sides.
+Turned by 180 degrees a digit may be another one: train without random orientations. No digit is on two sides.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def make_digit_picture(
     """
     if label not in range(10) or side not in SIDES or level not in range(len(GEOMETRY.grids)):
         raise ValueError(
-            f"label must be 0 to 9, side one of {', '.join(dict.fromkeys(SIDES))} and level 0, 1 or 2, but got {label}, "
-            f"'{side}' and {level}."
+            f"label must be 0 to 9, side one of {', '.join(dict.fromkeys(SIDES))} and level 0, 1 or 2, "
+            f"but got {label}, '{side}' and {level}."
         )
     digits, classes = _digits(side)
     first, end = GEOMETRY.offsets[level : level + 2]

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures with a known answer: which magnification, and which cell of it, tells the class.
 
-A tint shows in the thumbnail *where* to look (:mod:`~monai_jsma.data.canvas` says how large all is). There each quarter of the cell carries a fine checkered
-texture or does not, one texture in green and another in red and blue. A texture is either *alike* in all four quarters
-(in all or in none) or in two *opposite* quarters only; bit 0 of the label tells it of the first texture, bit 1 of the
-second.
+A tint shows in the thumbnail *where* to look. There each quarter of the cell carries a fine checkered texture or does
+not, one texture in green and another in red and blue. A texture is either *alike* in all four quarters (in all or in
+none) or in two *opposite* quarters only; bit 0 of the label tells it of the first texture, bit 1 of the second. Sizes
+and grids are those of :mod:`~monai_jsma.data.canvas`.
 
 Only the true magnification tells the class. With ``s`` its downsample, in level-0 pixels:
 
