@@ -28,7 +28,7 @@ from monai_jsma.data import make_dataset, save_datalist
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-OUTPUTS = ("data", "eval", "models", "predictions", "runs")  # what runs leave in a bundle, as .gitignore has them
+OUTPUTS = ("data", "eval", "features", "models", "predictions", "runs")  # what runs leave, as .gitignore has it
 
 
 class Shipped(NamedTuple):

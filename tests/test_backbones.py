@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from monai_jsma._torchvision import ensure_torchvision
-from monai_jsma.networks import Backbone, ConvBackbone, build_backbone
+from monai_jsma.networks import Backbone, ConvBackbone, JSMANet, build_backbone
 
 ensure_torchvision()
 timm = importlib.import_module("timm")  # only now
@@ -97,10 +97,19 @@ def test_other_architectures_give_maps(name):
     assert min(features.shape[2:]) > 1
 
 
-@pytest.mark.parametrize("shape", [(2, 7), (2, 5, 4, 4), (2, 16, 7)])
-def test_output_that_is_no_map(shape):
+@pytest.mark.parametrize(
+    ("shape", "pooled"),
+    [((2, 7), False), ((2, 5, 4, 4), False), ((2, 16, 7), False), ((2, 16, 7), True), ((2, 5), True)],
+)
+def test_output_that_is_no_map(shape, pooled):
     with pytest.raises(ValueError, match=r"Given gave features of shape .* must give a map \(batch, 7, "):
-        Backbone(Given(torch.zeros(shape)), 7)(torch.rand(2, 3, 8, 8))
+        Backbone(Given(torch.zeros(shape)), 7, pooled=pooled)(torch.rand(2, 3, 8, 8))
+
+
+def test_vectors_are_maps_of_one_place_where_the_mean_is_wanted():
+    vectors = torch.rand(2, 7)
+    features = build_backbone(Given(vectors), None, pooled=True)(torch.rand(2, 3, 8, 8))
+    assert torch.equal(features, vectors[:, :, None, None])
 
 
 def test_names_and_modules_that_do_not_do():
@@ -149,3 +158,70 @@ def test_imagenet_without_a_network_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("the network was tried"))
     with pytest.raises(RuntimeError, match="'imagenet' could not be loaded into 'test_resnet'.*Give the path of a"):
         build_backbone(NAME, "imagenet")
+
+
+def stand_in(folder, **options):
+    """A tiny foundation model in a folder as the hub has them: weights, and what the name does not tell of it."""
+    settings = {"init_values": 0.5, "img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2, "reg_tokens": 2}
+    donor = timm.create_model("test_vit", num_classes=0, **settings, **options).eval()
+    nn.init.normal_(donor.cls_token)
+    timm.models.save_for_hf(donor, folder, model_args=settings | options, safe_serialization="both")
+    return donor, f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_of_a_foundation_model_f_takes_the_embedding_and_h_the_map(tmp_path, pool, weights):
+    donor, name = stand_in(tmp_path, global_pool=pool)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        tokens = donor.forward_features((images - 0.5) / 0.5)
+        reference = tokens[:, 0] if pool == "token" else donor.fc_norm(tokens[:, 3:].mean(dim=1))
+        for path in ("imagenet", str(tmp_path / weights)):
+            f = build_backbone(name, path, pooled=True).eval()
+            torch.testing.assert_close(f(images), reference[:, :, None, None])
+        h = build_backbone(name, "imagenet").eval()
+        assert h(images).shape == (2, 24, 2, 2)
+    assert f.num_features == h.num_features == 24
+
+
+def test_h_and_a_frozen_foundation_model_have_weights_of_their_own(tmp_path):
+    donor, name = stand_in(tmp_path / "f")
+    other = timm.create_model(NAME)
+    torch.save(other.state_dict(), tmp_path / "h.pth")
+    weights = {"thumbnail_backbone": str(tmp_path / "h.pth"), "patch_backbone": "imagenet"}
+    options = {"thumbnail_backbone": NAME, "patch_backbone": name, "patch_size": 32, "thumbnail_size": (32, 32)}
+    options |= {"freeze_patch_backbone": True, "num_patches": 2}
+    network = JSMANet(3, (2.0, 1.0), weights, **options)
+    for made in (network, JSMANet(3, (2.0, 1.0), None, **options).load_weights(weights)):
+        assert torch.equal(made.thumbnail_backbone.model.conv1[0].weight, other.conv1[0].weight)
+        assert torch.equal(made.patch_backbone.model.cls_token, donor.cls_token)
+    network(torch.rand(2, 3, 64, 96)).sum().backward()
+    learning = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert learning == {"thumbnail_backbone", "attention", "classifier"}
+    with pytest.raises(ValueError, match="weights of f, h: there are only thumbnail_backbone and patch_backbone"):
+        network.load_weights({"h": None, "f": None})
+
+
+def test_foundation_models_that_do_not_do(monkeypatch, tmp_path):
+    torch.save(timm.create_model("test_vit", init_values=0.5).state_dict(), tmp_path / "scaled.pth")
+    more = timm.create_model("test_vit").state_dict() | {"reg_token": torch.zeros(1, 2, 64)}
+    torch.save(more, tmp_path / "more.pth")
+    for file, part in (("scaled.pth", "blocks.0.ls1.gamma"), ("more.pth", "reg_token")):
+        with pytest.raises(
+            RuntimeError, match=rf"{file}' are not those of 'test_vit', which lacks .* such as '{part}'"
+        ):
+            build_backbone("test_vit", str(tmp_path / file))
+    with pytest.raises(ValueError, match=r"'local-dir:.*absent' cannot be made: .*config.json"):
+        build_backbone(f"local-dir:{tmp_path / 'absent'}", None)
+    with pytest.raises(ValueError, match="'hub:owner/model' cannot be made: Unknown model source 'hub'"):
+        build_backbone("hub:owner/model", None)
+    _, name = stand_in(tmp_path, dynamic_img_size=False)
+    with pytest.raises(ValueError, match=r"takes no images of 40 x 32 pixels: .* Set 'patch_size'"):
+        build_backbone(name, "imagenet", pooled=True)(torch.rand(1, 3, 40, 32))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(RuntimeError, match="'imagenet' could not be loaded into 'hf-hub:owner/model'"):
+        build_backbone("hf-hub:owner/model", "imagenet")

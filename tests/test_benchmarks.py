@@ -256,8 +256,28 @@ def test_sampling_parts_a_step(tmp_path: Path) -> None:
         assert all(row["ms"] > 0 and phase in done.stdout for row in rows.values())
 
 
+def test_cached_training_counts_its_passes(tmp_path: Path) -> None:
+    output = tmp_path / "cached.json"
+    small = ["--shrink", "8", "--repeats", "1", "--epochs", "3", "--pictures", "2"]
+    done = run("cached.py", *small, *TINY[:4], "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text())
+    rows = {row["training"]: row for row in report["results"]}
+    cells, record = sum(CELLS["bach"]), 24 + 4 + 4 * build_backbone("test_efficientnet", None).num_features
+    assert report["settings"]["cells"] == cells
+    for name, few, megabytes in (("ours", 5, 2 * 5 * record / 1e6), ("attention MIL", cells, 2 * cells * record / 1e6)):
+        plain, first, later = (rows[f"{name}, {kept}"] for kept in ("features not kept", "cache empty", "cache full"))
+        assert [row["passes through f"] for row in (plain, first, later)] == [few, few, 0]
+        assert (plain["cache MB"], first["cache MB"]) == (None, pytest.approx(megabytes))
+    all_epochs = [rows[f"{name}, cache empty, 3 epochs"]["passes through f"] for name in ("ours", "attention MIL")]
+    assert 5 < all_epochs[0] <= 15
+    assert all_epochs[1] == cells
+    assert rows["ours, features not kept"]["of the first"] == 1
+    assert all(row["CPU ms"] > 0 and name in done.stdout for name, row in rows.items())
+
+
 def test_unknown_backbone_is_one_clear_line(tmp_path: Path) -> None:
-    for program in ("epoch.py", "sampling.py"):
+    for program in ("epoch.py", "sampling.py", "cached.py"):
         done = run(program, "--patch-backbone", "resnet51", "--output", str(tmp_path / "none.json"))
         assert done.returncode == 1
         assert done.stderr.startswith(f"{program}: error: unknown backbone 'resnet51'")

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["COPY_AGAIN", "SlideError", "file_stamp", "is_tiff", "region_name", "write_whole"]
+__all__ = ["COPY_AGAIN", "SlideError", "file_identity", "file_stamp", "is_tiff", "region_name", "write_whole"]
 
 
 COPY_AGAIN = "copy the file again from its source."  # the way out of damage
@@ -35,6 +35,15 @@ def file_stamp(path: str) -> tuple[int, int]:
     if state.st_size == 0:
         raise SlideError(f"{path}: the file is empty (0 bytes); copy it again from its source.")
     return state.st_size, state.st_mtime_ns
+
+
+def file_identity(path: str) -> str:
+    """What tells a file, as it is now, from all others and from itself when it was another.
+
+    The time that the file system keeps for itself (``ctime``) tells of a file that was exchanged for one of the same
+    length and date.
+    """
+    return repr((os.path.abspath(path), *file_stamp(path), os.stat(path).st_ctime_ns))
 
 
 def is_tiff(path: str) -> bool:

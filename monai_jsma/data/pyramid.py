@@ -10,6 +10,7 @@ level 0.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -81,6 +82,7 @@ class Pyramid:
         size: height and width of the region in level-0 pixels; by default all that lies right and below of ``origin``.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
         aligned: put the patches side by side from the region's corner, see :class:`~monai_jsma.data.PatchGeometry`.
+        identity: tells the file's content from any other's; without it the pyramid has no ``key``.
 
     Raises:
         ValueError: if the region leaves the file, or a magnification is finer than the file.
@@ -99,11 +101,12 @@ class Pyramid:
         size: tuple[int, int] | None = None,
         max_upsampling: float = _MAX_UPSAMPLING,
         aligned: bool = False,
+        identity: str = "",
     ) -> None:
         full = reader.level_sizes[0]
         size = size or (full[0] - origin[0], full[1] - origin[1])
         check_region(path, full, origin, size)
-        self.reader, self.path, self.mpp_source = reader, str(path), mpp_source
+        self.reader, self.path, self.mpp_source, self.identity = reader, str(path), mpp_source, identity
         self.origin = (int(origin[0]), int(origin[1]))
         self.orientation = 0
         self.stain: StainMap | None = None
@@ -127,6 +130,17 @@ class Pyramid:
         view.__dict__.pop("geometry", None)
         view.__dict__.update(changes)
         return view
+
+    @property
+    def key(self) -> bytes | None:
+        """16 bytes that tell the patches of this view, cell by cell, from those of any other; None if nothing can.
+
+        So it is without an ``identity``, and where the stain was changed: those views are drawn, and never come again.
+        """
+        if not self.identity or self.stain is not None:
+            return None
+        view = (self.identity, type(self.reader).__name__, self.origin, self._stored, self.orientation)
+        return hashlib.blake2b(repr(view).encode(), digest_size=16).digest()
 
     # MONAI's decollate_batch takes apart whatever is no tensor, string or number; what has no dimension is left whole.
     ndim = 0

@@ -47,6 +47,11 @@ class PyramidBatch(list[Pyramid]):
             raise PatchError(errors)
         return torch.from_numpy(patches)
 
+    @property
+    def keys(self) -> list[bytes | None]:
+        """Per picture what tells its patches from any other's, see :attr:`Pyramid.key`."""
+        return [pyramid.key for pyramid in self]
+
     def _read_into(self, picture: int, patch: np.ndarray, cell: int) -> Exception | None:
         try:
             self[picture].read_into(patch, cell)

@@ -8,8 +8,9 @@ from .attention import AttentionNetwork, UniformAttention, attention_dropout, lo
 from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, build_backbone
 from .certified import is_certain, margin_bounds, probability_intervals, read_until_certain, trusted_digits
+from .feature_cache import FeatureCache, KeyedPatches, encoder_hash
 from .jsma import JSMANet
-from .patches import PatchNetwork, PatchSource
+from .patches import PatchNetwork, PatchSource, Weights
 from .rules import LEARNING_RULES, baseline_bags, check_rule, draw_by_rule, draw_log_prob
 from .sampling import (
     ESTIMATORS,
@@ -32,11 +33,14 @@ __all__ = [
     "Backbone",
     "ConvBackbone",
     "Draw",
+    "FeatureCache",
     "GatedAttention",
     "JSMANet",
+    "KeyedPatches",
     "PatchNetwork",
     "PatchSource",
     "UniformAttention",
+    "Weights",
     "all_cells",
     "attention_dropout",
     "baseline_bags",
@@ -48,6 +52,7 @@ __all__ = [
     "draw_independently",
     "draw_log_prob",
     "draw_systematically",
+    "encoder_hash",
     "inclusion_probabilities",
     "is_certain",
     "log_prior",

@@ -9,6 +9,7 @@ first. It is called as :class:`~monai_jsma.networks.JSMANet` is and answers in t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from monai_jsma.data.geometry import Magnification
 from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
 from monai_jsma.networks.attention import log_prior
-from monai_jsma.networks.patches import PatchNetwork, PatchSource
+from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights
 from monai_jsma.networks.sampling import all_cells
 
 __all__ = ["AttentionMIL", "GatedAttention"]
@@ -49,7 +50,8 @@ class AttentionMIL(PatchNetwork):
     Args:
         num_classes: number of labels.
         magnifications: spacings in um per pixel, or names ("100X").
-        weights: of the backbone, see :func:`~monai_jsma.networks.build_backbone`; None for random ones.
+        weights: of the backbone, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
+            with those of ``"patch_backbone"``.
         patch_size: height and width of a patch, in pixels of its magnification.
         patch_backbone: f, a timm name or a module.
         hidden: length of the hidden layers of the attention.
@@ -58,6 +60,9 @@ class AttentionMIL(PatchNetwork):
         freeze_norm: keep batch statistics as they were loaded.
         chunk_size: patches read and encoded at once.
         aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
+        freeze_patch_backbone: f does not learn; the attention and g do.
+        feature_cache: a folder where the features of a frozen f are kept, see
+            :class:`~monai_jsma.networks.FeatureCache`.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -73,7 +78,7 @@ class AttentionMIL(PatchNetwork):
         self,
         num_classes: int,
         magnifications: Sequence[float | str | Magnification],
-        weights: str | None,
+        weights: Weights,
         patch_size: int = 299,
         patch_backbone: str | nn.Module = "inception_v3",
         hidden: int = 128,
@@ -82,11 +87,12 @@ class AttentionMIL(PatchNetwork):
         freeze_norm: bool = False,
         chunk_size: int = 64,
         aligned: bool = False,
+        freeze_patch_backbone: bool = False,
+        feature_cache: str | Path | None = None,
     ) -> None:
-        super().__init__(
-            num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size, aligned
-        )
-        self.patch_backbone = self.make_backbone("patch_backbone", patch_backbone, weights)
+        options = feature_norm, dropout, freeze_norm, chunk_size, aligned, freeze_patch_backbone, feature_cache
+        super().__init__(num_classes, magnifications, patch_size, *options)
+        self.patch_backbone = self.make_backbone("patch_backbone", patch_backbone, weights, pooled=True)
         self.attention = GatedAttention(self.patch_backbone.num_features, hidden)
         self.classifier = nn.Linear(self.patch_backbone.num_features, num_classes)
         self.train()

@@ -3,7 +3,7 @@
 """The feature extractors h (thumbnail) and f (patches): a timm name or a module of one's own (paper, Section 4.2).
 
 Input is RGB ``(batch, 3, height, width)``, ``uint8`` or float in [0, 1]; it is normalised here, once, on the device.
-Output is a feature map ``(batch, channels, height', width')``.
+Output is a feature map ``(batch, channels, height', width')``; of f, whose map is averaged, it may be a single place.
 """
 
 from __future__ import annotations
@@ -29,14 +29,22 @@ class Backbone(nn.Module):
         num_features: channels of that map.
         mean: of each input channel, in [0, 1].
         std: of each input channel.
+        pooled: accept a model that gives vectors ``(batch, channels)`` too: maps of one place.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, num_features: int, mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_features: int,
+        mean: Any = (0.5,) * 3,
+        std: Any = (0.5,) * 3,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
-        self.model, self.num_features = model, num_features
+        self.model, self.num_features, self.pooled = model, num_features, pooled
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -50,11 +58,19 @@ class Backbone(nn.Module):
         """Feature map of ``uint8`` or [0, 1] images.
 
         Raises:
-            ValueError: if the model gives something else than a map of ``num_features`` channels.
+            ValueError: if the model gives something else than a map of ``num_features`` channels, or refuses the size.
         """
         images = images.float() / 255 if images.dtype == torch.uint8 else images
-        features = self.model((images - self.mean) / self.std)
+        try:
+            features = self.model((images - self.mean) / self.std)
+        except AssertionError as error:  # of timm's transformers
+            raise ValueError(
+                f"{type(self.model).__name__} takes no images of {images.shape[2]} x {images.shape[3]} pixels: {error} "
+                "Set 'patch_size', or 'thumbnail_size' if it is that of the thumbnail."
+            ) from error
         features = features[-1] if isinstance(features, (list, tuple)) else features
+        if self.pooled and features.ndim == 2:
+            features = features[:, :, None, None]
         if features.ndim == 4 and features.shape[1] != self.num_features == features.shape[3]:
             features = features.permute(0, 3, 1, 2)  # some transformers keep their channels last
         if features.ndim != 4 or features.shape[1] != self.num_features:
@@ -83,15 +99,18 @@ class ConvBackbone(nn.Sequential):
         self.num_features = channels[-1]
 
 
-def build_backbone(backbone: str | nn.Module, weights: str | None) -> Backbone:
+def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bool = False) -> Backbone:
     """A feature extractor from its name, or from a module.
 
     Args:
-        backbone: name of any timm model (``"inception_v3"`` is the paper's), or a module that gives feature maps and
-        has
-            ``num_features``.
-        weights: ``"imagenet"`` (timm's default weights, downloaded), the path of a state dict of that timm model
-            (``.pth`` or ``.safetensors``), or None for random ones. A module brings its own: None.
+        backbone: name of any timm model (``"inception_v3"`` is the paper's), also ``"hf-hub:owner/model"`` or
+            ``"local-dir:folder"`` (a folder with ``config.json`` and weights, as the hub has them); or a module that
+            gives feature maps and has ``num_features``.
+        weights: ``"imagenet"`` (those that timm has for that name: ImageNet's, or the hub's or folder's own), the path
+            of a state dict of that timm model (``.pth`` or ``.safetensors``), or None for random ones. A module brings
+            its own: None.
+        pooled: the map's mean is all that is wanted. A transformer then gives what its authors take for the image (its
+            class token, or the mean of its tokens), and a module may give vectors.
 
     Raises:
         ValueError: for an unknown name, or for weights that do not go with the backbone.
@@ -103,34 +122,44 @@ def build_backbone(backbone: str | nn.Module, weights: str | None) -> Backbone:
             raise ValueError(f"a module brings its own weights; pass weights=None instead of '{weights}'.")
         if not hasattr(backbone, "num_features"):
             raise ValueError(f"{type(backbone).__name__} lacks 'num_features', the channels of the maps that it gives.")
-        return Backbone(backbone, int(backbone.num_features))  # type: ignore[arg-type]
+        return Backbone(backbone, int(backbone.num_features), pooled=pooled)  # type: ignore[arg-type]
     ensure_torchvision()
     import timm
 
-    if not timm.is_model(backbone):
+    if ":" not in backbone and not timm.is_model(backbone):
         near = ", ".join(get_close_matches(backbone, timm.list_models(), n=5)) or "see timm.list_models()"
         raise ValueError(f"unknown backbone '{backbone}': timm has no model of that name ({near}).")
-    options: dict[str, Any] = {}
     if weights not in (None, "imagenet"):
         _check_weights(backbone, str(weights))
-        options["pretrained_cfg_overlay"] = {"file": str(weights)}
+    model = _timm_model(backbone, weights, features_only=True, out_indices=(-1,))
+    num_features = model.feature_info.channels()[-1]
+    if pooled and hasattr(getattr(model, "model", None), "num_prefix_tokens"):  # a transformer
+        model = _timm_model(backbone, weights, num_classes=0)
+    config = model.pretrained_cfg
+    return Backbone(model, num_features, config["mean"], config["std"], pooled)
+
+
+def _timm_model(name: str, weights: str | None, **options: Any) -> Any:
+    import timm
+
+    if weights not in (None, "imagenet"):
+        options["pretrained_cfg_overlay"] = {"file": str(weights), "source": ""}
     try:
-        model: Any = timm.create_model(
-            backbone, pretrained=weights is not None, features_only=True, out_indices=(-1,), **options
-        )
-    except (RuntimeError, OSError, AssertionError) as error:
+        return timm.create_model(name, pretrained=weights is not None, **options)
+    except (RuntimeError, OSError, AssertionError, ValueError) as error:
         if weights is None:
-            raise ValueError(f"backbone '{backbone}' gives no feature maps: {error}") from error
+            raise ValueError(f"backbone '{name}' cannot be made: {error}") from error
         raise RuntimeError(
-            f"weights '{weights}' could not be loaded into '{backbone}': {error}. Give the path of a state dict of "
+            f"weights '{weights}' could not be loaded into '{name}': {error}. Give the path of a state dict of "
             "that model, or None for random weights."
         ) from error
-    config: Any = timm.get_pretrained_cfg(backbone)
-    return Backbone(model, model.feature_info.channels()[-1], config.mean, config.std)
 
 
 def _check_weights(backbone: str, path: str) -> None:
-    """timm passes over weights that a file lacks; here they are an error, since the model would stay partly random."""
+    """timm passes over weights that a file lacks, and over those that the model lacks; here both are an error.
+
+    Else the model would stay partly random, or be another than the one that was trained. Heads may differ.
+    """
     import timm
     from safetensors import SafetensorError
 
@@ -146,4 +175,12 @@ def _check_weights(backbone: str, path: str) -> None:
         raise RuntimeError(
             f"weights '{path}' are not those of '{backbone}': {len(wrong)} of {len(wanted)} entries are missing or of "
             f"another shape, such as '{wrong[0]}'."
+        )
+    parts = {k.split(".")[0] for k in wanted}
+    unknown = [k for k in found if k not in wanted and (k.split(".")[0] in parts or "." not in k)]
+    if unknown:
+        raise RuntimeError(
+            f"weights '{path}' are not those of '{backbone}', which lacks {len(unknown)} of their entries, such as "
+            f"'{unknown[0]}': name the model that they were made with, or give a folder with its 'config.json' as "
+            "'local-dir:folder'."
         )

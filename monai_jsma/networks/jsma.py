@@ -9,6 +9,7 @@ how it is weighed is in :mod:`monai_jsma.networks.sampling`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
 from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
 from monai_jsma.networks.backbones import Backbone
 from monai_jsma.networks.certified import read_until_certain
-from monai_jsma.networks.patches import PatchNetwork, PatchSource
+from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights
 from monai_jsma.networks.rules import baseline_bags, check_rule, draw_by_rule, draw_log_prob
 from monai_jsma.networks.sampling import Draw, pathwise_weights, top_cells
 
@@ -31,8 +32,10 @@ class JSMANet(PatchNetwork):
 
     Args:
         num_classes: number of labels.
-        magnifications: spacings in um per pixel, or names ("100X").
-        weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones.
+        magnifications: spacings in um per pixel, or names ("100X"); chosen by hand or by
+            :func:`~monai_jsma.data.automatic_magnifications`. Weights of others are not loaded.
+        weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
+            with those of ``"thumbnail_backbone"`` and of ``"patch_backbone"``.
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
         patch_size: height and width of a patch, in pixels of its magnification.
         num_patches: patches drawn for each picture, or ``"all"``: nothing is drawn, the bag is that of Eq. 1.
@@ -53,6 +56,9 @@ class JSMANet(PatchNetwork):
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
         chunk_size: patches read and encoded at once in evaluation, and in training on all patches.
         aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
+        freeze_patch_backbone: f does not learn; h, A and g do.
+        feature_cache: a folder where the features of a frozen f are kept, see
+            :class:`~monai_jsma.networks.FeatureCache`.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -68,7 +74,7 @@ class JSMANet(PatchNetwork):
         self,
         num_classes: int,
         magnifications: Sequence[float | str | Magnification],
-        weights: str | None,
+        weights: Weights,
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
         num_patches: int | str = 5,
@@ -86,10 +92,11 @@ class JSMANet(PatchNetwork):
         freeze_norm: bool = False,
         chunk_size: int = 64,
         aligned: bool = False,
+        freeze_patch_backbone: bool = False,
+        feature_cache: str | Path | None = None,
     ) -> None:
-        super().__init__(
-            num_classes, magnifications, patch_size, feature_norm, dropout, freeze_norm, chunk_size, aligned
-        )
+        options = feature_norm, dropout, freeze_norm, chunk_size, aligned, freeze_patch_backbone, feature_cache
+        super().__init__(num_classes, magnifications, patch_size, *options)
         check_rule(num_patches, learning_rule, estimator, centered=centered)
         self.thumbnail_size, self.num_patches, self.centered = tuple(thumbnail_size), num_patches, centered
         self.attention_dropout, self.learning_rule, self.estimator = attention_dropout, learning_rule, estimator
@@ -102,16 +109,20 @@ class JSMANet(PatchNetwork):
         self.classifier = nn.Linear(f.num_features, num_classes)
         self.train()  # a new module is in training mode without having been told: freeze_norm must be
 
-    def _make_backbones(self, h: Any, f: Any, shared: bool, weights: str | None) -> tuple[Any, Backbone]:
+    def _make_backbones(self, h: Any, f: Any, shared: bool, weights: Weights) -> tuple[Any, Backbone]:
         f = h if f is None else f
         if f is None:
             raise ValueError("without a thumbnail_backbone there is none to repeat: name a patch_backbone.")
+        if shared and self.freeze_patch_backbone:
+            raise ValueError("freeze_patch_backbone would freeze h too, which f is: leave shared_backbone out.")
         if shared and f != h:
             raise ValueError("shared_backbone=True lets f be h: leave patch_backbone out.")
         if f is h and isinstance(h, nn.Module) and not shared:
             raise ValueError("one module was given for both backbones; give two, or pass shared_backbone=True.")
         made = None if h is None else self.make_backbone("thumbnail_backbone", h, weights)
-        return made, made if made is not None and shared else self.make_backbone("patch_backbone", f, weights)
+        if made is not None and shared:
+            return made, made
+        return made, self.make_backbone("patch_backbone", f, weights, pooled=True)
 
     def attend(self, thumbnail: Tensor, grids: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
         """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
@@ -147,7 +158,8 @@ class JSMANet(PatchNetwork):
             num_patches: patches of each picture in evaluation, ``"all"`` (Eq. 1), or ``"certified"``: as few as make
                 the label of all certain, see :func:`~monai_jsma.networks.read_until_certain`; by default as in
                 training.
-            draws: in evaluation, 0 takes the patches of highest attention; R > 0 draws R times and averages.
+            draws: in evaluation, 0 takes the patches of highest attention; R > 0 draws ``num_patches`` R times and
+                averages.
             max_patches: cap of ``"certified"``; None for none.
             certified_chunk: patches of each picture that ``"certified"`` reads at once.
 
@@ -155,8 +167,8 @@ class JSMANet(PatchNetwork):
             logits ``(batch, classes)``, or a mapping with ``logits``; ``attention``, ``log_attention`` and
             ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; in training by a
             score function rule also ``baseline_logits`` ``(batch, k, classes)`` and ``drawn_log_prob`` ``(batch, k)``;
-            after draws also ``spread``, the standard deviation of each probability ``(batch, classes)``; if certified
-            stopping was asked for also ``certified`` ``(batch,)``, whether the label is that of all patches, and
+            after draws also ``draw_probabilities``, of each draw ``(batch, draws, classes)``; if certified stopping was
+            asked for also ``certified`` ``(batch,)``, whether the label is that of all patches, and
             ``intervals`` ``(batch, classes, 2)``, between which each of their probabilities lies.
         """
         if pyramid is None:
@@ -194,23 +206,23 @@ class JSMANet(PatchNetwork):
     def _evaluate(
         self, log_attention: Tensor, pyramid: PatchSource, k: int | str, draws: int
     ) -> tuple[Draw, dict[str, Tensor]]:
-        if k != "all" and (isinstance(k, str) or k < 1) or draws < 0:
+        if draws if k == "all" else isinstance(k, str) or k < 1 or draws < 0:
             raise ValueError(
-                f"num_patches must be a positive number or 'all' and draws not negative, or 'certified' and draws 0: "
+                "num_patches must be a positive number and draws not negative, or 'all' or 'certified' and draws 0: "
                 f"{k!r}, {draws}."
             )
-        if k == "all" or draws == 0:
+        if draws == 0:
             draw = self._top(log_attention, k)
             features = self.patch_features(pyramid, draw, in_chunks=True)
             return draw, {"logits": self.classify(self.aggregate(features, draw.weights))}
-        drawn = [draw_by_rule(log_attention, k, self.learning_rule, self.estimator) for _ in range(draws)]
+        drawn = [draw_by_rule(log_attention, int(k), self.learning_rule, self.estimator) for _ in range(draws)]
         draw = Draw(*(torch.cat(parts, dim=1) for parts in zip(*drawn)))
         features = self.patch_features(pyramid, draw, in_chunks=True).unflatten(1, (draws, -1))
         bags = self.aggregate(features, draw.weights.unflatten(1, (draws, -1)))
         prob = self.classify(bags).float().softmax(dim=2)
         logits = prob.mean(dim=1).clamp_min(torch.finfo(prob.dtype).tiny).log()
         draw = draw._replace(weights=draw.weights / draws)
-        return draw, {"logits": logits, "spread": prob.std(dim=1, correction=0)}
+        return draw, {"logits": logits, "draw_probabilities": prob}
 
     def _top(self, log_attention: Tensor, k: int | str) -> Draw:
         if k == "all" or self.thumbnail_backbone is None:  # of uniform attention no cells are the highest
