@@ -148,7 +148,7 @@ def _flatten_output(engine: Engine) -> None:
     output = engine.state.output
     pred = output["pred"]  # type: ignore[index]
     if isinstance(pred, Mapping):
-        names = ("attention", "cells", "weights", "spread", "certified", "intervals")
+        names = ("attention", "cells", "weights", "draw_probabilities", "certified", "intervals")
         kept = {name: pred[name] for name in names if name in pred}
         output.update(kept, pred=pred["logits"])  # type: ignore[union-attr]
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,10 +26,11 @@ class JSMAInferer(Inferer):
     Args:
         num_patches: patches of each picture, ``"all"`` (Eq. 1), or ``"certified"``: as few as make the label of all
             certain; by default as in training.
-        draws: 0 takes the patches of highest attention; R > 0 draws R times and gives the mean probability and its
-            spread.
+        draws: 0 takes the patches of highest attention; R > 0 draws ``num_patches`` R times, and gives the mean
+            probability and those of each draw.
         seed: of whatever is drawn, which then does not depend on what was predicted before. With ``draws`` each picture
-            is asked on its own: its draws depend on the seed and its place alone, not on its batch either.
+            is asked on its own: its draws depend on the seed, the name of its file and its place in it, but neither on
+            its batch nor on the file's folder.
         max_patches: of each picture if ``"certified"``; None for no cap.
         certified_chunk: patches of each picture that ``"certified"`` reads at once. The fewest are read with 1; more
             need fewer passes.
@@ -50,8 +52,11 @@ class JSMAInferer(Inferer):
             raise ValueError(
                 f"num_patches must be a positive number, 'all', 'certified' or None, but got {num_patches!r}."
             )
-        if draws < 0 or certified and draws:
-            raise ValueError(f"draws must not be negative, and 0 if num_patches is 'certified', but got {draws}.")
+        if draws < 0 or named and draws:
+            raise ValueError(
+                f"draws must not be negative, and 0 if num_patches is 'all' or 'certified', but got {draws} with "
+                f"num_patches {num_patches!r}."
+            )
         if not certified and max_patches is not None:
             raise ValueError(f"max_patches is the cap of num_patches 'certified', which is {num_patches!r}.")
         self.num_patches, self.draws, self.seed = num_patches, draws, seed
@@ -79,7 +84,7 @@ class JSMAInferer(Inferer):
         return _joined(outputs)
 
     def _seed_of(self, pyramids: PyramidBatch) -> int:
-        places = repr((self.seed, [(p.path, p.origin, p.geometry.size) for p in pyramids]))
+        places = repr((self.seed, [(os.path.basename(p.path), p.origin, p.geometry.size) for p in pyramids]))
         return int.from_bytes(hashlib.sha256(places.encode("ascii", "backslashreplace")).digest()[:7])
 
 

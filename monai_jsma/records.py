@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from monai_jsma.data.geometry import Box, GridCell, PatchGeometry
+from monai_jsma.uncertainty import mutual_information, predictive_entropy
 
 __all__ = ["PatchRecord", "PredictionRecord", "read_records"]
 
 PART = ".part"  # ends the name of the records of a run that is not finished
+_DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "mutual_information")  # written too
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class PredictionRecord:
         patch_size: height and width of a patch, in pixels of its magnification.
         attention: probability of every cell.
         patches: those that were read, in order of weight.
-        spread: standard deviation of each probability over repeated draws; None without.
+        draw_probabilities: of each class by each of repeated draws, ``(draws, classes)``; None without.
         certified: whether the label is that of all patches, for certain; None where it was not asked.
         intervals: between which the probability of each class lies if all patches are read, (low, high).
         run: what made it: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
@@ -88,7 +90,7 @@ class PredictionRecord:
     patch_size: int
     attention: tuple[float, ...]
     patches: tuple[PatchRecord, ...]
-    spread: tuple[float, ...] | None = None
+    draw_probabilities: tuple[tuple[float, ...], ...] | None = None
     certified: bool | None = None
     intervals: tuple[tuple[float, float], ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -103,6 +105,26 @@ class PredictionRecord:
     def patches_read(self) -> int:
         """How many patches the prediction is made of; one that was drawn twice was read once."""
         return len(self.patches)
+
+    @property
+    def draws(self) -> int:
+        """How often the patches were drawn; 0 if those of highest attention were taken."""
+        return len(self.draw_probabilities or ())
+
+    @property
+    def spread(self) -> tuple[float, ...] | None:
+        """Standard deviation of each probability over the draws; None without."""
+        return None if self.draw_probabilities is None else tuple(np.std(self.draw_probabilities, axis=0).tolist())
+
+    @property
+    def predictive_entropy(self) -> float:
+        """Entropy of the probabilities, see :mod:`monai_jsma.uncertainty`."""
+        return float(predictive_entropy(self.probabilities))
+
+    @property
+    def mutual_information(self) -> float | None:
+        """What the draws disagree about, see :mod:`monai_jsma.uncertainty`; None without."""
+        return None if self.draw_probabilities is None else float(mutual_information(self.draw_probabilities))
 
     @property
     def prediction(self) -> int:
@@ -150,7 +172,7 @@ class PredictionRecord:
 
     def to_json(self) -> str:
         """One line, without its end; :meth:`from_json` reads it."""
-        found = {"shares": self.shares, "patches_read": self.patches_read}
+        found = {name: getattr(self, name) for name in _DERIVED}
         return json.dumps({**asdict(self), **found}, allow_nan=False)
 
     @classmethod
@@ -191,9 +213,13 @@ def _check(record: PredictionRecord) -> None:
     for name, values, count in (
         ("probabilities", record.probabilities, len(classes)),
         ("attention", record.attention, record.geometry.num_cells),
+        *(("draw_probabilities", draw, len(classes)) for draw in record.draw_probabilities or ()),
     ):
         if len(values) != count or min(values) < 0 or not abs(math.fsum(values) - 1) <= 1e-3:
             raise ValueError(f"{name} are not {count} probabilities that sum to 1")
+    draws = record.draw_probabilities
+    if draws is not None and not (draws and np.allclose(np.mean(draws, axis=0), record.probabilities, atol=1e-3)):
+        raise ValueError("probabilities are not the mean of draw_probabilities")
     if record.certified is not None and type(record.certified) is not bool:
         raise ValueError(f"certified {record.certified!r} is neither true nor false")
     intervals = record.intervals or ((0.0, 1.0),) * len(classes)

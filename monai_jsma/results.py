@@ -147,7 +147,7 @@ def make_record(
     for cell, weight in zip(result.cells.tolist(), result.weights.tolist(), strict=True):
         if weight > 0:  # 0: nothing was drawn
             weights[stored[cell]] += weight
-    spread, intervals = result.data.get("spread"), result.data.get("intervals")
+    draws, intervals = result.data.get("draw_probabilities"), result.data.get("intervals")
     return PredictionRecord(
         file=pyramid.path,
         location=pyramid.origin,
@@ -162,7 +162,7 @@ def make_record(
         patch_size=geometry.patch_size,
         attention=_numbers(attention),
         patches=tuple(_patch_record(pyramid, cell, attention[cell], weight) for cell, weight in weights.most_common()),
-        spread=None if spread is None else _numbers(_array(spread)),
+        draw_probabilities=None if draws is None else tuple(map(_numbers, _array(draws))),
         certified=result.certified,
         intervals=None if intervals is None else tuple((low, high) for low, high in map(_numbers, _array(intervals))),
         run=dict(run or {}),

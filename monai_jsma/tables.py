@@ -22,7 +22,8 @@ __all__ = ["failure_table", "prediction_table", "slide_table"]
 def prediction_table(records: Sequence[PredictionRecord]) -> str:
     """A row a region: its place, label and prediction by name, the probability of each class, the attention's shares.
 
-    Then the number of patches read and, if certified stopping was asked for, whether it is certified and the intervals.
+    Then the number of patches read and the predictive entropy; with draws their number, the mutual information and the
+    spread; if certified stopping was asked for, whether it is certified and the intervals.
 
     Args:
         records: of one run.
@@ -73,10 +74,13 @@ def _columns(records: Sequence[PredictionRecord]) -> list[str]:
     if not records:
         return []
     classes, shares = records[0].classes, records[0].shares
-    columns = [f"probability_{name}" for name in classes] + [f"share_{name}" for name in shares] + ["patches_read"]
-    if records[0].intervals is None:
-        return columns
-    return [*columns, "certified", *(f"{end}_{name}" for name in classes for end in ("low", "high"))]
+    columns = [f"probability_{name}" for name in classes] + [f"share_{name}" for name in shares]
+    columns += ["patches_read", "predictive_entropy"]
+    if records[0].draws:
+        columns += ["draws", "mutual_information", *(f"spread_{name}" for name in classes)]
+    if records[0].intervals is not None:
+        columns += ["certified", *(f"{end}_{name}" for name in classes for end in ("low", "high"))]
+    return columns
 
 
 def _numbers(records: Sequence[PredictionRecord]) -> list[Any]:
@@ -86,10 +90,12 @@ def _numbers(records: Sequence[PredictionRecord]) -> list[Any]:
 
 
 def _values(record: PredictionRecord) -> tuple[float, ...]:
-    always = (*record.probabilities, *record.shares.values(), record.patches_read)
-    if record.intervals is None:
-        return always
-    return (*always, bool(record.certified), *(end for interval in record.intervals for end in interval))
+    values = (*record.probabilities, *record.shares.values(), record.patches_read, record.predictive_entropy)
+    if record.mutual_information is not None and record.spread is not None:
+        values += (record.draws, record.mutual_information, *record.spread)
+    if record.intervals is not None:
+        values += (bool(record.certified), *(end for interval in record.intervals for end in interval))
+    return values
 
 
 def _names(classes: Sequence[str], label: int | None, prediction: int | None) -> list[str]:

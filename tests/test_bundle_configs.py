@@ -14,19 +14,20 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_runs import BUNDLES, ROOT, Shipped, each_bundle
+from bundle_runs import BUNDLES, ROOT, Shipped, causes, each_bundle
 from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
-TAKEN_BY_INFERENCE = (*BASELINES, "aligned")  # overlays of training that inference is given too
+TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications")  # overlays of training that inference is given too
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
     "frozen": set(),
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
+    "auto_magnifications": {"picture_size"},
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
         "validate#inferer#seed",
@@ -123,10 +124,10 @@ def test_overlays_override_what_is_there(shipped, name):
 
 @named([pair for pair in EACH_CONFIG if pair[1] in TAKEN_BY_INFERENCE])
 def test_overlays_fit_inference_too(shipped, name):
-    """All that is set is there in inference as well; only a loss has no place there."""
+    """All that is set or added is there in inference as well; only a loss has no place there."""
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
-    assert set(overlay) - set(inference) <= {"alpha"}
-    assert references(overlay) <= set(inference)
+    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha"}
+    assert references(overlay) <= set(inference) | ADDITIONS[name]
 
 
 @each_bundle
@@ -180,7 +181,7 @@ def test_the_bundles_differ_only_in_what_is_their_own():
         if path.stem == "metadata":
             continue
         pairs = list(zip((one / path.name).read_text().split("\n"), path.read_text().split("\n"), strict=True))
-        own = {"train": OWN - {"region_size"}, "inference": OWN}
+        own = {"train": OWN - {"region_size"}, "inference": OWN, "auto_magnifications": {"picture_size"}}
         differing = {re.match(r' {4}"(\w+)": ', line)[1] for pair in pairs if len(set(pair)) > 1 for line in pair}
         assert differing == own.get(path.stem, set()), path.name
     cards = [re.findall(r"^(?:## .*|\| \w.*?\|.*?\|)", shipped.card, re.MULTILINE) for shipped in BUNDLES.values()]
@@ -238,3 +239,23 @@ def test_aligned_patches_are_asked_of_the_network_and_of_the_files(shipped, base
     for part in ("network_def", loader):
         settings = parser.get_parsed_content(part, instantiate=False).get_config()
         assert (settings["patch_size"], settings["aligned"]) == (256, True)
+
+
+@each_bundle
+@pytest.mark.parametrize("files", [("inference",), ("train", "evaluate")], ids=lambda files: files[-1])
+@pytest.mark.parametrize("overlay", [None, *TAKEN_BY_INFERENCE])
+def test_draws_are_asked_of_the_network_and_recorded(shipped, files, overlay):
+    """By every overlay that draws; the others have nothing to repeat, and say so."""
+    parser = ConfigParser()
+    names = [files[0], *([overlay] if overlay else []), *files[1:]]
+    parser.read_config([shipped.folder / "configs" / f"{name}.json" for name in names])
+    parser["draws"] = 3
+    inferer = "validate#inferer" if "train" in files else "inferer"
+    assert parser.get_parsed_content("saver#settings")["draws"] == 3
+    if overlay in ("all_patches", "attention_mil", "thumbnail_only"):
+        with pytest.raises(RuntimeError) as raised:
+            parser.get_parsed_content(inferer)
+        assert any("draws must not be negative, and 0 if num_patches is 'all'" in str(e) for e in causes(raised.value))
+    else:
+        made = parser.get_parsed_content(inferer)
+        assert (made.draws, made.seed, made.num_patches) == (3, 0, 5)

@@ -28,6 +28,7 @@ from bundle_runs import (
 )
 from slide_files import levels_of, picture, write_pyramid
 
+from monai_jsma.__main__ import main
 from monai_jsma.records import read_records
 
 KILL: dict[str, Any] = {
@@ -84,6 +85,28 @@ def test_a_killed_run_goes_on(trained, configs):
         assert metrics.keys() == expected.keys()
         for name, value in expected.items():
             assert metrics[name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_repeated_draws(trained, tmp_path):
+    """Evaluation and inference draw the same, whatever the batches; pictures and report need the records alone."""
+    options = {"draws": 3, "max_pictures": 0}
+    run(trained, "train", "demo", "evaluate", batch_size=3, output_dir=str(tmp_path / "eval"), **options)
+    options |= {"workflow_type": "infer", "test_list": "validation"}
+    run(trained, "inference", "demo", batch_size=2, output_dir=str(tmp_path / "infer"), **options)
+    one, two = (read_records(tmp_path / name / "predictions.jsonl") for name in ("eval", "infer"))
+    assert len(one) == 7
+    for record, other in zip(one, two, strict=True):
+        assert (record.key, record.draws, record.run["settings"]["draws"]) == (other.key, 3, 3)
+        assert record.cells.tolist() == other.cells.tolist()
+        np.testing.assert_allclose(record.draw_probabilities, other.draw_probabilities, atol=1e-6)
+        np.testing.assert_allclose(np.mean(record.draw_probabilities, axis=0), record.probabilities, atol=1e-6)
+    assert max(record.mutual_information for record in one) > 0
+    written = str(tmp_path / "eval" / "predictions.jsonl")
+    assert main(["draw", written, "--output", str(tmp_path / "drawn")]) == 0
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 7
+    assert main(["report", written, "--output", str(tmp_path / "report"), "--resamples", "5"]) == 0
+    (found,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    assert "mutual_information" in found["scored"]["selective"]["orders"]
 
 
 @pytest.fixture(scope="module")

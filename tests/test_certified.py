@@ -278,7 +278,7 @@ def test_numbers_below_one_are_refused(options):
 def test_settings_that_would_do_nothing_are_refused():
     with pytest.raises(ValueError, match="max_patches is the cap of num_patches 'certified', which is 5"):
         JSMAInferer(5, max_patches=9)
-    with pytest.raises(ValueError, match="draws must .* 0 if num_patches is 'certified'"):
+    with pytest.raises(ValueError, match="draws must .* 0 if num_patches is 'all' or 'certified'"):
         JSMAInferer("certified", draws=2)
     with pytest.raises(ValueError, match="'certified' and draws 0"):
         certified(sharp_net(), batch(), draws=2)

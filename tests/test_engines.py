@@ -60,7 +60,7 @@ def test_training_step_by_step_equals_a_loop_by_hand(rule):
     assert torch.equal(result["label"], LABELS)
 
 
-@pytest.mark.parametrize(("draws", "more"), [(0, set()), (3, {"spread"})])
+@pytest.mark.parametrize(("draws", "more"), [(0, set()), (3, {"draw_probabilities"})])
 def test_evaluation(draws, more):
     net = tiny_net()
     evaluator = JSMAEvaluator(

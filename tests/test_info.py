@@ -41,7 +41,7 @@ def test_what_a_slide_is(slide, capsys):
         assert [(v["height"], v["width"]) for v in found["levels"]] == [page.shape[:2] for page in tif.pages]
     assert [level["downsample"] for level in found["levels"]] == pytest.approx([1, 2, (600 / 153 + 800 / 205) / 2])
     assert [level["mpp"] for level in found["levels"]] == pytest.approx([0.25, 0.5, 0.25 * (600 / 153 + 800 / 205) / 2])
-    assert (found["magnifications"], found["cells"]) == ([], 0)
+    assert (found["magnifications"][-1]["name"], found["chosen_by_rule"]) == ("400X", True)
 
 
 def test_every_source_of_the_spacing_is_told(slide, capsys):
@@ -62,7 +62,9 @@ def test_incredible_spacing(tmp_path, capsys):
         (False, "the spacing of the file is unknown; give --mpp")
     ]
     assert main(["info", str(tmp_path / "a.png")]) == 0
-    assert "spacing  unknown; give --mpp" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "spacing  unknown; give --mpp" in out
+    assert "magnification" not in out
 
 
 def test_magnifications_it_can_serve(slide, capsys):
@@ -72,7 +74,29 @@ def test_magnifications_it_can_serve(slide, capsys):
     assert [m["served"] for m in found["magnifications"]] == [True, True, False]
     assert [m["grid"] for m in found["magnifications"]] == [*map(list, expected.grids), None]
     assert found["cells"] == expected.num_cells == 60
+    assert not found["chosen_by_rule"]
     assert found["magnifications"][2]["reason"] == "finer than the file's 0.25 um/px"
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "grids"),
+    [
+        ([], ["100X", "200X", "400X"], [[1, 1], [2, 2], [3, 3]]),
+        (["--patch-size=100"], ["50X", "100X", "200X", "400X"], [[1, 1], [2, 2], [3, 4], [6, 8]]),
+        (["--finest=200X"], ["100X", "200X"], [[1, 1], [2, 2]]),
+        (["--finest=0.2", "--patch-size=400"], ["100X", "200X", "400X"], [[1, 1], [1, 2], None]),
+        (["--finest=4", "--patch-size=100"], ["25X"], [[1, 1]]),
+    ],
+)
+def test_magnifications_that_the_rule_chooses(slide, capsys, options, names, grids):
+    """Of 600 x 800 pixels of 0.25 um, from the file's own spacing on or from another."""
+    found = info(capsys, slide, *options)
+    assert found["chosen_by_rule"]
+    assert [m["name"] for m in found["magnifications"]] == names
+    assert [m["grid"] for m in found["magnifications"]] == grids
+    assert found["cells"] == sum(rows * cols for rows, cols in filter(None, grids))
+    assert main(["info", slide, *options]) == 0
+    assert capsys.readouterr().out.endswith("pixels; chosen by rule: halved until one patch covers the picture\n")
 
 
 def test_magnifications_of_the_bundle(slide, tmp_path, capsys):
@@ -145,6 +169,9 @@ def test_unreadable_file_is_one_line(tmp_path, capsys, how):
     [
         (["--mpp=352"], "mpp=352.0 is outside 0.05-20"),
         (["--magnifications=big"], "'big' is no magnification"),
+        (["--finest=big"], "'big' is no magnification"),
+        (["--finest=50X,100"], "'50X,100' is no magnification"),
+        (["--finest=0"], "mpp must be a positive number"),
         (["--reader=vips"], "reader='vips' is not one of"),
         (["--bundle=nowhere"], "no such file; name the folder of the bundle"),
     ],

@@ -90,7 +90,7 @@ def test_training_with_as_many_patches_as_cells_is_equation_one(estimator):
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [*({"estimator": e} for e in ESTIMATORS), *({"learning_rule": r} for r in RULES)])
-def test_repeated_draws_give_mean_and_spread(options):
+def test_repeated_draws_give_each_and_their_mean(options):
     net, repeats = tiny_net(**options).eval(), 4
     images, thumbnails = batch()
     torch.manual_seed(5)
@@ -109,7 +109,7 @@ def test_repeated_draws_give_mean_and_spread(options):
     assert output["cells"].tolist() == torch.cat([draw.cells for draw in draws], dim=1).tolist()
     assert_close(output["logits"].softmax(1), prob.mean(0))
     assert_close(output["logits"].exp().sum(1), torch.ones(len(SIZES)))
-    assert_close(output["spread"], prob.std(0, correction=0))
+    assert_close(output["draw_probabilities"], prob.transpose(0, 1))
     if net.learning_rule != "pathwise":
         assert_close(output["weights"].sum(1), torch.ones(len(SIZES)))
 

@@ -179,11 +179,17 @@ def test_errors(options, message):
         tiny_net(**options)
 
 
-@pytest.mark.parametrize("call", [{"num_patches": 0}, {"num_patches": "most"}, {"num_patches": -1}, {"draws": -1}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"num_patches": 0}, {"num_patches": "most"}, {"num_patches": -1}, {"draws": -1},
+        {"num_patches": "all", "draws": 2},
+    ],
+)  # fmt: skip
 def test_errors_of_a_call(call):
     with pytest.raises(ValueError, match="num_patches must be|draws must not"):
         JSMAInferer(**call)
-    with pytest.raises(ValueError, match="num_patches must be a positive number or 'all' and draws not negative"):
+    with pytest.raises(ValueError, match="num_patches must be a positive number and draws not negative, or 'all' or"):
         tiny_net().eval()(*batch(), **call)
 
 
@@ -200,9 +206,9 @@ def test_inferer_passes_its_settings_and_the_rest_on():
     def network(*args, **kwargs):
         return args, kwargs
 
-    assert JSMAInferer("all", 3)("image", network, "more", pyramid="p") == (
+    assert JSMAInferer(4, 3)("image", network, "more", pyramid="p") == (
         ("image", "more"),
-        {"num_patches": "all", "draws": 3, "pyramid": "p"},
+        {"num_patches": 4, "draws": 3, "pyramid": "p"},
     )
     net = tiny_net().eval()
     thumbnails, images = batch()

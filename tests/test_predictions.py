@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ignite.metrics import Accuracy
 from monai.data import DataLoader
 from monai.handlers import from_engine
 from monai.transforms import Activationsd, Compose, SelectItemsd
+from scipy.stats import entropy
 from slide_files import levels_of, overwrite, picture, tile_range, write_pyramid
 from tiny_networks import tiny_net
 
@@ -193,6 +195,49 @@ def test_what_fails_is_listed_and_all_others_are_predicted(tmp_path, items, net,
     assert set(expected) == {"accuracy", "patches_read", *shares}
 
 
+def test_draws_go_into_records_and_tables(tmp_path, items, net):
+    predict(tmp_path / "out", items, net, inferer=JSMAInferer(3, 4, seed=7))
+    records = read_records(tmp_path / "out" / "predictions.jsonl")
+    rows = table(tmp_path / "out" / "predictions.csv")
+    for item, record, row in zip(items, records, rows, strict=True):
+        draws = drawn_by_hand(net, item, 4, 3, seed=7)
+        assert np.array(record.draw_probabilities) == pytest.approx(draws, abs=1e-6)
+        assert record.probabilities == pytest.approx(draws.mean(axis=0), abs=1e-6)
+        assert [float(row[f"spread_{name}"]) for name in CLASSES] == pytest.approx(draws.std(axis=0), abs=1e-6)
+        parts = entropy(draws.mean(axis=0)), entropy(draws, axis=1).mean()
+        assert float(row["predictive_entropy"]) == pytest.approx(parts[0], abs=1e-6)
+        assert float(row["mutual_information"]) == pytest.approx(parts[0] - parts[1], abs=1e-6)
+        assert row["draws"] == "4.0"
+    assert max(record.mutual_information for record in records) > 1e-4
+    slide = table(tmp_path / "out" / "slides.csv")[0]
+    for name in ("predictive_entropy", "mutual_information"):
+        assert float(slide[name]) == pytest.approx(sum(getattr(r, name) for r in records[:2]) / 2, abs=1e-8)
+
+
+def drawn_by_hand(net: Any, item: dict, draws: int, k: int, seed: int) -> np.ndarray:
+    """Probabilities of one region by each draw ``(draws, classes)``: one draw after the other, each asked by itself."""
+    loaded = VIEW(item)
+    pyramids = PyramidBatch([loaded["pyramid"]])
+    image = loaded["image"].as_tensor()[None]
+    inferer = JSMAInferer(k, draws, seed=seed)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(inferer(image, lambda *_, **__: torch.initial_seed(), pyramid=pyramids))
+        return np.concatenate([net(image, pyramids, num_patches=k, draws=1).softmax(1).numpy() for _ in range(draws)])
+
+
+def test_draws_do_not_depend_on_the_folder(tmp_path, items, net):
+    """The same pictures elsewhere, by paths that are written otherwise."""
+    inferer = JSMAInferer(3, 2, seed=7)
+    predict(tmp_path / "out", items, net, inferer=inferer)
+    (tmp_path / "moved").mkdir()
+    for item in items:
+        item["image"] = shutil.copy(item["image"], tmp_path / "moved")
+    predict(tmp_path / "again", items, net, inferer=inferer)
+    one, two = (read_records(tmp_path / name / "predictions.jsonl") for name in ("out", "again"))
+    assert [r.cells.tolist() for r in one] == [r.cells.tolist() for r in two]
+    assert [r.probabilities for r in one] == [r.probabilities for r in two]
+
+
 def test_draws_depend_on_the_picture_and_the_seed_alone(tmp_path, items, net):
     sound = spoil(items)
     predict(tmp_path / "sound", sound, net, inferer=JSMAInferer(3, 2, seed=7))
@@ -234,9 +279,10 @@ def stopped(folder: Path, whole: bytes, lines: int) -> None:
     (folder / "predictions.jsonl.part").write_bytes(b"".join(kept[:lines]) + kept[lines][:100])
 
 
+@pytest.mark.parametrize("inferer", [ALL, JSMAInferer(3, 2, seed=7)], ids=["all", "draws"])
 @pytest.mark.parametrize("lines", [0, 2, 5])
-def test_a_killed_run_goes_on(tmp_path, items, net, lines):
-    expected = predict(tmp_path / "whole", items, net)
+def test_a_killed_run_goes_on(tmp_path, items, net, lines, inferer):
+    expected = predict(tmp_path / "whole", items, net, inferer=inferer)
     whole = (tmp_path / "whole" / "predictions.jsonl").read_bytes()
     stopped(tmp_path / "out", whole, lines)
     opened: list[str] = []
@@ -245,7 +291,7 @@ def test_a_killed_run_goes_on(tmp_path, items, net, lines):
         opened.append((item["image"], item["location"]))
         return VIEW(item)
 
-    metrics = predict(tmp_path / "out", items, net, view=view)
+    metrics = predict(tmp_path / "out", items, net, view=view, inferer=inferer)
     assert opened == [(item["image"], item["location"]) for item in items[lines:]]
     assert metrics == pytest.approx(expected)
     assert [r.key for r in read_records(tmp_path / "out" / "predictions.jsonl")] == [

@@ -1,6 +1,7 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
 import json
+import math
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def test_a_record_says_what_was_predicted_and_from_which_patches():
         "slides/a.png", (10, 30), (60, 100), 0.5, "given",
     )  # fmt: skip
     assert (made.classes, made.probabilities, made.prediction, made.label) == (CLASSES, (0.25, 0.75), 1, 1)
-    assert (made.group, made.run, made.spread) == ("patient 7", {"seed": 3}, None)
+    assert (made.group, made.run) == ("patient 7", {"seed": 3})
+    assert (made.draws, made.draw_probabilities, made.spread, made.mutual_information) == (0, None, None, None)
     assert made.attention == (0, 0.25, 0, 0, 0.75, 0, 0, 0)
     assert made.shares == {"100X": 0.25, "200X": 0.75}
     assert made.prior_shares == {"100X": 0.25, "200X": 0.75}
@@ -69,10 +71,21 @@ def test_float32_is_kept_and_no_more():
     assert len(repr(made.attention[0])) <= 11
 
 
-def test_spread_of_repeated_draws():
-    pyramid = grey_pyramid((60, 100))
-    drawn = result(pyramid, {0: 1.0}, [0], [1.0], spread=torch.tensor([0.125, 0.125]))
-    assert make_record(drawn, CLASSES).spread == (0.125, 0.125)
+def test_repeated_draws():
+    """Twice sure, of different classes, and twice quite unsure."""
+    pyramid, draws = grey_pyramid((60, 100)), ((1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.5, 0.5))
+    drawn = result(pyramid, {0: 1.0}, [0], [1.0], pred=(0.5, 0.5), draw_probabilities=torch.tensor(draws))
+    made = make_record(drawn, CLASSES)
+    assert (made.draws, made.draw_probabilities) == (4, draws)
+    assert made.spread == pytest.approx((math.sqrt(1 / 8),) * 2)
+    assert made.predictive_entropy == pytest.approx(math.log(2))
+    assert made.mutual_information == pytest.approx(math.log(2) / 2)
+    line = made.to_json()
+    assert PredictionRecord.from_json(line) == made
+    written = json.loads(line)
+    for name in ("draws", "predictive_entropy", "mutual_information"):
+        assert written[name] == getattr(made, name)
+    assert written["spread"] == list(made.spread)
 
 
 @pytest.mark.parametrize("pred", [(0.2, 0.3, 0.5), (1.5, -2.0), (float("nan"), 1.0)])
@@ -122,9 +135,9 @@ def test_certified_stopping():
     assert PredictionRecord.from_json(line) == made
 
 
-def test_lines_from_before_certified_stopping_are_records():
+def test_lines_from_before_certified_stopping_and_draws_are_records():
     values = json.loads(record().to_json())
-    for name in ("certified", "intervals", "patches_read"):
+    for name in ("certified", "intervals", "patches_read", "draws", "draw_probabilities", "predictive_entropy"):
         del values[name]
     assert PredictionRecord.from_json(json.dumps(values)) == record()
 
@@ -165,6 +178,12 @@ NAN = float("nan")
         ({"intervals": [[0.0, 1.0], [0.5, 1.25]]}, "intervals"),
         ({"intervals": [0.0, 1.0]}, "not a prediction record"),
         ({"size": [1e400, 3]}, "not a prediction record"),
+        ({"draw_probabilities": []}, "probabilities are not the mean of draw_probabilities"),
+        ({"draw_probabilities": [[0.25, 0.75], [0.5, 0.5]]}, "probabilities are not the mean of draw_probabilities"),
+        ({"draw_probabilities": [[0.25, 0.75], [0.25, NAN]]}, "NaN is no number"),
+        ({"draw_probabilities": [[0.25, 0.75, 0.0]]}, "draw_probabilities are not 2 probabilities"),
+        ({"draw_probabilities": [[1.5, -0.5], [-1.0, 2.0]]}, "draw_probabilities are not 2 probabilities"),
+        ({"draw_probabilities": [0.25, 0.75]}, "not a prediction record"),
     ],
 )
 def test_values_that_cannot_be_are_refused(values, reason):

@@ -63,9 +63,10 @@ def probed(page: Path, text: str, width: int = 1200) -> str:
 def test_every_picture_is_shown_and_the_page_fits(page, width):
     text = page.read_text()
     found = probed(page, text, width)
-    # Of each run confusion, ROC, precision-recall, calibration, attention and one error; three for the comparison.
-    assert "images 15\n" in found
-    assert found.count("shown:") == 15, found
+    # Of each run confusion, ROC, precision-recall, calibration, risk-coverage, attention and one error; four for the
+    # comparison.
+    assert "images 18\n" in found
+    assert found.count("shown:") == 18, found
     assert "shown:\n" not in found  # each has its text
     assert "fetched 0\n" in found
     assert int(re.search(r"wide (-?\d+)", found)[1]) <= 0, "the page must not scroll sideways"

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from monai_jsma.data.geometry import GridCell, PatchGeometry
 from monai_jsma.visualize import (
@@ -274,3 +275,36 @@ def test_attention_that_does_not_fit_is_refused(attention):
 def test_thumbnail_of_another_form_is_refused(thumbnail):
     with pytest.raises(ValueError, match=r"uint8 \(3, height, width\)"):
         patch_boxes_image(thumbnail, GEOMETRIES[0], np.array([0]), np.ones(1))
+
+
+@pytest.mark.parametrize("size", [(80_000, 100_000), (100_000, 9000)])
+def test_ten_magnifications_are_told_apart(size):
+    """By colour; the names of those that have a box stand in two rows between title and picture."""
+    geometry = PatchGeometry(size, 0.25, [0.25 * 2**j for j in range(10)], 299)
+    figure = Figure(figsize=(5, 5))
+    axes = axes_at(figure, 0.8, 0.8, 3.5, 3.5)
+    thumbnail = np.full((3, 100, 100), GREY, np.uint8)
+    for levels in (range(10), (2, 5)):
+        axes.clear()
+        cells = np.array([geometry.offsets[j] for j in levels])
+        draw_boxes(axes, thumbnail, geometry, cells, np.linspace(0.1, 0.05, len(levels)))
+        figure_image(figure)
+        legend = axes.get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == [geometry.names[j] for j in levels]
+        colours = [line.get_color() for line in legend.get_lines()]
+        assert colours == [colour(j) for j in levels]
+        assert len(set(colours)) == len(levels)
+        (title,) = (text for text in axes.findobj(Text) if "sampled patches" in text.get_text())
+        lines, place = title.get_text().count("\n") + 1, title.get_window_extent()
+        assert axes.bbox.y1 <= legend.get_window_extent().y0
+        assert legend.get_window_extent().y1 <= place.y1 - place.height / lines + 2
+
+
+def test_wide_patches_are_measured_in_mm():
+    geometry = PatchGeometry((3000, 3000), 1.0, (8.0, 1.0), 299)
+    figure = overview_figure(
+        grey_thumbnail(geometry), geometry, equal_attention(geometry), np.zeros((2, 3, 299, 299), np.uint8),
+        np.array([0, geometry.offsets[1]]), np.array([0.6, 0.4]),
+    )  # fmt: skip
+    captions = [axes.get_xlabel().split("\n")[1] for axes in figure.axes[3:5]]
+    assert captions == ["12.5X, 2.39 mm wide", "100X, 299 µm wide"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma.apps import Commands, add_command
 from monai_jsma.apps.bundles import read_config
-from monai_jsma.apps.verify import split_names
+from monai_jsma.apps.verify import magnification, split_names
 
 if TYPE_CHECKING:
     from monai_jsma.data.slides import SlideInfo
@@ -34,6 +34,9 @@ def add_parser(commands: Commands) -> None:
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--bundle", type=Path, metavar="DIR", help="ask for the magnifications of this bundle")
     wanted.add_argument("--magnifications", metavar="A,B,C", help="ask for these: 50X,100X,200X or um per pixel")
+    wanted.add_argument(
+        "--finest", metavar="A", help="ask for those that the rule chooses from this one on (default: the file's own)"
+    )
     parser.add_argument(
         "--patch-size", type=int, metavar="N", help="pixels of a patch (default: that of the bundle, else 299)"
     )
@@ -46,13 +49,23 @@ def run(args: argparse.Namespace) -> None:
     from monai_jsma.data.slides import inspect_slide
 
     settings = bundle_settings(args.bundle) if args.bundle else {}
-    magnifications = settings.get("magnifications") or split_names(args.magnifications)
+    asked = settings.get("magnifications") or split_names(args.magnifications)
     info = inspect_slide(args.file, reader=args.reader, mpp=args.mpp)
     read_region(info, ((0, 0), info.size))
     if info.mpp is None and settings.get("mpp"):
         info = replace(info, mpp=settings["mpp"], mpp_source=f"default of {args.bundle}")
-    content = report(info, magnifications, args.patch_size or settings.get("patch_size", 299))
+    patch_size = args.patch_size or settings.get("patch_size", 299)
+    content = report(info, asked or _chosen(info, patch_size, args.finest), patch_size)
+    content["chosen_by_rule"] = not asked
     print(json.dumps(content, indent=2, ensure_ascii=False) if args.json else "\n".join(_lines(content)))
+
+
+def _chosen(info: SlideInfo, patch_size: int, finest: str | None) -> Sequence[float]:
+    """The automatic magnifications of the whole file; none where its spacing is unknown."""
+    from monai_jsma.data.automatic import automatic_magnifications
+
+    wanted = magnification(finest) if finest else None
+    return () if info.mpp is None else automatic_magnifications(info.size, info.mpp, patch_size, wanted)
 
 
 def bundle_settings(folder: Path) -> dict[str, Any]:
@@ -164,7 +177,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
             rows.append((entry["name"], f"{entry['mpp']:.5g}", answer, grid, str(entry["cells"])))
         notes = ["", *(entry.get("reason", "") for entry in content["magnifications"])]
         yield from (f"{line}  {note}".rstrip() for line, note in zip(_table(rows), notes))
-        yield f"{content['cells']} cells in all, with patches of {content['patch_size']} pixels"
+        rule = "; chosen by rule: halved until one patch covers the picture" if content["chosen_by_rule"] else ""
+        yield f"{content['cells']} cells in all, with patches of {content['patch_size']} pixels{rule}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

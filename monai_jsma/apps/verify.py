@@ -65,13 +65,17 @@ def run(args: argparse.Namespace) -> int:
 
 def split_names(text: str | None) -> list[str | float]:
     """Magnifications from the command line: names, or numbers for um per pixel."""
-    names = [name.strip() for name in text.split(",")] if text else []
-    return [name if name[-1:] in "xX" else _number(name) for name in names]
+    return [magnification(name.strip()) for name in text.split(",")] if text else []
 
 
-def _number(text: str) -> float:
+def magnification(text: str) -> str | float:
+    """A name such as "100X" as it is, anything else as um per pixel.
+
+    Raises:
+        ValueError: when it is neither.
+    """
     try:
-        return float(text)
+        return text if text[-1:] in "xX" else float(text)
     except ValueError as error:
         raise ValueError(f"'{text}' is no magnification: give um per pixel (1.0) or a name ('100X').") from error
 

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from .annotations import read_annotations
+from .automatic import automatic_magnifications
 from .bach import bach_datalist
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
 from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
 from .feature_store import FeatureStore
 from .folder import folder_datalist
-from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
+from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, sorted_magnifications, to_mpp
 from .gleason import RegionSettings, class_mapping
 from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
 from .pyramid import Pyramid
@@ -59,6 +60,7 @@ __all__ = [
     "TissueRegion",
     "Unread",
     "area_resample",
+    "automatic_magnifications",
     "bach_datalist",
     "check_groups",
     "choose_balanced",
@@ -84,6 +86,7 @@ __all__ = [
     "read_annotations",
     "read_picture",
     "save_datalist",
+    "sorted_magnifications",
     "split_by_group",
     "stored_cell",
     "tile_picture",

@@ -15,12 +15,22 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import NamedTuple
 
-__all__ = ["Box", "GridCell", "Magnification", "PatchGeometry", "grid_size", "patch_start", "to_mpp"]
+__all__ = [
+    "Box",
+    "GridCell",
+    "Magnification",
+    "PatchGeometry",
+    "grid_size",
+    "patch_start",
+    "sorted_magnifications",
+    "to_mpp",
+]
 
 # "100X" of a 10x objective and a 10x eyepiece is about 1 um per pixel; the field's other steps are doublings of it.
 _MPP_OF_100X = 1.0
@@ -65,7 +75,9 @@ class Magnification:
     @property
     def name(self) -> str:
         """The field's name of the nearest doubling of 100X (1 um/px): 0.42 um/px is "200X", as the paper calls it."""
-        return f"{100 * 2.0 ** round(math.log2(_MPP_OF_100X / self.mpp)):g}X"
+        # The fraction of a float is that of its doublings too: no two of them share a name, as rounded logarithms may.
+        fraction, exponent = math.frexp(self.mpp / _MPP_OF_100X)
+        return f"{100 * 2.0 ** ((fraction <= math.sqrt(0.5)) - exponent):.10g}X"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.mpp:g} um/px)"
@@ -75,7 +87,7 @@ def to_mpp(magnification: float | str | Magnification) -> float:
     """Micrometres per pixel of a number (already mpp), of a name such as ``"100X"`` or of a :class:`Magnification`.
 
     Raises:
-        ValueError: for a string that is not a number followed by ``X``.
+        ValueError: for a number that is not positive, a string that is not a number followed by ``X``, or neither.
     """
     if isinstance(magnification, Magnification):
         return magnification.mpp
@@ -84,7 +96,26 @@ def to_mpp(magnification: float | str | Magnification) -> float:
         if match is None or float(match[1]) == 0:
             raise ValueError(f"'{magnification}' is no magnification: give um per pixel (1.0) or a name ('100X').")
         return 100 * _MPP_OF_100X / float(match[1])
+    if not isinstance(magnification, Real):
+        raise ValueError(f"{magnification!r} is no magnification: give um per pixel (1.0) or a name ('100X').")
     return Magnification(float(magnification)).mpp
+
+
+def sorted_magnifications(magnifications: Sequence[float | str | Magnification]) -> tuple[Magnification, ...]:
+    """Spacings in um per pixel, or names ("100X"), as magnifications from coarse to fine.
+
+    Raises:
+        ValueError: when they are no list, there is none, or one is repeated.
+    """
+    if isinstance(magnifications, str) or not isinstance(magnifications, Iterable):
+        raise ValueError(
+            f"magnifications must be a list such as [2.0, 1.0] or ['50X', '100X'], but got {magnifications!r}; "
+            "automatic_magnifications chooses those for pictures of a size."
+        )
+    found = sorted((Magnification(to_mpp(m)) for m in magnifications), reverse=True)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"magnifications must be different and at least one, but got {list(magnifications)}.")
+    return tuple(found)
 
 
 def grid_size(length: int, patch: int) -> int:
@@ -140,14 +171,12 @@ class PatchGeometry:
     aligned: bool = False
 
     def __post_init__(self) -> None:
-        spacings = sorted((to_mpp(m) for m in self.magnifications), reverse=True)
-        if not spacings or len(set(spacings)) < len(spacings):
-            raise ValueError(f"magnifications must be different and at least one, but got {list(self.magnifications)}.")
+        magnifications = sorted_magnifications(self.magnifications)
         if min(self.size) < 1 or self.patch_size < 1:
             raise ValueError(f"size {self.size} and patch_size {self.patch_size} must be positive numbers of pixels.")
         object.__setattr__(self, "mpp", to_mpp(self.mpp))
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
-        object.__setattr__(self, "magnifications", tuple(Magnification(m) for m in spacings))
+        object.__setattr__(self, "magnifications", magnifications)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, to_mpp
+from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, sorted_magnifications
 
 __all__ = ["TensorPyramidBatch"]
 
@@ -34,7 +34,7 @@ class TensorPyramidBatch:
         aligned: bool = False,
     ) -> None:
         self.images = images
-        mpp = min(to_mpp(m) for m in magnifications) if mpp is None else mpp
+        mpp = sorted_magnifications(magnifications)[-1].mpp if mpp is None else mpp
         self.geometry = PatchGeometry((images.shape[2], images.shape[3]), mpp, magnifications, patch_size, aligned)
 
     @property

@@ -32,7 +32,8 @@ class JSMANet(PatchNetwork):
 
     Args:
         num_classes: number of labels.
-        magnifications: spacings in um per pixel, or names ("100X").
+        magnifications: spacings in um per pixel, or names ("100X"); chosen by hand or by
+            :func:`~monai_jsma.data.automatic_magnifications`. Weights of others are not loaded.
         weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
             with those of ``"thumbnail_backbone"`` and of ``"patch_backbone"``.
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
@@ -157,7 +158,8 @@ class JSMANet(PatchNetwork):
             num_patches: patches of each picture in evaluation, ``"all"`` (Eq. 1), or ``"certified"``: as few as make
                 the label of all certain, see :func:`~monai_jsma.networks.read_until_certain`; by default as in
                 training.
-            draws: in evaluation, 0 takes the patches of highest attention; R > 0 draws R times and averages.
+            draws: in evaluation, 0 takes the patches of highest attention; R > 0 draws ``num_patches`` R times and
+                averages.
             max_patches: cap of ``"certified"``; None for none.
             certified_chunk: patches of each picture that ``"certified"`` reads at once.
 
@@ -165,8 +167,8 @@ class JSMANet(PatchNetwork):
             logits ``(batch, classes)``, or a mapping with ``logits``; ``attention``, ``log_attention`` and
             ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; in training by a
             score function rule also ``baseline_logits`` ``(batch, k, classes)`` and ``drawn_log_prob`` ``(batch, k)``;
-            after draws also ``spread``, the standard deviation of each probability ``(batch, classes)``; if certified
-            stopping was asked for also ``certified`` ``(batch,)``, whether the label is that of all patches, and
+            after draws also ``draw_probabilities``, of each draw ``(batch, draws, classes)``; if certified stopping was
+            asked for also ``certified`` ``(batch,)``, whether the label is that of all patches, and
             ``intervals`` ``(batch, classes, 2)``, between which each of their probabilities lies.
         """
         if pyramid is None:
@@ -204,23 +206,23 @@ class JSMANet(PatchNetwork):
     def _evaluate(
         self, log_attention: Tensor, pyramid: PatchSource, k: int | str, draws: int
     ) -> tuple[Draw, dict[str, Tensor]]:
-        if k != "all" and (isinstance(k, str) or k < 1) or draws < 0:
+        if draws if k == "all" else isinstance(k, str) or k < 1 or draws < 0:
             raise ValueError(
-                f"num_patches must be a positive number or 'all' and draws not negative, or 'certified' and draws 0: "
+                "num_patches must be a positive number and draws not negative, or 'all' or 'certified' and draws 0: "
                 f"{k!r}, {draws}."
             )
-        if k == "all" or draws == 0:
+        if draws == 0:
             draw = self._top(log_attention, k)
             features = self.patch_features(pyramid, draw, in_chunks=True)
             return draw, {"logits": self.classify(self.aggregate(features, draw.weights))}
-        drawn = [draw_by_rule(log_attention, k, self.learning_rule, self.estimator) for _ in range(draws)]
+        drawn = [draw_by_rule(log_attention, int(k), self.learning_rule, self.estimator) for _ in range(draws)]
         draw = Draw(*(torch.cat(parts, dim=1) for parts in zip(*drawn)))
         features = self.patch_features(pyramid, draw, in_chunks=True).unflatten(1, (draws, -1))
         bags = self.aggregate(features, draw.weights.unflatten(1, (draws, -1)))
         prob = self.classify(bags).float().softmax(dim=2)
         logits = prob.mean(dim=1).clamp_min(torch.finfo(prob.dtype).tiny).log()
         draw = draw._replace(weights=draw.weights / draws)
-        return draw, {"logits": logits, "spread": prob.std(dim=1, correction=0)}
+        return draw, {"logits": logits, "draw_probabilities": prob}
 
     def _top(self, log_attention: Tensor, k: int | str) -> Draw:
         if k == "all" or self.thumbnail_backbone is None:  # of uniform attention no cells are the highest

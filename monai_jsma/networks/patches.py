@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_jsma.data.geometry import Magnification, to_mpp
+from monai_jsma.data.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Backbone, build_backbone
 from monai_jsma.networks.feature_cache import FeatureCache
 from monai_jsma.networks.sampling import Draw
@@ -26,6 +26,8 @@ __all__ = ["PatchNetwork", "PatchSource", "Weights"]
 
 Weights = str | Mapping[str, str | None] | None  # of all backbones, or of each by its name: ``{"patch_backbone": ...}``
 _BACKBONES = ("thumbnail_backbone", "patch_backbone")
+
+_TOLERANCE = 0.01  # of a spacing
 
 
 class PatchSource(Protocol):
@@ -61,6 +63,7 @@ class PatchNetwork(nn.Module):
 
     patch_backbone: Backbone
     classifier: nn.Linear
+    spacings: Tensor  # of the magnifications, kept with the weights
 
     def __init__(
         self,
@@ -85,7 +88,8 @@ class PatchNetwork(nn.Module):
                 f"feature_cache '{feature_cache}' keeps what does not change, but f is being trained: set "
                 "freeze_patch_backbone, or feature_cache to None."
             )
-        self.magnifications = tuple(Magnification(m) for m in sorted(map(to_mpp, magnifications), reverse=True))
+        self.magnifications = sorted_magnifications(magnifications)
+        self.register_buffer("spacings", torch.tensor([m.mpp for m in self.magnifications]))
         self.patch_size, self.aligned, self.feature_norm = patch_size, aligned, feature_norm
         self.freeze_norm, self.chunk_size = freeze_norm, chunk_size
         self.freeze_patch_backbone = freeze_patch_backbone
@@ -158,7 +162,19 @@ class PatchNetwork(nn.Module):
             return fresh(pairs)
         return self.feature_cache.features(self.patch_backbone, self.feature_norm, pyramid, pairs, fresh).to(device)
 
-    # ---------------------------------------------------------------------------------------------------- training
+    # ----------------------------------------------------------------------------------------------------- weights
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Refuse weights of other magnifications, which might fit and would be wrong; older ones do not tell theirs."""
+        saved = state_dict.setdefault(f"{prefix}spacings", self.spacings).cpu()
+        own = self.spacings.to(saved)
+        if saved.shape != own.shape or not torch.allclose(saved, own, rtol=_TOLERANCE):
+            given, wanted = (", ".join(f"{mpp:.4g}" for mpp in spacings.tolist()) for spacings in (saved, own))
+            raise ValueError(
+                f"the weights were trained with magnifications of {given} um per pixel, but the network has {wanted}; "
+                "give it the magnifications of the training."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def load_weights(self, weights: Weights) -> Self:
         """Give the backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""

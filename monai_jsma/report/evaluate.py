@@ -20,7 +20,8 @@ from monai_jsma.report.intervals import bootstrap, estimates
 from monai_jsma.report.notes import notes
 from monai_jsma.report.runs import Run
 from monai_jsma.report.scored import Scored, Settings, difference
-from monai_jsma.report.scores import confusion
+from monai_jsma.report.scores import confusion, is_wrong
+from monai_jsma.report.selective import SELECTIVE, orders, risk_coverage_curve, selective_scores
 from monai_jsma.report.units import make_units
 
 __all__ = ["evaluate"]
@@ -82,6 +83,24 @@ def _scored_content(classes: Sequence[str], scored: Scored) -> dict[str, Any]:
         "confusion": confusion(units.labels, units.probabilities).tolist(),
         "reliability": reliability(units.labels, units.probabilities),
         "curves": curves(units.labels, units.probabilities, classes),
+        "selective": _selective_content(scored),
+    }
+
+
+def _selective_content(scored: Scored) -> dict[str, dict[str, Any]]:
+    """How well each order of the predictions puts the errors last: its numbers and its curve."""
+    units, settings = scored.units, scored.settings
+    wrong = is_wrong(units.labels, units.probabilities)
+    found = orders(wrong, units.uncertainties)
+
+    def measure(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: selective_scores(wrong[rows], values[rows]) for name, values in found.items()}
+
+    resampled = bootstrap(measure, units.groups, settings.resamples, settings.seed)
+    told = estimates(measure(np.arange(len(wrong))), resampled)
+    return {
+        "orders": {name: dict(zip(SELECTIVE, values, strict=True)) for name, values in told.items()},
+        "curves": {name: risk_coverage_curve(wrong, values) for name, values in found.items()},
     }
 
 

@@ -5,17 +5,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-__all__ = ["attention_figure", "calibration_figure", "comparison_figure", "confusion_figure", "curve_figure"]
+__all__ = [
+    "attention_figure",
+    "calibration_figure",
+    "comparison_figure",
+    "confusion_figure",
+    "curve_figure",
+    "risk_figure",
+]
+
+Line = tuple[str, Any, Mapping[str, Any]]  # name, points and area
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
 _STYLES = ("-", "--", "-.", ":")  # and where there are more lines than colours
+_HATCHES = ("", "//", "..")  # of bars, likewise
 _AXES = {
     "auc": ("false_positives", "true_positives", "False positive rate (1 - specificity)", "True positive rate"),
     "ap": ("recall", "precision", "Recall (sensitivity)", "Precision"),
@@ -36,7 +46,7 @@ def _unit_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
     return axes
 
 
-def curve_figure(area: str, lines: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> Figure:
+def curve_figure(area: str, lines: Sequence[Line]) -> Figure:
     """ROC curves, or precision-recall curves.
 
     Args:
@@ -49,15 +59,41 @@ def curve_figure(area: str, lines: Sequence[tuple[str, Mapping[str, Any] | None,
     if area == "auc":
         axes.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle=(0, (1, 3)))
     for i, (name, points, estimate) in enumerate(lines):
-        colour, style = _COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]
-        # The legend starts with the area: matplotlib hides labels that start with an underscore, as a name may.
-        label = f"{area.upper()} {estimate_text(estimate)}  {short(name)}"
         values = (points[x], points[y]) if points else ((), ())
         # Recall falls from point to point, and each precision holds down to the next recall.
         drawstyle = "steps-post" if area == "ap" else "default"
-        axes.plot(*values, color=colour, linestyle=style, label=label, drawstyle=drawstyle)
+        axes.plot(*values, label=_with_area(area, name, estimate), drawstyle=drawstyle, **_look(i))
     figure.legend(loc="outside lower left", frameon=False)
     return figure
+
+
+def risk_figure(lines: Sequence[Line], references: Sequence[Line] = ()) -> Figure:
+    """Risk-coverage curves.
+
+    Args:
+        lines: name, ``coverage`` and ``risk``, and AURC of each.
+        references: the same, of what they are compared with.
+    """
+    figure = Figure(figsize=(5.2, 5.0 + 0.22 * len([*lines, *references])), layout="constrained")
+    axes = figure.add_subplot()
+    looks = [*map(_look, range(len(lines))), *({"color": "0.5", "linestyle": s} for s in ("--", ":"))]
+    for (name, points, estimate), look in zip([*lines, *references], looks, strict=False):
+        axes.plot(points["coverage"], points["risk"], label=_with_area("aurc", name, estimate), **look)
+    axes.set(xlim=(0, 1.01), xlabel="Coverage: part of the answers that is kept, the most certain ones")
+    axes.set(ylim=(-0.01, max(1.05 * axes.get_ylim()[1], 0.1)), ylabel="Risk: part of these that is wrong")
+    axes.grid(color="0.9")
+    figure.legend(loc="outside lower left", frameon=False)
+    return figure
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour and style of a line."""
+    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)]}
+
+
+def _with_area(area: str, name: str, estimate: Mapping[str, Any]) -> str:
+    """Label of a line. It starts with the area: matplotlib hides what starts with an underscore, as a name may."""
+    return f"{area.upper()} {estimate_text(estimate)}  {short(name)}"
 
 
 def estimate_text(estimate: Mapping[str, Any]) -> str:
@@ -114,12 +150,14 @@ def attention_figure(attention: Mapping[str, Any], classes: Sequence[str]) -> Fi
     figure = Figure(figsize=(6.8, 1.3 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     left = np.zeros(len(rows))
-    for i, (name, colour) in enumerate(zip(attention["magnifications"], cycle(_COLOURS))):
+    for i, name in enumerate(attention["magnifications"]):
         widths = np.array([100 * part[i]["value"] for _, part in rows])
-        bars = axes.barh(range(len(rows)), widths, left=left, color=colour, label=name, edgecolor="white")
+        colour, hatch = _COLOURS[i % len(_COLOURS)], _HATCHES[i // len(_COLOURS) % len(_HATCHES)]
+        bars = axes.barh(range(len(rows)), widths, left=left, color=colour, hatch=hatch, label=name, edgecolor="white")
         bars[-1].set_alpha(0.55)
         texts = [f"{width:.0f}" if width >= 4 else "" for width in widths]
-        axes.bar_label(bars, texts, label_type="center", color="white", fontweight="bold", fontsize=9)
+        for text in axes.bar_label(bars, texts, label_type="center", color="white", fontweight="bold", fontsize=9):
+            text.set_path_effects([withStroke(linewidth=3, foreground=colour)])
         left += widths
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set(xlim=(0, 100), xlabel="Share of the attention, in %")

@@ -16,8 +16,10 @@ from monai_jsma.report.figures import (
     comparison_figure,
     confusion_figure,
     curve_figure,
+    risk_figure,
 )
 from monai_jsma.report.page import SCORES
+from monai_jsma.report.selective import ORDERS
 
 __all__ = ["comparison_figures", "run_figures", "stems"]
 
@@ -44,6 +46,10 @@ def run_figures(run: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tupl
         yield name, curve_figure(area, lines)
     yield "confusion", confusion_figure(scored["confusion"], classes)
     yield "calibration", calibration_figure(scored["reliability"])
+    risks, told = scored["selective"]["curves"], scored["selective"]["orders"]
+    risk_lines = {name: (ORDERS[name], risks[name], told[name]["aurc"]) for name in told}
+    references = [risk_lines.pop(name) for name in ("perfect", "random")]
+    yield "risk_coverage", risk_figure(list(risk_lines.values()), references)
 
 
 def comparison_figures(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Figure]]:
@@ -53,7 +59,9 @@ def comparison_figures(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str,
         return
     titles = {key: title for key, title, *_ in SCORES}
     yield "comparison", comparison_figure(shown, {key: titles[key] for key in _COMPARED})
+    scored = [(run["name"], run["scored"]) for run in shown]
     for name, area in (("comparison_roc", "auc"), ("comparison_precision_recall", "ap")):
-        scored = [(run["name"], run["scored"]) for run in shown]
         lines = [(n, s["curves"]["micro"], s["scores"][f"{area}_micro"]) for n, s in scored]
         yield name, curve_figure(area, lines)
+    risks = [(n, s["selective"]["curves"]["predictive_entropy"], s["scores"]["aurc"]) for n, s in scored]
+    yield "comparison_risk_coverage", risk_figure(risks)

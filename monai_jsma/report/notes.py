@@ -17,10 +17,10 @@ _FEW_GROUPS = 20
 
 
 def notes(run: Run, units: Units | None) -> list[str]:
-    """Sentences about missing labels and classes, few groups and ties; none where all is well."""
+    """Sentences about missing labels and classes, few groups, ties and draws; none where all is well."""
     if units is None:
         return ["No region has a label, so nothing can be scored: only the attention is shown."]
-    return [*_about_labels(run, units), *_about_groups(units), *_about_ties(units)]
+    return [*_about_labels(run, units), *_about_groups(units), *_about_ties(units), *_about_draws(run)]
 
 
 def _about_labels(run: Run, units: Units) -> Iterator[str]:
@@ -58,3 +58,10 @@ def _about_ties(units: Units) -> Iterator[str]:
     ties = np.count_nonzero((units.probabilities == best).sum(axis=1) > 1)
     if ties:
         yield f"{ties} predictions have two classes that are equally probable: the first of them is taken."
+
+
+def _about_draws(run: Run) -> Iterator[str]:
+    without = sum(not record.draws for record in run.records)
+    if 0 < without < len(run.records):
+        told = f"{without} of {len(run.records)} regions were predicted without draws"
+        yield f"{told}: there is no order by mutual information."

@@ -14,6 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from monai_jsma.report.selective import COVERAGES, ORDERS
+
 __all__ = ["SCORES", "render_page"]
 
 # key, title, whether it is shown in percent, what it means
@@ -27,7 +29,9 @@ SCORES = (
     ("ap_micro", "AP, micro", False, "average precision over all pairs of case and class: 1 is perfect"),
     ("ap_macro", "AP, macro", False, "mean over the classes of average precision; guessing gives a class's part"),
     ("ece", "Calibration error", True, "distance of stated probability and part that is right (ECE): 0 is perfect"),
+    ("aurc", "AURC", False, "mean error rate of the most certain answers, as fewer are left out: 0 is perfect"),
 )
+LESS_IS_BETTER = ("ece", "aurc")
 PER_CLASS = (
     ("sensitivity", "Sensitivity (recall)", True),
     ("specificity", "Specificity", True),
@@ -35,6 +39,11 @@ PER_CLASS = (
     ("f1", "F1", False),
     ("auc", "AUC", False),
     ("ap", "AP", False),
+)
+_ORDER_COLUMNS = (
+    ("aurc", "AURC", False),
+    ("gain", "Less than random", False),
+    *((f"accuracy_{part}", f"Accuracy at {part} % coverage", True) for part in COVERAGES),
 )
 _UNITS = {"region": "regions", "file": "files", "group": "groups"}
 
@@ -61,7 +70,10 @@ def render_page(content: Mapping[str, Any], images: Mapping[str, str]) -> str:
         content,
         images=images,
         score_rows=scores,
+        less_is_better=LESS_IS_BETTER,
         class_columns=PER_CLASS,
+        order_columns=_ORDER_COLUMNS,
+        orders=ORDERS,
         units=_UNITS[content["by"]],
         scored_runs=shown,
     )

@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BINS", "PER_CLASS", "Scores", "calibration_bins", "confusion", "scores"]
+from monai_jsma.report.selective import risk_coverage
+from monai_jsma.uncertainty import predictive_entropy
+
+__all__ = ["BINS", "PER_CLASS", "Scores", "calibration_bins", "confusion", "is_wrong", "scores"]
 
 Scores = dict[str, Any]  # a float64, or an array (classes,)
 
@@ -45,8 +48,8 @@ def scores(
 
     Returns:
         ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``auc_micro``, ``auc_macro``, ``ap_micro``, ``ap_macro``,
-        ``ece`` and, if ordered, ``kappa``, each a number; ``sensitivity``, ``specificity``, ``precision``,
-        ``f1``, ``auc`` and ``ap`` of each class, ``(classes,)``.
+        ``ece``, ``aurc`` by predictive entropy and, if ordered, ``kappa``, each a number; ``sensitivity``,
+        ``specificity``, ``precision``, ``f1``, ``auc`` and ``ap`` of each class, ``(classes,)``.
     """
     table = confusion(labels, probabilities)
     truth = labels[:, None] == np.arange(probabilities.shape[1])
@@ -59,7 +62,9 @@ def scores(
         found[macro] = per_class[part][defined].mean() if defined.any() else np.float64("nan")
     if ordered:
         found["kappa"] = _quadratic_kappa(table)
-    return {**found, "ece": _expected_calibration_error(labels, probabilities), **per_class}
+    found["ece"] = _expected_calibration_error(labels, probabilities)
+    found["aurc"] = risk_coverage(is_wrong(labels, probabilities), predictive_entropy(probabilities)).mean()
+    return {**found, **per_class}
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -67,6 +72,11 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     classes = probabilities.shape[1]
     pairs = labels * classes + probabilities.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def is_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """1 for each prediction that is wrong, else 0 ``(n,)``."""
+    return (probabilities.argmax(axis=1) != labels).astype(np.float64)
 
 
 def _rates(table: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from operator import attrgetter
 import numpy as np
 
 from monai_jsma.records import PredictionRecord
+from monai_jsma.uncertainty import predictive_entropy
 
 __all__ = ["BY", "Units", "make_units"]
 
@@ -35,6 +36,14 @@ class Units:
     probabilities: np.ndarray
     groups: np.ndarray
     records: tuple[tuple[PredictionRecord, ...], ...]
+
+    @property
+    def uncertainties(self) -> dict[str, np.ndarray]:
+        """Of each unit ``(n,)`` its predictive entropy and, if all regions were drawn, the mean mutual information."""
+        found = {"predictive_entropy": predictive_entropy(self.probabilities)}
+        if all(record.draws for inside in self.records for record in inside):
+            found["mutual_information"] = np.array([np.mean([r.mutual_information for r in rs]) for rs in self.records])
+        return found
 
     def only(self, keys: Iterable[Hashable]) -> Units:
         """Some of the units, in the same order."""

@@ -19,7 +19,7 @@ from monai.transforms import RandomizableTransform, Transform
 from monai.utils import TransformBackends
 
 from monai_jsma.data.files import file_identity
-from monai_jsma.data.geometry import Magnification
+from monai_jsma.data.geometry import Magnification, sorted_magnifications
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.readers import open_reader
 from monai_jsma.data.slides import inspect_slide, known_mpp
@@ -64,7 +64,7 @@ class LoadPyramid(Transform):
         if default_mpp is not None:
             resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
         self.options: dict[str, Any] = {
-            "magnifications": tuple(magnifications),
+            "magnifications": sorted_magnifications(magnifications),
             "patch_size": patch_size,
             "max_upsampling": max_upsampling,
             "aligned": aligned,

@@ -37,7 +37,10 @@ __all__ = [
 ]
 
 Frame = tuple[int, int] | None  # row and column of the picture's corner in its file; None: the picture is turned
-_COLOURS = ("#ffe100", "#00e5ff", "#5dff3b", "#ff9d00", "#ff6df5", "#ffffff")  # none is a colour of H&E
+_COLOURS = (  # none is a colour of H&E
+    *("#ffe100", "#00e5ff", "#5dff3b", "#ff9d00", "#ff6df5"),
+    *("#ffffff", "#2f80ff", "#ff3b30", "#00a86b", "#9e9e9e"),
+)
 
 
 def colour(level: int) -> str:

@@ -9,6 +9,9 @@ Axes are (row, column) in level-0 pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,6 +34,7 @@ from monai_jsma.visualize.canvas import (
 __all__ = ["draw_boxes", "draw_strip", "drawn_patches", "patch_boxes_image", "patch_strip_image", "strip_height"]
 
 _PATCH, _GAP, _CAPTION = 1.5, 0.2, 0.55  # inches
+_NAMES = 5  # of magnifications in a row
 
 
 def drawn_patches(cells: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +57,7 @@ def draw_boxes(
 ) -> None:
     """Draw the thumbnail and the sampled patches as boxes, one colour a magnification, labelled ``number: weight``.
 
-    A box that is too narrow for its weight has its number alone.
+    A box that is too narrow for its weight has its number alone. The magnifications of boxes are named above.
 
     Args:
         axes: where to draw.
@@ -76,12 +80,20 @@ def draw_boxes(
         text, box = f"{number + 1}: {_written(summed[number])}", shown[number][0]
         fits = _label_size(axes, text, place)[1] <= box.width
         _draw_label(axes, text if fits else f"{number + 1}", box, place, taken)
-    names = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in range(len(geometry.names))]
-    axes.legend(
-        names, geometry.names, loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9, borderpad=0
-    )
+    rows = _draw_legend(axes, geometry, sorted({level for _, level in shown}))
     count = f"{len(drawn)}" if len(drawn) <= most else f"{most} heaviest of {len(drawn)}"
-    axes.set_title(f"{count} sampled patches: number and weight\n", loc="left", fontsize=10)
+    axes.set_title(f"{count} sampled patches: number and weight" + rows * "\n", loc="left", fontsize=10)
+
+
+def _draw_legend(axes: Axes, geometry: PatchGeometry, levels: Sequence[int]) -> int:
+    """Name these magnifications above the axes; how many rows that takes, at least one."""
+    lines = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in levels]
+    names = [geometry.names[j] for j in levels]
+    narrow: dict[str, Any] = {"handlelength": 1.2, "columnspacing": 1.0, "labelspacing": 0.2, "borderpad": 0}
+    axes.legend(
+        lines, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=_NAMES, frameon=False, fontsize=9, **narrow
+    )
+    return max(1, -(-len(names) // _NAMES))
 
 
 def _within(box: Box, place: Box) -> Box:
@@ -187,7 +199,8 @@ def draw_strip(
         edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
         axes.add_patch(edge).set(edgecolor=colour(level), linewidth=3, path_effects=outline(4.5))
         um = geometry.patch_size * to_mpp(geometry.magnifications[level])
-        axes.set_xlabel(f"{number + 1}: {_written(weight)}\n{geometry.names[level]}, {um:.3g} µm wide", fontsize=9)
+        length = f"{um / 1000:.3g} mm" if um >= 1000 else f"{um:.3g} µm"
+        axes.set_xlabel(f"{number + 1}: {_written(weight)}\n{geometry.names[level]}, {length} wide", fontsize=9)
 
 
 def patch_strip_image(
