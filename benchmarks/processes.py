@@ -26,6 +26,7 @@ import numpy as np
 from common import interleaved, table, write_report
 from workload import MODULES, positive
 
+from monai_jsma._torchvision import ensure_torchvision
 from monai_jsma.data import make_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,12 @@ class Runs:
     def infer(self, processes: int, repeat: int) -> None:
         """One pass over all pictures; into a new folder, or it would be seen that all is done."""
         out = self.folder / f"predictions_{processes}_{repeat}"
-        values = {"workflow_type": "infer", "output_dir": out, "batch_size": self.args.batch_size // processes}
+        values = {
+            "workflow_type": "infer",
+            "output_dir": out,
+            "max_pictures": 0,
+            "batch_size": self.args.batch_size // processes,
+        }
         written = self._torchrun(processes, "evaluating", ["inference", "demo", "multi_gpu_inference"], values)
         self._keep("inference", processes, list(epochs(written).values()))
 
@@ -101,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, print the table and write the report."""
     if args.epochs < 3 or args.batch_size % 2:
         raise ValueError("--epochs must be at least 3, and --batch-size an even number.")
+    ensure_torchvision()  # for its version
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(Path(folder), args)
         interleaved({str(n): partial(runs.both, n) for n in (1, 2)}, args.repeats)
