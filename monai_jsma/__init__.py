@@ -25,6 +25,7 @@ if sys.argv[:1] != ["-m"]:
         metrics,
         networks,
         predictions,
+        schedulers,
         transforms,
         visualize,
     )

@@ -35,7 +35,7 @@ ADDITIONS = {
     },
     "multi_gpu_train": {
         "backend", "local_rank", "device_ids", "finalize",
-        "train#sampler", "train#dataloader#sampler", "validate#sampler", "validate#dataloader#sampler",
+        "train#sampler", "validate#sampler", "validate#dataloader#sampler",
     },
     "multi_gpu_inference": {"backend", "local_rank", "finalize", "sampler", "dataloader#sampler"},
 }  # fmt: skip

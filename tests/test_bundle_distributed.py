@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from monai_jsma.records import read_records
 
 PROCESSES = {"processes": 2, **TINY, "batch_size": 2}
+NOTE = {  # each process writes the patches of a picture and the labels of every iteration into a file of its own
+    "+imports": ["$import ignite", "$import json"],
+    "each_iteration": "$ignite.engine.Events.ITERATION_COMPLETED",
+    "seen": "$lambda output: [len(output[0]['cells']), [int(item['label']) for item in output]]",
+    "note": "$lambda engine: open('seen' + str(@rank), 'a').write(json.dumps(@seen(engine.state.output)) + chr(10))",
+    "+initialize": ["$@train#trainer.add_event_handler(@each_iteration, @note)"],
+}
 
 
 def torchrun(bundle: Path, run_id: str, *configs: str, **options) -> str:
@@ -111,3 +119,13 @@ def test_resume_in_two_processes(trained):
     bundle, _ = trained
     torchrun(bundle, "training", "train", "demo", "multi_gpu_train", resume=True, epochs=3)
     assert model(bundle, "checkpoint.pt")["trainer"]["iteration"] == 6
+
+
+def test_two_processes_warm_up_on_batches_that_together_are_balanced(trained):
+    bundle, _ = trained
+    (bundle / "configs" / "note.json").write_text(json.dumps(NOTE))
+    options = {"ckpt_dir": "balanced", "balanced": True, "warmup_patches": 5, "warmup_epochs": 1}
+    torchrun(bundle, "training", "train", "demo", "multi_gpu_train", "note", **options)
+    one, two = ([json.loads(line) for line in (bundle / f"seen{rank}").read_text().splitlines()] for rank in range(2))
+    assert [patches for patches, _ in one] == [patches for patches, _ in two] == [5, 5, 2, 2]
+    assert all(sorted(a + b) == [0, 1, 2, 3] for (_, a), (_, b) in zip(one, two, strict=True))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from monai_jsma.data.synthetic import GEOMETRY, make_picture
+from monai_jsma.data.canvas import GEOMETRY
+from monai_jsma.data.synthetic import make_picture
 from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import ConvBackbone, JSMANet
 

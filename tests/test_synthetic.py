@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from monai_jsma.data import synthetic
+from monai_jsma.data import canvas, synthetic
+from monai_jsma.data.canvas import GEOMETRY
 from monai_jsma.data.datalist import file_sha256, load_datalist
-from monai_jsma.data.synthetic import GEOMETRY, layouts, make_dataset, make_picture
+from monai_jsma.data.synthetic import layouts, make_dataset, make_picture
 
 LABELS = range(4)
 SCENES = [("sparse", 0), ("sparse", 1), ("sparse", 2), ("dense", 1), ("mixed", 0)]
@@ -73,7 +74,7 @@ def test_coarser_magnifications_see_exactly_the_picture_without_textures(task, l
 @pytest.mark.parametrize("level", [0, 1])
 def test_every_finer_patch_is_distributed_alike_in_all_classes(level):
     index = GEOMETRY.offsets[level]
-    box, finer = GEOMETRY.cell_box(index), finer_cells(index)
+    finer = finer_cells(index)
 
     class Signs:
         """Gives the two signs that a cell draws, in turn."""
@@ -90,7 +91,7 @@ def test_every_finer_patch_is_distributed_alike_in_all_classes(level):
         for layout in layouts(label):
             for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
                 image = np.zeros((256, 256, 3), int)
-                synthetic._add_textures(image, box, layout, Signs(signs))
+                synthetic._add_textures(image, index, layout, Signs(signs))
                 for cell in shown[label]:
                     shown[label][cell][crop(image, cell).tobytes()] += 1
     assert len(finer) == (20 if level == 0 else 4)
@@ -132,7 +133,7 @@ def test_dense_uses_half_of_the_cells_and_mixed_every_magnification():
 @pytest.mark.parametrize(("task", "level"), SCENES)
 def test_the_tint_shows_the_place_in_the_thumbnail(task, level, monkeypatch):
     picture = make_picture(2, np.random.default_rng(3), task=task, level=level)
-    monkeypatch.setattr(synthetic, "TINTS", np.zeros_like(synthetic.TINTS))
+    monkeypatch.setattr(canvas, "TINTS", np.zeros_like(canvas.TINTS))
     plain = make_picture(2, np.random.default_rng(3), task=task, level=level)
     tint = np.abs(block_mean(picture.image, 8) - block_mean(plain.image, 8)).sum(2)
     true = np.zeros((256, 256, 1))
@@ -184,7 +185,7 @@ def test_controls_with_one_magnification():
     ("label", "options", "message"),
     [
         (4, {}, "label must be 0 to 3, but got 4"),
-        (0, {"task": "thick"}, "task must be one of .*'thick'"),
+        (0, {"task": "thick"}, "task must be sparse, dense or mixed .*'thick'"),
         (0, {"level": 3}, "level 0, 1 or 2, but got 'sparse' and 3"),
     ],
 )
@@ -227,8 +228,17 @@ def test_dense_items_list_their_cells(tmp_path):
     assert item["level"] == "50X"
 
 
-@pytest.mark.parametrize("wrong", [{"num_test": 0}, {"num_classes": 5}])
-def test_dataset_without_pictures_or_with_too_many_classes(tmp_path, wrong):
-    with pytest.raises(ValueError, match="at least 1 picture and 2 to 4 classes"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_test": 0}, "at least 1 picture and 2 to 4 classes"),
+        ({"num_classes": 5}, "at least 1 picture and 2 to 4 classes"),
+        ({"num_classes": 1}, "at least 1 picture and 2 to 4 classes"),
+        ({"task": "digits", "num_classes": 11}, "2 to 10 classes"),
+        ({"task": "letters"}, "one of sparse, dense, mixed, digits, but got 'letters'"),
+    ],
+)
+def test_dataset_that_cannot_be(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
         make_dataset(tmp_path, **{"num_train": 1, "num_validation": 1, "num_test": 1, **wrong})
     assert not list(tmp_path.iterdir())

@@ -21,13 +21,14 @@ def add_parser(commands: Commands) -> None:
         text = f"number of {side} pictures (default: {number})"
         parser.add_argument(f"--{side}", type=int, default=number, metavar="N", help=text)
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="equal seeds give equal files (default: 0)")
-    text = "one cell tells the class, or half of the cells do, or one of a magnification that each picture draws"
+    text = "one cell tells the class, or half of the cells do, or one of a magnification that each picture draws, or a "
+    text += "handwritten digit in one cell"
     parser.add_argument(
-        "--task", choices=("sparse", "dense", "mixed"), default="sparse", help=f"{text} (default: sparse)"
+        "--task", choices=("sparse", "dense", "mixed", "digits"), default="sparse", help=f"{text} (default: sparse)"
     )
     text = "true magnification: 50X, 100X or 200X, not for mixed (default: 1)"
     parser.add_argument("--level", type=int, choices=(0, 1, 2), default=1, help=text)
-    parser.add_argument("--classes", type=int, choices=(2, 3, 4), default=4, help="number of classes (default: 4)")
+    parser.add_argument("--classes", type=int, metavar="C", help="number of classes (default: all, 4 or of digits 10)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 from .annotations import read_annotations
 from .automatic import automatic_magnifications
 from .bach import bach_datalist
+from .balanced import BalancedSampler
+from .canvas import SyntheticPicture
 from .cohort import Cohort, gather
 from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
+from .digits import make_digit_picture
 from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
 from .feature_store import FeatureStore
 from .folder import folder_datalist
@@ -23,7 +26,7 @@ from .resample import area_resample
 from .slides import SlideError, SlideInfo, inspect_slide
 from .split import fold_sides, hold_out, split_by_group
 from .stain import StainMap
-from .synthetic import SyntheticPicture, make_dataset, make_picture
+from .synthetic import make_dataset, make_picture
 from .tensor_pyramid import TensorPyramidBatch
 from .tiled import tile_picture
 from .tissue import TissueRegion, tissue_mask, tissue_regions
@@ -34,6 +37,7 @@ __all__ = [
     "ORIENTATIONS",
     "Area",
     "ArrayReader",
+    "BalancedSampler",
     "Box",
     "FailedRegion",
     "Fault",
@@ -77,6 +81,7 @@ __all__ = [
     "inspect_slide",
     "load_datalist",
     "make_dataset",
+    "make_digit_picture",
     "make_picture",
     "open_reader",
     "orient",
