@@ -26,7 +26,7 @@ from runs import AskedRun
 
 from monai_jsma.apps.runs import Variant, make_variants
 from monai_jsma.data.files import write_whole
-from monai_jsma.data.synthetic import TASKS, make_dataset
+from monai_jsma.data.synthetic import CLASSES, make_dataset
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
 RULES = (
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Train variants of the bundle on pictures whose answer is known.")
-    parser.add_argument("--task", choices=TASKS, default="sparse", help="default: %(default)s")
+    parser.add_argument("--task", choices=CLASSES, default="sparse", help="default: %(default)s")
     parser.add_argument(
         "--variants", nargs="+", default=["defaults", "paper"], metavar="NAME",
         help="defaults, paper, controls (random patches, thumbnail only, shuffled labels, each magnification alone), "

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,13 @@ def bundle(tmp_path_factory) -> Path:
 def test_the_overlay_chooses_for_the_pictures_of_its_bundle(name, patch, base):
     """Which are those of the paper and one before them; the network and the files are asked for the same."""
     shipped = BUNDLES[name]
-    parser = ConfigParser({**shipped.configs[base], **shipped.configs[AUTO], "patch_size": patch})
+    parser = ConfigParser(deepcopy({**shipped.configs[base], **shipped.configs[AUTO], "patch_size": patch}))
     found = parser.get_parsed_content("magnifications")
     mpp = shipped.configs[base]["mpp"]
     assert found == (8 * mpp, 4 * mpp, 2 * mpp, mpp)
     assert parser["picture_size"] == shipped.size
     if patch == 299:
-        assert list(found[1:]) == ConfigParser(shipped.configs[base]).get_parsed_content("magnifications")
+        assert list(found[1:]) == ConfigParser(deepcopy(shipped.configs[base])).get_parsed_content("magnifications")
     for part in ("network_def", ("train#" if base == "train" else "") + "deterministic_transforms#0"):
         assert parser.get_parsed_content(part, instantiate=False).get_config()["magnifications"] == found
 

@@ -109,7 +109,15 @@ def test_tables_hold_means_and_the_worst_seed(experiments):
     runs = [
         {**base, "variant": "also", "seed": 0, "accuracy 1": 1.0, "seconds": 30.0, "certified": None},
         {**base, "variant": "defaults", "seed": 0, "accuracy 1": 1.0, "accuracy all": 0.9, "seconds": 55.0},
-        {**base, "variant": "defaults", "seed": 1, "accuracy 1": 0.5, "accuracy all": 0.9, "seconds": 65.0},
+        {
+            **base,
+            "variant": "defaults",
+            "seed": 1,
+            "accuracy 1": 0.5,
+            "accuracy all": 0.9,
+            "seconds": 65.0,
+            "agreement": None,
+        },
         {**base, "variant": "paper", "seed": 0, "accuracy 1": 0.3, "accuracy all": 0.9, "seconds": 50.0},
     ]
     first, second = experiments["measures"].tables(runs).strip().split("\n\n")
@@ -121,7 +129,7 @@ def test_tables_hold_means_and_the_worst_seed(experiments):
         "| also | 1 | 1.000 |  |",
     ]
     lines = [line.strip("| ").split(" | ") for line in second.splitlines()]
-    assert lines[2] == ["defaults", "0.500 (2.50)", "1.000", "0.250", "1.000", "3.000", "1.000", "1.000", "4.0", "1.20"]
+    assert lines[2] == ["defaults", "0.500 (2.50)", "1.000", "0.250", "1.000", "3.000", "1.000", "", "4.0", "1.20"]
     assert lines[4] == ["also", "0.500 (2.50)", "1.000", "0.250", "1.000", "3.000", "", "1.000", "4.0", "0.60"]
 
 
