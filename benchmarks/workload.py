@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the speed benchmarks run: a bundle's network, loss and optimizer, on pictures of the size of its data set.
+"""What the speed benchmarks run: a bundle's network and loss, as in the paper, on pictures of the size of its data set.
 
 Pixels, weights and labels are random: none of them changes the time. Networks for one magnification and for all share
 their backbones, so that only one pair of them is in memory. Pictures and thumbnails are in memory, patches are cut from
@@ -74,7 +74,8 @@ class Workload:
         self.args, self.device = args, torch.device(args.device)
         self.meter = 1 if self.device.type == "cpu" else 0  # of (clock, processor)
         bundle = ConfigParser()
-        bundle.read_config(_BUNDLES / args.bundle / "configs" / "train.json")
+        configs = _BUNDLES / args.bundle / "configs"
+        bundle.read_config([str(configs / f"{name}.json") for name in ("train", "paper")])
         self.options = bundle.get_parsed_content("network_def", instantiate=False).resolve_args()
         self.options["patch_size"] //= args.shrink
         self.options["thumbnail_size"] = tuple(side // args.shrink for side in self.options["thumbnail_size"])

@@ -60,7 +60,7 @@ def test_what_a_bundle_needs_is_there(shipped: Shipped):
     names = {str(p.relative_to(shipped.folder)) for p in FILES if p.is_relative_to(shipped.folder)}
     configs = ["train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_inference", "metadata"]
     configs += ["single_magnification", "all_patches", "attention_mil", "random_patches", "thumbnail_only"]
-    configs += ["aligned", "auto_magnifications", "frozen"]
+    configs += ["aligned", "auto_magnifications", "frozen", "paper"]
     configs += ["demo"] if shipped is BUNDLES["bach"] else []  # its pictures have BACH's classes and magnifications
     wanted = {"LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"}
     assert names == wanted | {f"configs/{name}.json" for name in configs}  # and no Python

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai_jsma.__main__ import build_parser
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
-TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications")  # overlays of training that inference is given too
+TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications", "paper")  # overlays that inference is given too
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
@@ -126,27 +126,50 @@ def test_overlays_override_what_is_there(shipped, name):
 def test_overlays_fit_inference_too(shipped, name):
     """All that is set or added is there in inference as well; only a loss has no place there."""
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
-    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha"}
+    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha", "regularizer"}
     assert references(overlay) <= set(inference) | ADDITIONS[name]
 
 
 @each_bundle
-def test_the_papers_settings_are_the_defaults(shipped):
-    train = shipped.configs["train"]
+def test_the_overlay_restores_the_paper(shipped):
+    train = {**shipped.configs["train"], **shipped.configs["paper"]}
     its_own = {
         "bach": {"num_classes": 4, "mpp": 0.42, "default_mpp": "@mpp", "thumbnail_size": [224, 299]},
         "tcga_prad": {"num_classes": 3, "mpp": 1.0, "default_mpp": None, "thumbnail_size": [299, 299]},
     }[shipped.folder.name]
     paper = {
-        "patch_size": 299, "num_patches": 5, "magnifications": "$[4 * @mpp, 2 * @mpp, @mpp]",
+        "patch_size": 299, "num_patches": 5, "inference_patches": "@num_patches",
+        "magnifications": "$[4 * @mpp, 2 * @mpp, @mpp]",
         "thumbnail_backbone": "inception_v3", "patch_backbone": "inception_v3", "weights": "imagenet",
-        "normalization": "sigmoid", "learning_rule": "pathwise", "estimator": "paper", "feature_norm": None,
-        "alpha": 0.01, "regularizer": "entropy", "lr": 1e-4, "lr_patience": 25, "lr_factor": 0.1, "epochs": 100,
-        "val_interval": 1, **its_own,
+        "normalization": "sigmoid", "level_prior": None, "attention_dropout": 0.2, "learning_rule": "pathwise",
+        "estimator": "paper", "feature_norm": None, "dropout": 0.5, "freeze_norm": False, "alpha": 0.01,
+        "regularizer": "entropy", "lr": 1e-4, "lr_patience": 25, "lr_factor": 0.1, "epochs": 100, "val_interval": 1,
+        "batch_size": 8, **its_own,
     }  # fmt: skip
     assert {name: train[name] for name in paper} == paper
-    assert train["attention_dropout"] > 0
     assert train["optimizer"]["_target_"] == "torch.optim.Adam"
+
+
+@each_bundle
+def test_the_defaults_are_what_was_measured_to_work(shipped):
+    """And the rest is the paper's: its overlay changes these and nothing else."""
+    measured = {
+        "normalization": "softmax", "level_prior": "balanced", "attention_dropout": 0.0,
+        "learning_rule": "leave_one_out", "estimator": "with_replacement", "feature_norm": "l2", "regularizer": "kl",
+    }  # fmt: skip
+    train, paper = shipped.configs["train"], shipped.configs["paper"]
+    assert {name: train[name] for name in measured} == measured
+    assert {name for name in paper if paper[name] != train[name]} == set(measured)
+
+
+def test_the_demo_learns_as_the_bundle_does():
+    """Pictures, networks and their schedule are its own; what the attention learns from is not."""
+    own = set(BUNDLES["bach"].configs["demo"])
+    assert own == {
+        "mpp", "thumbnail_size", "patch_size", "num_patches", "inference_patches", "thumbnail_backbone",
+        "patch_backbone", "weights", "dropout", "lr", "epochs", "val_interval", "batch_size", "num_workers",
+        "cache_rate", "stain_prob",
+    }  # fmt: skip
 
 
 @each_bundle

@@ -8,7 +8,7 @@ from .attention import AttentionNetwork, UniformAttention, attention_dropout, lo
 from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, build_backbone
 from .certified import is_certain, margin_bounds, probability_intervals, read_until_certain, trusted_digits
-from .feature_cache import FeatureCache, KeyedPatches, encoder_hash
+from .feature_cache import FeatureCache, encoder_hash
 from .jsma import JSMANet
 from .patches import PatchNetwork, PatchSource, Weights
 from .rules import LEARNING_RULES, baseline_bags, check_rule, draw_by_rule, draw_log_prob
@@ -36,7 +36,6 @@ __all__ = [
     "FeatureCache",
     "GatedAttention",
     "JSMANet",
-    "KeyedPatches",
     "PatchNetwork",
     "PatchSource",
     "UniformAttention",

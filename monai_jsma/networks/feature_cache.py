@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,16 +19,7 @@ from torch import Tensor
 from monai_jsma.data.feature_store import FeatureStore
 from monai_jsma.networks.backbones import Backbone
 
-__all__ = ["FeatureCache", "KeyedPatches", "encoder_hash"]
-
-
-@runtime_checkable
-class KeyedPatches(Protocol):
-    """A source of patches that knows its pictures again: a :class:`~monai_jsma.data.PyramidBatch` or anything alike."""
-
-    @property
-    def keys(self) -> Sequence[bytes | None]:
-        """Per picture 16 bytes that tell its patches from any other's, or None if nothing can."""
+__all__ = ["FeatureCache", "encoder_hash"]
 
 
 class FeatureCache:
@@ -53,13 +43,14 @@ class FeatureCache:
         Args:
             encoder: f.
             norm: the ``feature_norm`` of its features.
-            source: what the patches are read from; of one that is not :class:`KeyedPatches` nothing is kept.
+            source: what the patches are read from. If it has no ``keys`` as :class:`~monai_jsma.data.PyramidBatch` has
+                them, nothing is kept.
             pairs: number of the picture and cell of each patch ``(n, 2)``, on the host.
             encode: gives the features of such pairs.
         """
-        if not isinstance(source, KeyedPatches):
+        views: Sequence[bytes | None] | None = getattr(source, "keys", None)
+        if views is None:
             return encode(pairs).cpu()
-        views = source.keys
         keys = [
             None if (view := views[picture]) is None else view + cell.to_bytes(8, "little")
             for picture, cell in pairs.tolist()

@@ -144,10 +144,9 @@ class PatchNetwork(nn.Module):
         pairs = torch.stack((picture, draw.cells), dim=2)[draw.drawn]
         pairs, where = torch.unique(pairs, dim=0, return_inverse=True)
         chunks = pairs.cpu().split(self.chunk_size if in_chunks else len(pairs))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_patch_backbone):
-            again = len(chunks) > 1 and torch.is_grad_enabled()
-            encode = partial(checkpoint, self.encode, use_reentrant=False) if again else self.encode
-            encoded = torch.cat([self._encoded(pyramid, chunk, draw.cells.device, encode) for chunk in chunks])
+        again = len(chunks) > 1 and torch.is_grad_enabled()
+        encode = partial(checkpoint, self.encode, use_reentrant=False) if again else self.encode
+        encoded = torch.cat([self._encoded(pyramid, chunk, draw.cells.device, encode) for chunk in chunks])
         features = encoded.new_zeros(batch, k, encoded.shape[1])
         features[draw.drawn] = encoded[where]
         return features

@@ -1,0 +1,146 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Does the attention find what tells the class? Trains variants of the bundle on pictures whose answer is known.
+
+    python experiments/known_answer.py [--task mixed] [--variants defaults paper controls] [--seeds 0,1,2] [--out DIR]
+
+Each seed has pictures of its own. Every network is asked for 1, 2, 5, as many patches as it was trained with, and all;
+with features of length 1 also for as few as make the label certain. After each run ``tables.md`` and ``tables.json`` in
+``DIR/TASK`` hold all that are finished; given again, the command completes what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measures import measure, tables
+from runs import AskedRun
+
+from monai_jsma.apps.runs import Variant, make_variants
+from monai_jsma.data.files import write_whole
+from monai_jsma.data.synthetic import TASKS, make_dataset
+
+BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
+RULES = (
+    *({"learning_rule": rule} for rule in ("leave_one_out", "prefix")),
+    *({"learning_rule": "pathwise", "estimator": name} for name in (
+        "paper", "normalized", "with_replacement", "without_replacement", "systematic")),
+)  # fmt: skip
+SHUFFLED = "shuffled labels"
+
+
+def variants(names: Sequence[str]) -> list[Variant]:
+    """The variants that are called so; ``controls`` and ``combinations`` are several.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    single = [Variant("defaults", ("demo",)), Variant("paper", ("demo", "paper"))]
+    controls = make_variants(BUNDLE, ["random_patches", "thumbnail_only", "single"], ["demo"], {})
+    groups = {"controls": [*controls, Variant(SHUFFLED, ("demo",))], "combinations": combinations()}
+    groups |= {variant.name: [variant] for variant in (*single, *sum(groups.values(), []))}
+    unknown = [name for name in names if name not in groups]
+    if unknown:
+        raise ValueError(f"--variants {unknown[0]!r}: choose from {', '.join(groups)}.")
+    return list({variant.name: variant for name in names for variant in groups[name]}.values())
+
+
+def combinations() -> list[Variant]:
+    """The defaults with every rule and estimator, features plain or of length 1, and either normalization."""
+    made = []
+    for rule, features, normalization in product(RULES, ("l2", None), ("softmax", "sigmoid")):
+        name = "/".join((*rule.values(), features or "plain", normalization))
+        shown = "$None" if features is None else features  # MONAI passes over a plain None
+        made.append(Variant(name, ("demo",), {**rule, "feature_norm": shown, "normalization": normalization}))
+    return made
+
+
+def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRun, dict[str, Any]]:
+    """A run, and the datalist that it is tested on. Makes the pictures.
+
+    Raises:
+        ValueError: when the folder holds other pictures.
+    """
+    folder = args.out.resolve() / args.task
+    data = folder / "data" / f"seed{seed}"
+    path = data / "datalist.json"
+    if not path.exists():
+        make_dataset(data, args.train, args.validation, args.test, seed=seed, task=args.task)
+    content = json.loads(path.read_text())
+    numbers = {"training": args.train, "validation": args.validation, "test": args.test}
+    if content["settings"]["num_pictures"] != numbers:
+        raise ValueError(f"{data} holds other numbers of pictures; name another --out.")
+    values = {"data_list_file_path": path, "dataset_dir": data, "seed": seed, "num_classes": len(content["labels"])}
+    asked = {"epochs": args.epochs, "num_patches": args.patches}
+    values |= {name: value for name, value in asked.items() if value is not None} | variant.values
+    training = {}
+    if variant.name == SHUFFLED:
+        training["data_list_file_path"] = shuffled(content, data / "shuffled.json", seed)
+    name = variant.name.replace("/", "-").replace(" ", "_")
+    return AskedRun(BUNDLE, folder / name / f"seed{seed}", variant.configs, values, training), content
+
+
+def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
+    """A datalist whose labels are dealt anew among the pictures of a side: nothing tells them."""
+    rng = np.random.default_rng(seed)
+    sides = {}
+    for side in ("training", "validation"):
+        labels = rng.permutation([item["label"] for item in content[side]]).tolist()
+        sides[side] = [{**item, "label": label} for item, label in zip(content[side], labels, strict=True)]
+    write_whole(path, json.dumps({**content, **sides}))
+    return path
+
+
+def run(args: argparse.Namespace) -> None:
+    """Finish all runs. The tables are of all runs that are finished, whoever began them."""
+    folder = args.out.resolve() / args.task
+    for seed, variant in product(args.seeds, variants(args.variants)):
+        one, datalist = plan(args, variant, seed)
+        one.finish()
+        found = {"variant": variant.name, "seed": seed, **measure(one.records(), datalist), **one.cost}
+        write_whole(one.folder / "measures.json", json.dumps(found, indent=1) + "\n")
+        print(f"{variant.name}, seed {seed}: done", flush=True)
+        runs = [json.loads(file.read_text()) for file in sorted(folder.glob("*/seed*/measures.json"))]
+        write_whole(folder / "tables.json", json.dumps(runs, indent=1) + "\n")
+        write_whole(folder / "tables.md", tables(runs))
+    print(f"\n{tables(runs)}\n{folder / 'tables.md'}")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Train variants of the bundle on pictures whose answer is known.")
+    parser.add_argument("--task", choices=TASKS, default="sparse", help="default: %(default)s")
+    parser.add_argument(
+        "--variants", nargs="+", default=["defaults", "paper"], metavar="NAME",
+        help="defaults, paper, controls (random patches, thumbnail only, shuffled labels, each magnification alone), "
+        "combinations (of rule, features and normalization), or one of these (default: defaults paper)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2,3,4"), metavar="A,B,C", help="default: 0,1,2,3,4")
+    for side, number in (("train", 512), ("validation", 128), ("test", 128)):
+        text = f"{side} pictures (default: {number})"
+        parser.add_argument(f"--{side}", type=int, default=number, metavar="N", help=text)
+    for name in ("epochs", "patches"):
+        text = f"{name} in training (default: those of configs/demo.json)"
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    parser.add_argument("--out", type=Path, default=Path("known"), help="folder for all (default: %(default)s)")
+    logging.disable(logging.INFO)  # MONAI tells of every epoch
+    try:
+        run(parser.parse_args())
+    except (ValueError, OSError) as error:
+        sys.exit(f"known_answer.py: error: {error}")
+
+
+def _seeds(text: str) -> list[int]:
+    return sorted({int(part) for part in text.split(",")})
+
+
+if __name__ == "__main__":
+    main()

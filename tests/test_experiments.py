@@ -1,0 +1,221 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments: their measures against figures worked out by hand, and the smallest run from pictures to tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from monai_jsma.data import Box, make_dataset
+from monai_jsma.networks import check_rule
+from monai_jsma.records import PatchRecord, PredictionRecord
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+MODULES = ("known_answer", "measures", "runs")
+
+
+@pytest.fixture(scope="module")
+def experiments() -> Iterator[dict[str, ModuleType]]:
+    """The modules of the experiments by name."""
+    sys.path.insert(0, str(FOLDER))
+    yield {name: __import__(name) for name in MODULES}
+    sys.path.remove(str(FOLDER))
+    for name in MODULES:
+        del sys.modules[name]
+
+
+def record(
+    name: str, attention: Mapping[int, float], prediction: int, *, read: int = 1, magnifications=(2.0, 1.0, 0.5), **more
+) -> PredictionRecord:
+    """Of a picture of class 1; ``attention`` by cell, 0 elsewhere."""
+    cells = {3: 84, 1: 16}[len(magnifications)]
+    patch = PatchRecord("100X", 1.0, 0, 0, Box(0, 0, 64, 64), 0.1, 1.0)
+    return PredictionRecord(
+        f"folder/test/{name}", (0, 0), (256, 256), 0.5, "given", ("a", "b"), (1 - prediction, prediction), 1, name,
+        magnifications, 32, tuple(attention.get(cell, 0.0) for cell in range(cells)), (patch,) * read, **more,
+    )  # fmt: skip
+
+
+ITEMS = [
+    {"image": "test/0.png", "level": "100X", "cell": 5},  # cells 0-3 are 50X, 4-19 100X, 20-83 200X
+    {"image": "test/1.png", "level": "200X", "cell": [25, 30]},
+]
+DATALIST = {"magnifications": [2.0, 1.0, 0.5], "test": ITEMS}
+SURE = {0: 0.3, 5: 0.6, 30: 0.1}
+UNSURE = {7: 0.4, 8: 0.2, 9: 0.15, 10: 0.14, 25: 0.06, 30: 0.05}
+
+
+def test_measures_are_those_worked_out_by_hand(experiments):
+    attention = SURE, UNSURE
+    found = experiments["measures"].measure(
+        {
+            1: [record("0.png", attention[0], 0), record("1.png", attention[1], 0)],
+            "all": [record("0.png", attention[0], 1), record("1.png", attention[1], 0)],
+            "certified": [
+                record("0.png", attention[0], 1, read=2, certified=True),
+                record("1.png", attention[1], 1, read=5, certified=False),
+            ],
+        },
+        DATALIST,
+    )
+    assert found == pytest.approx({
+        "accuracy 1": 0.0,
+        "accuracy all": 0.5,
+        "accuracy certified": 1.0,
+        "share": (0.6 + 0.11) / 2,
+        "enrichment": (0.6 + 0.11) / (16 / 84 + 64 / 84),
+        "magnification right": 0.5,
+        "cell share": (0.6 + 0.11) / 2,
+        "cell among 4": 0.5,
+        "patches read": 3.5,
+        "certified": 0.5,
+        "agreement": 1.0,  # of the certain ones; the other may say what it likes
+    })  # fmt: skip
+
+
+def test_a_certain_label_that_is_not_that_of_all_patches_is_seen(experiments):
+    every = [record("0.png", SURE, 1), record("1.png", UNSURE, 0)]
+    certain = [record(f"{i}.png", SURE, 1, certified=True) for i in range(2)]
+    found = experiments["measures"].measure({"all": every, "certified": certain}, DATALIST)
+    assert (found["certified"], found["agreement"]) == (1.0, 0.5)
+
+
+def test_what_has_no_meaning_has_no_number(experiments):
+    measure = experiments["measures"].measure
+    flat = [record("0.png", dict.fromkeys(range(84), 1 / 84), 1)]
+    where = ("share", "enrichment", "magnification right", "cell share", "cell among 4")
+    found = measure({"all": flat}, DATALIST)
+    assert all(found[name] is None for name in (*where, "patches read", "certified", "agreement"))
+    alone = {cell - 4: value for cell, value in UNSURE.items() if cell < 20} | {1: 0.11}
+    found = measure({"all": [record("0.png", alone, 1, magnifications=(1.0,))]}, DATALIST)
+    assert [found[name] for name in where] == [None, None, None, pytest.approx(0.11), 0.0]
+    other = measure({"all": [record("1.png", alone, 1, magnifications=(1.0,))]}, DATALIST)
+    assert all(other[name] is None for name in where)
+
+
+def test_tables_hold_means_and_the_worst_seed(experiments):
+    base: dict[str, Any] = {
+        "share": 0.5, "enrichment": 2.5, "magnification right": 1.0, "cell share": 0.25, "cell among 4": 1.0,
+        "patches read": 3.0, "certified": 1.0, "agreement": 1.0, "patches": 4.0,
+    }  # fmt: skip
+    runs = [
+        {**base, "variant": "also", "seed": 0, "accuracy 1": 1.0, "seconds": 30.0, "certified": None},
+        {**base, "variant": "defaults", "seed": 0, "accuracy 1": 1.0, "accuracy all": 0.9, "seconds": 55.0},
+        {**base, "variant": "defaults", "seed": 1, "accuracy 1": 0.5, "accuracy all": 0.9, "seconds": 65.0},
+        {**base, "variant": "paper", "seed": 0, "accuracy 1": 0.3, "accuracy all": 0.9, "seconds": 50.0},
+    ]
+    first, second = experiments["measures"].tables(runs).strip().split("\n\n")
+    assert first.splitlines() == [
+        "| variant | seeds | accuracy, 1 | accuracy, all |",
+        "|---|---|---|---|",
+        "| defaults | 2 | 0.750 (0.500) | 0.900 |",
+        "| paper | 1 | 0.300 | 0.900 |",
+        "| also | 1 | 1.000 |  |",
+    ]
+    lines = [line.strip("| ").split(" | ") for line in second.splitlines()]
+    assert lines[2] == ["defaults", "0.500 (2.50)", "1.000", "0.250", "1.000", "3.000", "1.000", "1.000", "4.0", "1.20"]
+    assert lines[4] == ["also", "0.500 (2.50)", "1.000", "0.250", "1.000", "3.000", "", "1.000", "4.0", "0.60"]
+
+
+def test_variants_are_named_and_can_be_trained(experiments):
+    variants = experiments["known_answer"].variants
+    controls = [variant.name for variant in variants(["controls"])]
+    assert controls == ["random_patches", "thumbnail_only", "50X", "100X", "200X", "shuffled labels"]
+    every = variants(["combinations"])
+    rules = {(v.values["learning_rule"], v.values.get("estimator", "paper")) for v in every}
+    assert len({variant.name for variant in every}) == 28 == 4 * len(rules)
+    for rule, estimator in rules:
+        check_rule(16, rule, estimator)
+    assert [v.name for v in variants(["paper", "100X", "paper"])] == ["paper", "100X"]
+    with pytest.raises(ValueError, match="--variants 'peper': choose from controls, combinations, defaults"):
+        variants(["peper"])
+
+
+def test_shuffled_labels_are_dealt_among_the_pictures_of_a_side(experiments, tmp_path):
+    content = {s: [{"image": f"{s}{i}", "label": i % 4} for i in range(40)] for s in ("training", "validation", "test")}
+    path = experiments["known_answer"].shuffled(content, tmp_path / "shuffled.json", seed=0)
+    found = json.loads(path.read_text())
+    assert found["test"] == content["test"]
+    for side in ("training", "validation"):
+        labels = [item["label"] for item in found[side]]
+        assert [item["image"] for item in found[side]] == [item["image"] for item in content[side]]
+        assert Counter(labels) == {0: 10, 1: 10, 2: 10, 3: 10}
+        assert sum(a == i % 4 for i, a in enumerate(labels)) < 20  # 10 by chance
+    assert [i["label"] for i in found["training"]] != [i["label"] for i in found["validation"]]
+
+
+@pytest.fixture
+def small(experiments, tmp_path, monkeypatch):
+    """The command on eight pictures, and its folder."""
+
+    def command(*args: str) -> str | int | None:
+        sizes = ["--train=8", "--validation=4", "--test=4", "--epochs=5", "--seeds=0"]
+        monkeypatch.setattr(sys, "argv", ["known_answer.py", *sizes, f"--out={tmp_path}", *args])
+        try:
+            return experiments["known_answer"].main()
+        except SystemExit as end:
+            return end.code
+
+    return command, tmp_path / "mixed"
+
+
+def test_runs_are_finished_once(experiments, small, monkeypatch, capsys):
+    command, folder = small
+    args = ("--task=mixed", "--variants", "defaults", "thumbnail_only")
+    assert command(*args) is None
+    runs = json.loads((folder / "tables.json").read_text())
+    assert [run["variant"] for run in runs] == ["defaults", "thumbnail_only"]
+    assert runs[1]["patches"] == 1  # the whole picture; of 16 draws each different cell is encoded once
+    assert 1 < runs[0]["patches"] <= 16
+    assert {key for key in runs[0] if key.startswith("accuracy")} == {
+        f"accuracy {k}" for k in (1, 2, 5, 16, "all", "certified")
+    }
+    assert (folder / "tables.md").read_text() in capsys.readouterr().out
+    lost = folder / "defaults" / "seed0" / "patches_5" / "predictions.jsonl"
+    kept = lost.read_text()
+    lost.unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+
+    def nothing(*args: Any) -> None:
+        raise AssertionError("what is trained must not be trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments["runs"].AskedRun, "_train", nothing)
+        assert command(*args) is None
+    assert lost.read_text() == kept
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == before
+    assert json.loads((folder / "tables.json").read_text()) == runs
+    again = folder.parent / "again"
+    assert command("--task=mixed", "--variants", "thumbnail_only", f"--out={again}") is None
+    predictions = Path("thumbnail_only", "seed0", "patches_all", "predictions.csv")
+    one, other = ((place / predictions).read_text() for place in (folder, again / "mixed"))
+    assert [line.split(",")[7:] for line in one.splitlines()] == [line.split(",")[7:] for line in other.splitlines()]
+    assert "run of other settings; name another --out" in str(command(*args, "--epochs=6"))
+    assert "other numbers of pictures; name another --out" in str(command(*args, "--train=9"))
+
+
+def test_pictures_are_those_of_the_seed(experiments, small):
+    known_answer, folder = experiments["known_answer"], small[1]
+    parser_args = type("Args", (), {"out": folder.parent, "task": "mixed", "train": 4, "validation": 1, "test": 1})
+    parser_args.epochs, parser_args.patches = None, 8
+    (variant,) = known_answer.variants(["defaults"])
+    for seed in (3, 4):
+        one, datalist = known_answer.plan(parser_args, variant, seed)
+        made = json.loads(make_dataset(folder / "again", 4, 1, 1, seed=seed, task="mixed").read_text())
+        assert datalist["test"] == made["test"]
+        assert (one.values["seed"], one.values["num_patches"]) == (seed, 8)
+        assert "epochs" not in one.values  # the bundle's
+        assert len(made["training"]) == 4
+    (variant,) = known_answer.variants(["shuffled labels"])
+    one, datalist = known_answer.plan(parser_args, variant, seed)
+    assert datalist["test"] == made["test"]
+    assert one.values["data_list_file_path"].name == "datalist.json"
+    assert one.training["data_list_file_path"].name == "shuffled.json"  # only to train on
