@@ -34,7 +34,7 @@ run() { # NAME PROGRAM OPTIONS...
 
 for bundle in bach tcga_prad; do
     # Batch sizes to saturation, patches ready on the device: the networks against their arithmetic limit.
-    options=(--bundle $bundle --cropped --chunk-size 512 --repeats 10)
+    options=(--bundle $bundle --cropped --chunk-size 512 --pass-patches 1000 --repeats 10)
     for batch in 1 4 8; do
         run "$bundle-amp-$batch" epoch.py "${options[@]}" --amp --batch-size $batch --training-batch-size $batch
     done
@@ -45,7 +45,7 @@ for bundle in bach tcga_prad; do
     run "$bundle-amp-compiled" epoch.py "${options[@]}" --amp --compile --phases inference
     run "$bundle-amp-light" epoch.py "${options[@]}" --amp --phases inference --thumbnail-backbone mobilenetv3_small_100
     # Where the time goes when patches are cut from pictures in memory, by the processor, while the GPU waits.
-    options=(--bundle $bundle --amp --batch-size 8 --chunk-size 512 --repeats 5)
+    options=(--bundle $bundle --amp --batch-size 8 --chunk-size 512 --pass-patches 1000 --repeats 5)
     run "$bundle-read" epoch.py "${options[@]}" --training-batch-size 8
     run "$bundle-parts" sampling.py "${options[@]}"
 done
