@@ -98,7 +98,7 @@ def test_covered_commands_are_written_and_covered() -> None:
 def test_loop_of_the_components_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     loop = runpy.run_path(str(ROOT / "docs/examples/loop.py"), run_name="__main__")
-    assert math.isfinite(float(loop["loss"]))
+    assert math.isfinite(loop["loss"].item())
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda p: str(p.relative_to(ROOT)))
