@@ -25,15 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from common import interleaved, table, write_report
-from monai.bundle import ConfigParser
-from workload import MODULES, PICTURES, positive
+from workload import BUNDLES, MODULES, PICTURES, positive
 
+from monai_jsma.apps.bundles import read_config
 from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch
 from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import AttentionMIL, JSMANet, PatchNetwork, build_backbone
 
 OURS, MIL = "ours", "attention MIL"
-_CONFIGS = "bundles/{}/configs/{}.json"
 
 
 class Case(NamedTuple):
@@ -119,10 +118,8 @@ class Frozen:
         run.optimizer.step()
 
     def _settings(self, name: str) -> dict[str, Any]:
-        args, parser = self.args, ConfigParser()
-        overlays = ["train", "paper", *(["attention_mil"] if name == MIL else []), "frozen"]
-        root = Path(__file__).parents[1]
-        parser.read_config([str(root / _CONFIGS.format(args.bundle, overlay)) for overlay in overlays])
+        args, overlays = self.args, ["paper", *(["attention_mil"] if name == MIL else []), "frozen"]
+        parser = read_config(BUNDLES / args.bundle, overlays)
         settings = parser.get_parsed_content("network_def", instantiate=False).resolve_args()
         settings["patch_size"] //= args.shrink
         settings["chunk_size"] = args.chunk_size

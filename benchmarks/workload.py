@@ -16,18 +16,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from monai_jsma.apps.bundles import read_config
 from monai_jsma.data import ArrayReader, Magnification, Pyramid, PyramidBatch
 from monai_jsma.networks import JSMANet, PatchSource, build_backbone
 
-__all__ = ["MODULES", "PICTURES", "Cropped", "Part", "Workload", "add_arguments", "multiply_adds", "positive"]
+__all__ = [
+    "BUNDLES",
+    "MODULES",
+    "PICTURES",
+    "Cropped",
+    "Part",
+    "Workload",
+    "add_arguments",
+    "multiply_adds",
+    "positive",
+]
 
 MODULES = ("monai_jsma", "monai", "timm", "torch")  # whose versions a report tells
 PICTURES = {"bach": (1536, 2048), "tcga_prad": (2000, 2000)}  # height, width at the finest magnification
-_BUNDLES = Path(__file__).parents[1] / "bundles"
+BUNDLES = Path(__file__).parents[1] / "bundles"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +83,7 @@ class Workload:
         torch.manual_seed(0)
         self.args, self.device = args, torch.device(args.device)
         self.meter = 1 if self.device.type == "cpu" else 0  # of (clock, processor)
-        bundle = ConfigParser()
-        configs = _BUNDLES / args.bundle / "configs"
-        bundle.read_config([str(configs / f"{name}.json") for name in ("train", "paper")])
+        bundle = read_config(BUNDLES / args.bundle, ["paper"])
         self.options = bundle.get_parsed_content("network_def", instantiate=False).resolve_args()
         self.options["patch_size"] //= args.shrink
         self.options["thumbnail_size"] = tuple(side // args.shrink for side in self.options["thumbnail_size"])

@@ -24,7 +24,7 @@ import numpy as np
 from measures import measure, tables
 from runs import AskedRun
 
-from monai_jsma.apps.runs import Variant, make_variants
+from monai_jsma.apps.runs import Variant, make_variants, read_seeds
 from monai_jsma.data.files import write_whole
 from monai_jsma.data.synthetic import CLASSES, make_dataset
 
@@ -102,7 +102,7 @@ def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
 def run(args: argparse.Namespace) -> None:
     """Finish all runs. The tables are of all runs that are finished, whoever began them."""
     folder = args.out.resolve() / args.task
-    for seed, variant in product(args.seeds, variants(args.variants)):
+    for seed, variant in product(read_seeds(args.seeds), variants(args.variants)):
         one, datalist = plan(args, variant, seed)
         one.finish()
         found = {"variant": variant.name, "seed": seed, **measure(one.records(), datalist), **one.cost}
@@ -123,7 +123,7 @@ def main() -> None:
         help="defaults, paper, controls (random patches, thumbnail only, shuffled labels, each magnification alone), "
         "combinations (of rule, features and normalization), or one of these (default: defaults paper)",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=_seeds, default=_seeds("0,1,2,3,4"), metavar="A,B,C", help="default: 0,1,2,3,4")
+    parser.add_argument("--seeds", default="0,1,2,3,4", metavar="A,B,C", help="default: 0,1,2,3,4")
     for side, number in (("train", 512), ("validation", 128), ("test", 128)):
         text = f"{side} pictures (default: {number})"
         parser.add_argument(f"--{side}", type=int, default=number, metavar="N", help=text)
@@ -136,10 +136,6 @@ def main() -> None:
         run(parser.parse_args())
     except (ValueError, OSError) as error:
         sys.exit(f"known_answer.py: error: {error}")
-
-
-def _seeds(text: str) -> list[int]:
-    return sorted({int(part) for part in text.split(",")})
 
 
 if __name__ == "__main__":

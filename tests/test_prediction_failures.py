@@ -5,29 +5,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from monai.data import DataLoader
-from prediction_cases import NAMES, VIEW, make_items, predict, spoil, table
-from tiny_networks import tiny_net
+from prediction_cases import NAMES, VIEW, predict, spoil, table
 
 from monai_jsma.data.whole_slides import Unread
 from monai_jsma.engines import JSMAEvaluator
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.predictions import PredictionSaver
 from monai_jsma.records import read_records
-
-
-@pytest.fixture(scope="module")
-def net() -> Any:
-    return tiny_net().eval()
-
-
-@pytest.fixture
-def items(tmp_path) -> list[dict[str, Any]]:
-    return make_items(tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,24 +4,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from prediction_cases import ALL, VIEW, make_items, predict, stopped, table
-from tiny_networks import tiny_net
+from prediction_cases import ALL, VIEW, predict, stopped, table
 
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.records import read_records
-
-
-@pytest.fixture(scope="module")
-def net() -> Any:
-    return tiny_net().eval()
-
-
-@pytest.fixture
-def items(tmp_path) -> list[dict[str, Any]]:
-    return make_items(tmp_path)
 
 
 @pytest.mark.parametrize("inferer", [ALL, JSMAInferer(3, 2, seed=7)], ids=["all", "draws"])

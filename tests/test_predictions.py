@@ -11,23 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prediction_cases import CLASSES, NAMES, VIEW, by_hand, make_items, predict, spoil, stopped, table
+from prediction_cases import CLASSES, NAMES, VIEW, by_hand, predict, spoil, stopped, table
 from scipy.stats import entropy
 from tiny_networks import tiny_net
 
 from monai_jsma.data import PyramidBatch
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.records import PatchRecord, read_records
-
-
-@pytest.fixture(scope="module")
-def net() -> Any:
-    return tiny_net().eval()
-
-
-@pytest.fixture
-def items(tmp_path) -> list[dict[str, Any]]:
-    return make_items(tmp_path)
 
 
 def test_the_tables(tmp_path, items, net):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from monai_jsma.apps import Commands, add_command
 from monai_jsma.apps.bundles import add_bundle, config_files
-from monai_jsma.apps.runs import TrainingRun, finish_all, make_variants
+from monai_jsma.apps.runs import TrainingRun, finish_all, make_variants, read_seeds
 
 __all__ = ["add_parsers", "run"]
 
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, out: Path) -> Runs:
     """The runs; writes the datalists of the folds."""
     bundle, base = args.bundle.resolve(), (args.base_dir or args.datalist.parent).resolve()
-    lists, seeds = _datalists(args, out), _seeds(args.seeds)
+    lists, seeds = _datalists(args, out), read_seeds(args.seeds)
     variants = make_variants(bundle, args.variants, args.config, dict(_value(text) for text in args.values))
     runs = {}
     for variant in variants:
@@ -126,12 +125,6 @@ def _stamp(path: Path, settings: Any) -> None:
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{path.parent} holds runs of other data or settings; name another --out.")
     write_whole(path, text)
-
-
-def _seeds(text: str) -> list[int]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise ValueError(f"--seeds '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
-    return sorted({int(part) for part in text.split(",")})
 
 
 def _value(text: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,7 +14,7 @@ from typing import Any
 
 from monai_jsma.apps.bundles import bundle_command, config_files, read_config, shown
 
-__all__ = ["TrainingRun", "Variant", "finish_all", "make_variants"]
+__all__ = ["TrainingRun", "Variant", "finish_all", "make_variants", "read_seeds"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,17 @@ def make_variants(
         else:
             made[name] = Variant(name, (*configs, *(() if name == "multi" else (name,))), dict(values))
     return list(made.values())
+
+
+def read_seeds(text: str) -> list[int]:
+    """The different seeds of ``--seeds``, ascending.
+
+    Raises:
+        ValueError: when the text is no list of whole numbers.
+    """
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"--seeds '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
+    return sorted({int(part) for part in text.split(",")})
 
 
 def _magnifications(bundle: Path, configs: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:

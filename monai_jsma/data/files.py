@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 __all__ = ["COPY_AGAIN", "SlideError", "file_identity", "file_stamp", "is_tiff", "region_name", "write_whole"]
@@ -26,14 +27,7 @@ def file_stamp(path: str) -> tuple[int, int]:
         FileNotFoundError: if there is no such file.
         SlideError: if it is a folder or has no bytes.
     """
-    try:
-        state = os.stat(path)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"{path}: there is no such file; correct the path in the datalist.") from e
-    if os.path.isdir(path):
-        raise SlideError(f"{path}: is a folder, not a picture or slide; name the file in it.")
-    if state.st_size == 0:
-        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again from its source.")
+    state = _state(path)
     return state.st_size, state.st_mtime_ns
 
 
@@ -43,7 +37,20 @@ def file_identity(path: str) -> str:
     The time that the file system keeps for itself (``ctime``) tells of a file that was exchanged for one of the same
     length and date.
     """
-    return repr((os.path.abspath(path), *file_stamp(path), os.stat(path).st_ctime_ns))
+    state = _state(path)
+    return repr((os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+def _state(path: str) -> os.stat_result:
+    try:
+        state = os.stat(path)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{path}: there is no such file; correct the path in the datalist.") from e
+    if stat.S_ISDIR(state.st_mode):
+        raise SlideError(f"{path}: is a folder, not a picture or slide; name the file in it.")
+    if state.st_size == 0:
+        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again from its source.")
+    return state
 
 
 def is_tiff(path: str) -> bool:
