@@ -35,6 +35,13 @@ RULES = (
         "paper", "normalized", "with_replacement", "without_replacement", "systematic")),
 )  # fmt: skip
 SHUFFLED = "shuffled labels"
+SIZES = {"train": 512, "validation": 128, "test": 128}
+# Ten classes take more pictures, a wider f and a warm start; a digit upside down may be another one.
+DIGITS_SIZES = {"train": 4000, "validation": 300, "test": 500}
+DIGITS = {
+    "orientation_prob": 0.0, "patch_backbone#channels": [16, 32, 64, 64], "num_patches": 4, "batch_size": 30,
+    "balanced": True, "warmup_patches": 16, "warmup_epochs": 3, "epochs": 12, "val_interval": 2,
+}  # fmt: skip
 
 
 def variants(names: Sequence[str]) -> list[Variant]:
@@ -72,20 +79,28 @@ def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRu
     folder = args.out.resolve() / args.task
     data = folder / "data" / f"seed{seed}"
     path = data / "datalist.json"
+    numbers = sizes(args)
     if not path.exists():
-        make_dataset(data, args.train, args.validation, args.test, seed=seed, task=args.task)
+        make_dataset(data, *numbers.values(), seed=seed, task=args.task)
     content = json.loads(path.read_text())
-    numbers = {"training": args.train, "validation": args.validation, "test": args.test}
     if content["settings"]["num_pictures"] != numbers:
         raise ValueError(f"{data} holds other numbers of pictures; name another --out.")
     values = {"data_list_file_path": path, "dataset_dir": data, "seed": seed, "num_classes": len(content["labels"])}
     asked = {"epochs": args.epochs, "num_patches": args.patches}
+    values |= DIGITS if args.task == "digits" else {}
     values |= {name: value for name, value in asked.items() if value is not None} | variant.values
     training = {}
     if variant.name == SHUFFLED:
         training["data_list_file_path"] = shuffled(content, data / "shuffled.json", seed)
     name = variant.name.replace("/", "-").replace(" ", "_")
     return AskedRun(BUNDLE, folder / name / f"seed{seed}", variant.configs, values, training), content
+
+
+def sizes(args: argparse.Namespace) -> dict[str, int]:
+    """Numbers of pictures on each side."""
+    usual = DIGITS_SIZES if args.task == "digits" else SIZES
+    asked = {side: getattr(args, side) or number for side, number in usual.items()}
+    return {"training": asked.pop("train"), **asked}
 
 
 def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
@@ -124,11 +139,11 @@ def main() -> None:
         "combinations (of rule, features and normalization), or one of these (default: defaults paper)",
     )  # fmt: skip
     parser.add_argument("--seeds", default="0,1,2,3,4", metavar="A,B,C", help="default: 0,1,2,3,4")
-    for side, number in (("train", 512), ("validation", 128), ("test", 128)):
-        text = f"{side} pictures (default: {number})"
-        parser.add_argument(f"--{side}", type=int, default=number, metavar="N", help=text)
-    for name in ("epochs", "patches"):
-        text = f"{name} in training (default: those of configs/demo.json)"
+    for side, number in SIZES.items():
+        text = f"{side} pictures (default: {number}, of digits {DIGITS_SIZES[side]})"
+        parser.add_argument(f"--{side}", type=int, metavar="N", help=text)
+    for name, setting in (("epochs", "epochs"), ("patches", "num_patches")):
+        text = f"{name} in training (default: those of configs/demo.json, of digits {DIGITS[setting]})"
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     parser.add_argument("--out", type=Path, default=Path("known"), help="folder for all (default: %(default)s)")
     logging.disable(logging.INFO)  # MONAI tells of every epoch

@@ -73,7 +73,8 @@ class AskedRun:
         config = self._config()
         trained, attends = config["num_patches"], config["thumbnail_backbone"] is not None
         certified = ["certified"] if attends and config["feature_norm"] == "l2" else []
-        return list(dict.fromkeys([*BUDGETS, trained, "all", *certified]))
+        numbers = sorted({*BUDGETS, *([] if trained == "all" else [trained])})
+        return [*numbers, "all", *certified]
 
     def records(self) -> dict[int | str, list[PredictionRecord]]:
         """What was predicted from each number of patches."""

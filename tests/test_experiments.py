@@ -210,6 +210,20 @@ def test_runs_are_finished_once(experiments, small, monkeypatch, capsys):
     assert "other numbers of pictures; name another --out" in str(command(*args, "--train=9"))
 
 
+def test_digits_have_settings_and_numbers_of_their_own(experiments, small):
+    command, folder = small
+    assert command("--task=digits", "--train=10", "--epochs=2", "--variants", "defaults") is None
+    (run,) = json.loads((folder.parent / "digits" / "tables.json").read_text())
+    assert [key for key in run if key.startswith("accuracy")] == [
+        f"accuracy {k}" for k in (1, 2, 4, 5, "all", "certified")
+    ]
+    assert run["patches"] > 5  # both epochs are of the warm start, with 16 patches; later ones have 4
+    args = type("Args", (), {"task": "digits", "train": None, "validation": 7, "test": None})
+    assert experiments["known_answer"].sizes(args) == {"training": 4000, "validation": 7, "test": 500}
+    args.task = "dense"
+    assert experiments["known_answer"].sizes(args) == {"training": 512, "validation": 7, "test": 128}
+
+
 def test_pictures_are_those_of_the_seed(experiments, small):
     known_answer, folder = experiments["known_answer"], small[1]
     parser_args = type("Args", (), {"out": folder.parent, "task": "mixed", "train": 4, "validation": 1, "test": 1})
