@@ -124,9 +124,9 @@ def test_overlays_override_what_is_there(shipped, name):
 
 @named([pair for pair in EACH_CONFIG if pair[1] in TAKEN_BY_INFERENCE])
 def test_overlays_fit_inference_too(shipped, name):
-    """All that is set or added is there in inference as well; only a loss has no place there."""
+    """All that is set or added is there in inference as well; only loss and sampler have no place there."""
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
-    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha", "regularizer"}
+    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha", "regularizer", "balanced"}
     assert references(overlay) <= set(inference) | ADDITIONS[name]
 
 
@@ -144,7 +144,7 @@ def test_the_overlay_restores_the_paper(shipped):
         "normalization": "sigmoid", "level_prior": None, "attention_dropout": 0.2, "learning_rule": "pathwise",
         "estimator": "paper", "feature_norm": None, "dropout": 0.5, "freeze_norm": False, "alpha": 0.01,
         "regularizer": "entropy", "lr": 1e-4, "lr_patience": 25, "lr_factor": 0.1, "epochs": 100, "val_interval": 1,
-        "batch_size": 8, **its_own,
+        "batch_size": 8, "balanced": False, **its_own,
     }  # fmt: skip
     assert {name: train[name] for name in paper} == paper
     assert train["optimizer"]["_target_"] == "torch.optim.Adam"
@@ -156,6 +156,7 @@ def test_the_defaults_are_what_was_measured_to_work(shipped):
     measured = {
         "normalization": "softmax", "level_prior": "balanced", "attention_dropout": 0.0,
         "learning_rule": "leave_one_out", "estimator": "with_replacement", "feature_norm": "l2", "regularizer": "kl",
+        "balanced": True,
     }  # fmt: skip
     train, paper = shipped.configs["train"], shipped.configs["paper"]
     assert {name: train[name] for name in measured} == measured
