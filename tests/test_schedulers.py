@@ -93,7 +93,7 @@ def train(bundle, *configs: str, **options) -> list[tuple[int, int, list[int]]]:
 
 def test_a_bundle_warms_up_and_resumes(bundle):
     classes = 4 if bundle.name == "bach" else 3
-    options = {"warmup_patches": 5, "warmup_epochs": 2, "balanced": True, "batch_size": classes}
+    options = {"warmup_patches": 5, "warmup_epochs": 2, "batch_size": classes}
     options["ckpt_dir"] = str(bundle / "warm")
     first = train(bundle, epochs=1, **options)
     later = train(bundle, epochs=4, resume=True, **options)
