@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -172,8 +172,9 @@ class PredictionRecord:
 
     def to_json(self) -> str:
         """One line, without its end; :meth:`from_json` reads it."""
-        found = {name: getattr(self, name) for name in _DERIVED}
-        return json.dumps({**asdict(self), **found}, allow_nan=False)
+        found = {name: getattr(self, name) for name in (*(f.name for f in fields(self)), *_DERIVED)}
+        found["patches"] = [vars(patch) for patch in self.patches]
+        return json.dumps(found, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> PredictionRecord:
