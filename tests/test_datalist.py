@@ -64,6 +64,20 @@ def test_wrong_label(write, label):
         load_datalist(path, "training", num_classes=2)
 
 
+def test_another_number_of_classes_than_is_asked_for(write):
+    path = write(training=[{"image": "a.png", "label": i} for i in (0, 1)], labels={"0": "no", "1": "yes"})
+    assert len(load_datalist(path, "training", num_classes=2)) == 2
+    with pytest.raises(ValueError, match=r"datalist\.json: it names 2 classes in 'labels', but num_classes is 4"):
+        load_datalist(path, "training", num_classes=4)
+
+
+def test_nothing_can_be_learned_from_one_class(write):
+    path = write(training=[{"image": "a.png", "label": 1}] * 3, validation=[{"image": "b.png", "label": 1}])
+    assert len(load_datalist(path, "validation", num_classes=2)) == 1
+    with pytest.raises(ValueError, match=r"datalist\.json: training: all 3 items have the label 1; give it"):
+        load_datalist(path, "training", num_classes=2, min_classes=2)
+
+
 def test_labels_without_a_number_of_classes(write):
     assert load_datalist(write(test=[{"image": "a.png"}, {"image": "b.png", "label": 7}]), "test")[1]["label"] == 7
     with pytest.raises(ValueError, match="whole number from 0, but is 'tumor'"):

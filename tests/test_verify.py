@@ -199,3 +199,11 @@ def test_faults_of_the_datalist_itself(case):
     assert case.run() == [("", "datalist")]
     case.content.update(labels=["benign", "tumor"], mpp=-1)
     assert [stage for _, stage in case.run()][:2] == ["datalist", "datalist"]
+
+
+def test_training_items_of_one_class(case):
+    for item in case.content["training"]:
+        item["label"] = 1
+    assert case.run() == [("", "label")]
+    case.content["training"][0]["label"] = [1]  # that fault is told, and stops nothing
+    assert ("training[0]", "label") in case.run()

@@ -104,7 +104,7 @@ def test_killed_in_the_middle_leaves_no_half_file(case):
 
 def test_real_slides(tmp_path):
     names = ("cmu-1-small-region.svs", "tcga-cr-7395-01a-01-ts1.svs", "os_unreadable.svs", "broken.svs")
-    items = [{"image": shared_slide(name), "label": 0} for name in names]
+    items = [{"image": shared_slide(name), "label": i % 2} for i, name in enumerate(names)]
     (tmp_path / "datalist.json").write_text(json.dumps({"training": items}))
     faults, number = verify_datalist(tmp_path / "datalist.json")
     found = [(Path(fault.image).name, fault.stage) for fault in faults]

@@ -170,6 +170,13 @@ def item_faults(item: Any, num_classes: int | None, where: str) -> Iterator[tupl
                 yield key, str(error)
 
 
+def few_classes(items: Iterable[Item], least: int, where: str) -> Iterator[str]:
+    """What is wrong with a side that has labels of fewer than ``least`` classes."""
+    labels = [str(item.get("label")) for item in items]
+    if 0 < len(set(labels)) < least:
+        yield f"{where}: all {len(labels)} items have the label {labels[0]}; give it items of another class too."
+
+
 def resolved_item(item: Item, content: Mapping[str, Any], base: Path, mpp: float | None, path: Path) -> Item:
     """An item with its path joined to ``base``, and the spacing as given, else its own, else the datalist's."""
     own = {} if mpp is not None or item.get("mpp") is None else {"mpp_source": item.get("mpp_source", "datalist")}
@@ -183,6 +190,7 @@ def load_datalist(
     *,
     mpp: float | None = None,
     num_classes: int | None = None,
+    min_classes: int = 1,
 ) -> list[Item]:
     """Load and check one side of a datalist.
 
@@ -191,7 +199,8 @@ def load_datalist(
         key: name of the side, e.g. ``"training"``.
         base_dir: folder of relative image paths; the folder of the datalist by default.
         mpp: um per pixel of every picture, in place of what the datalist says (None keeps that).
-        num_classes: when given, each item must have a label below it.
+        num_classes: when given, each item must have a label below it, and ``labels`` as many names, if there are any.
+        min_classes: so many different labels there must be; 2 to learn from.
 
     Returns:
         the items, with the ``image`` paths joined to the folder, and ``mpp`` and ``mpp_source`` where ``mpp``, the item
@@ -199,17 +208,22 @@ def load_datalist(
 
     Raises:
         FileNotFoundError: when the datalist or a picture is missing.
-        ValueError: for broken JSON, an unknown or empty side, an item without ``image``, a wrong label or mpp, or a
-            group that lies on two sides of the datalist.
+        ValueError: for broken JSON, an unknown or empty side, an item without ``image``, a wrong label or mpp,
+            another number of classes, or a group that lies on two sides of the datalist.
     """
     path = Path(path)
     content = read_datalist(path)
     items = content.get(key)
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: no items under '{key}'; it has {[k for k in SIDES if content.get(k)]}.")
+    names = content.get("labels")
+    if num_classes is not None and isinstance(names, dict) and len(names) != num_classes:
+        raise ValueError(f"{path}: it names {len(names)} classes in 'labels', but num_classes is {num_classes}.")
     for i, item in enumerate(items):
         for _, fault in item_faults(item, num_classes, f"{path}: {key}[{i}]"):
             raise ValueError(fault)
+    for fault in few_classes(items, min_classes, f"{path}: {key}"):
+        raise ValueError(fault)
     base = Path(base_dir) if base_dir else path.parent
     loaded = [resolved_item(item, content, base, mpp, path) for item in items]
     missing = [item["image"] for item in loaded if not os.path.isfile(item["image"])]

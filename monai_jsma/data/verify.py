@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from monai_jsma.data.datalist import (
     SIDES,
+    few_classes,
     file_sha256,
     identities,
     item_faults,
@@ -67,6 +68,9 @@ class _Checks:
         for side in SIDES:
             if side in self.content and not isinstance(self.content[side], list):
                 yield "datalist", f"'{side}' must be a list of items, but is {self.content[side]!r}."
+        training = self.content.get("training")
+        if isinstance(training, list) and all(isinstance(item, dict) and "label" in item for item in training):
+            yield from (("label", reason) for reason in few_classes(training, 2, f"{self.path}: training"))
         for _, reason in item_faults({"image": str(self.path), "mpp": self.content.get("mpp")}, None, str(self.path)):
             yield "datalist", reason
 
