@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,3 +33,28 @@ def items(tmp_path) -> list[dict[str, Any]]:
     from prediction_cases import make_items
 
     return make_items(tmp_path)
+
+
+@pytest.fixture
+def report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the ``report`` command and returns the numbers of ``report.json``."""
+    from monai_jsma.__main__ import main
+
+    def run(*arguments: str, resamples: int = 20) -> dict[str, Any]:
+        options = ["--output", str(tmp_path / "out"), "--resamples", str(resamples), "--base-dir", str(tmp_path)]
+        assert main(["report", *arguments, *options]) == 0, capsys.readouterr().err
+        return json.loads((tmp_path / "out" / "report.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Pictures of three sizes; the last is smaller than a patch."""
+    from PIL import Image
+    from tiny_networks import SIZES, pictures
+
+    paths = [tmp_path / f"{i}.png" for i in range(len(SIZES))]
+    for path, picture in zip(paths, pictures(*SIZES)):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    return paths

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,9 @@ def ten() -> list[PredictionRecord]:
     """Ten pictures of four classes and five groups, six of them right: accuracy 0.60."""
     pairs = [(0, 0), (0, 0), (0, 1), (1, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 0)]
     return [answer(t, p, i, 0.55 + 0.04 * i, group=f"P{i // 2}") for i, (t, p) in enumerate(pairs)]
+
+
+def text_of(page: Path) -> str:
+    """What a reader sees of a page."""
+    body = re.sub(r"<style>.*?</style>", "", page.read_text(), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())

@@ -1,80 +1,22 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen f does not learn; what it made of a patch is kept, and never taken for that of another patch or encoder."""
+"""A frozen f does not learn, and what it made of a patch is kept."""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from feature_cases import NETS, ask, backbone_of_statistics, counted, each_net, frozen, load, thumbnails
 from slide_files import levels_of, write_pyramid
-from tiny_networks import CELLS, MAGNIFICATIONS, PATCH, SIZES, mil_net, pictures, tiny_net
-from torch import Tensor, nn
+from tiny_networks import CELLS, MAGNIFICATIONS, PATCH, mil_net, pictures, tiny_net
+from torch import Tensor
 
-from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch, StainMap
+from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import ConvBackbone, PatchNetwork
-from monai_jsma.transforms import LoadPyramid
+from monai_jsma.networks import ConvBackbone
 
-NETS = {"ours": tiny_net, "mil": mil_net}
-each_net = pytest.mark.parametrize("make", NETS.values(), ids=NETS)
 MANY = {"num_patches": "all"}
-
-
-@pytest.fixture
-def files(tmp_path) -> list[Path]:
-    """Pictures of three sizes; the last is smaller than a patch."""
-    paths = [tmp_path / f"{i}.png" for i in range(len(SIZES))]
-    for path, picture in zip(paths, pictures(*SIZES)):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-    return paths
-
-
-def load(files: list[Path], view: Callable[[Pyramid], Pyramid] = lambda p: p, **options: Any) -> PyramidBatch:
-    """Opened anew, as in every epoch."""
-    loader = LoadPyramid(MAGNIFICATIONS, PATCH, default_mpp=1.0, **options)
-    return PyramidBatch(view(loader(path)) for path in files)
-
-
-def thumbnails(batch: PyramidBatch) -> Tensor:
-    return torch.from_numpy(np.stack([pyramid.thumbnail((16, 16)) for pyramid in batch]))
-
-
-@contextmanager
-def counted(net: PatchNetwork) -> Iterator[list[int]]:
-    """How many patches went through f, pass by pass."""
-    passes: list[int] = []
-    hook = net.patch_backbone.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
-    yield passes
-    hook.remove()
-
-
-def ask(net: PatchNetwork, batch: PyramidBatch, **call: Any) -> tuple[Tensor, int]:
-    """Logits in evaluation, and the number of patches that were encoded for them."""
-    with counted(net) as passes, torch.inference_mode():
-        return net.eval()(thumbnails(batch), batch, **call), sum(passes)
-
-
-def frozen(make: Callable[..., Any], folder: Path | None, **options: Any) -> Any:
-    return make(freeze_patch_backbone=True, feature_cache=folder, **options)
-
-
-def backbone_of_statistics() -> ConvBackbone:
-    """An f whose batch statistics would move if it were not in evaluation."""
-    torch.manual_seed(1)
-    backbone = ConvBackbone((8, 16))
-    backbone[1] = nn.BatchNorm2d(8)
-    return backbone
-
-
-# -------------------------------------------------------------------------------------------------------- a frozen f
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -131,9 +73,6 @@ def test_what_cannot_be(tmp_path):
         tiny_net(
             thumbnail_backbone=ConvBackbone(), patch_backbone=None, shared_backbone=True, freeze_patch_backbone=True
         )
-
-
-# --------------------------------------------------------------------------------------------------------- the cache
 
 
 @pytest.mark.parametrize("call", [{}, MANY, {"num_patches": 2}])
@@ -222,123 +161,3 @@ def test_pictures_that_are_in_no_file_are_not_kept(make, tmp_path):
     pyramid = Pyramid(reader, mpp=1.0, magnifications=MAGNIFICATIONS, patch_size=PATCH, path=reader.path)
     ask(frozen(make, tmp_path / "f"), PyramidBatch([pyramid]))
     assert not (tmp_path / "f").exists()
-
-
-# ------------------------------------------------------------------------------------------------- never a wrong hit
-
-
-def perturbed(net: PatchNetwork, change: Callable[[PatchNetwork], object]) -> PatchNetwork:
-    with torch.no_grad():
-        change(net)
-    return net.eval()
-
-
-ENCODERS = {
-    "a weight": lambda net: net.patch_backbone.model[0].weight[0, 0, 0, 0].add_(0.5),
-    "data": lambda net: setattr(net.patch_backbone.model[3].bias, "data", net.patch_backbone.model[3].bias + 1),
-    "a buffer": lambda net: net.patch_backbone.mean.add_(0.1),
-    "statistics": lambda net: net.patch_backbone.model[1].running_mean.add_(1.0),
-    "loaded": lambda net: net.patch_backbone.load_state_dict(
-        {name: value + 0.1 for name, value in net.patch_backbone.state_dict().items()}
-    ),
-    "another": lambda net: setattr(net, "patch_backbone", mil_net().patch_backbone),
-    "a layer": lambda net: net.patch_backbone.model.__setitem__(2, nn.SiLU()),
-    "the norm": lambda net: setattr(net, "feature_norm", "l2"),
-}
-
-
-@pytest.mark.parametrize("change", ENCODERS.values(), ids=ENCODERS)
-def test_another_encoder_is_not_taken_for_this_one(change, files, tmp_path):
-    def make(folder: Path | None) -> PatchNetwork:
-        return frozen(mil_net, folder, patch_backbone=backbone_of_statistics())
-
-    net = make(tmp_path / "f")
-    before, _ = ask(net, load(files))
-    reference, _ = ask(perturbed(make(None), change), load(files))
-    assert not torch.allclose(before, reference)
-    for changed in (perturbed(net, change), perturbed(make(tmp_path / "f"), change)):  # in this run, in the next
-        after, encoded = ask(changed, load(files))
-        assert torch.equal(after, reference)
-        assert encoded == (sum(CELLS) if changed is net else 0)
-    assert ask(make(tmp_path / "f"), load(files))[1] == 0  # the first is still known
-
-
-def test_precision_is_part_of_the_encoder(files, tmp_path):
-    net = frozen(mil_net, tmp_path / "f")
-    full, _ = ask(net, load(files))
-    with torch.autocast("cpu", torch.bfloat16):
-        half, encoded = ask(net, load(files))
-        assert torch.equal(ask(frozen(mil_net, None), load(files))[0], half)
-    assert encoded == sum(CELLS)
-    assert not torch.equal(half, full)
-    assert ask(net, load(files))[1] == 0
-
-
-VIEWS: dict[str, tuple[dict[str, Any], Callable[[Pyramid], Pyramid]]] = {
-    **{f"orientation {i}": ({}, lambda p, i=i: p.oriented(i)) for i in range(1, 8)},
-    "a stain": ({}, lambda p: p.stained(StainMap((1.2, 0.8, 1.0)))),
-    "aligned": ({"aligned": True}, lambda p: p),
-}
-
-
-@pytest.mark.parametrize(("options", "view"), VIEWS.values(), ids=VIEWS)
-def test_another_view_is_not_taken_for_this_one(options, view, files, tmp_path):
-    net = frozen(mil_net, tmp_path / "f")
-    before, _ = ask(net, load(files))
-    for _ in range(2):
-        after, encoded = ask(net, load(files, view, **options))
-        assert torch.equal(after, ask(frozen(mil_net, None), load(files, view, **options))[0])
-    assert not torch.allclose(before, after)
-    assert encoded == (sum(CELLS) if view is VIEWS["a stain"][1] else 0)  # a drawn stain never comes again
-
-
-@pytest.mark.parametrize("place", [{"location": (0, 0)}, {"location": (1, 0)}, {"mpp": 0.5}])
-def test_another_region_is_not_taken_for_this_one(place, files, tmp_path):
-    def region(**place: Any) -> PyramidBatch:
-        loader = LoadPyramid(MAGNIFICATIONS, PATCH)
-        return PyramidBatch([loader(files[1], **{"mpp": 1.0, "location": (0, 0), "size": (30, 30), **place})])
-
-    net = frozen(mil_net, tmp_path / "f")
-    ask(net, region())
-    after, encoded = ask(net, region(**place))
-    assert torch.equal(after, ask(frozen(mil_net, None), region(**place))[0])
-    assert (encoded == 0) == (place == {"location": (0, 0)})
-
-
-@pytest.mark.parametrize("magnifications", [(4.0, 2.0), (2.0,), (3.0, 1.0)])
-def test_another_grid_is_not_taken_for_this_one(magnifications, files, tmp_path):
-    def load(magnifications: tuple[float, ...]) -> PyramidBatch:
-        return PyramidBatch(LoadPyramid(magnifications, PATCH, default_mpp=1.0)(path) for path in files)
-
-    ask(frozen(mil_net, tmp_path / "f"), load(MAGNIFICATIONS))
-    after, _ = ask(frozen(mil_net, tmp_path / "f"), load(magnifications))
-    assert torch.equal(after, ask(frozen(mil_net, None), load(magnifications))[0])
-
-
-def test_a_file_that_was_exchanged_is_read_again(files, tmp_path):
-    """Even for one of the same length and the same date."""
-    paths = [tmp_path / f"{i}.bmp" for i in range(2)]
-    for path, picture in zip(paths, pictures((24, 20), (24, 20))):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-    state = paths[0].stat()
-    net = frozen(mil_net, tmp_path / "f")
-    before, cells = ask(net, load(paths[:1]))
-    paths[0].write_bytes(paths[1].read_bytes())
-    os.utime(paths[0], ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert (paths[0].stat().st_size, paths[0].stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
-    after, encoded = ask(net, load(paths[:1]))
-    assert encoded == cells
-    assert torch.equal(after, ask(frozen(mil_net, None), load(paths[1:]))[0])
-    assert not torch.allclose(after, before)
-
-
-def test_damaged_features_are_made_again(files, tmp_path):
-    reference, _ = ask(frozen(mil_net, tmp_path / "f"), load(files))
-    (path,) = (tmp_path / "f").rglob("*.features")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    after, encoded = ask(frozen(mil_net, tmp_path / "f"), load(files))
-    assert encoded == 1
-    torch.testing.assert_close(after, reference)  # one patch in a pass of its own: other rounding
-    assert len(list((tmp_path / "f").iterdir())) == 1
