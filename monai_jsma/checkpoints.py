@@ -26,7 +26,8 @@ class BestModelSaver(CheckpointSaver):
     """:class:`monai.handlers.CheckpointSaver` of the key metric whose memory of the best value can itself be saved.
 
     Without it the first validation after a resume counts as the best so far and overwrites a better model. Put it into
-    the ``save_dict`` of :class:`TrainingStateSaver`.
+    the ``save_dict`` of :class:`TrainingStateSaver`. Of models that score alike the latest is kept: few validation
+    pictures are soon all right, and what has learned longer is surer of others.
 
     Args:
         save_dir: folder of the file; it is made when needed.
@@ -36,7 +37,8 @@ class BestModelSaver(CheckpointSaver):
     """
 
     def __init__(self, save_dir: str, save_dict: dict, filename: str = "model.pt", **options: Any) -> None:
-        super().__init__(save_dir, save_dict, save_key_metric=True, key_metric_filename=filename, **options)
+        kept = {"save_key_metric": True, "key_metric_filename": filename, "key_metric_greater_or_equal": True}
+        super().__init__(save_dir, save_dict, **{**kept, **options})
         self._best = cast(Any, self._key_metric_checkpoint)
         self._best.save_handler = _WholeFile(save_dir, filename)
         self._evaluator: Engine | None = None

@@ -64,6 +64,9 @@ def test_the_best_model_is_kept_also_by_a_later_process(tmp_path):
     assert weight(tmp_path) == 1
     validate(engine, 0.75)
     assert weight(tmp_path) == 9
+    nn.init.constant_(net.weight, 10)
+    validate(engine, 0.75)
+    assert weight(tmp_path) == 10  # of equal ones the latest
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
