@@ -36,7 +36,7 @@ RULES = (
 )  # fmt: skip
 SHUFFLED = "shuffled labels"
 SIZES = {"train": 512, "validation": 128, "test": 128}
-# Ten classes take more pictures, a wider f and a warm start; a digit upside down may be another one.
+# Ten classes take more pictures, a wider f and a warm start, by any rule; a digit upside down may be another one.
 DIGITS_SIZES = {"train": 4000, "validation": 300, "test": 500}
 DIGITS = {
     "orientation_prob": 0.0, "patch_backbone#channels": [16, 32, 64, 64], "num_patches": 4, "batch_size": 30,
@@ -99,8 +99,9 @@ def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRu
 def sizes(args: argparse.Namespace) -> dict[str, int]:
     """Numbers of pictures on each side."""
     usual = DIGITS_SIZES if args.task == "digits" else SIZES
-    asked = {side: getattr(args, side) or number for side, number in usual.items()}
-    return {"training": asked.pop("train"), **asked}
+    asked = {side: getattr(args, side) for side in usual if getattr(args, side) is not None}
+    train, validation, test = {**usual, **asked}.values()
+    return {"training": train, "validation": validation, "test": test}
 
 
 def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
