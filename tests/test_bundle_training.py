@@ -187,7 +187,8 @@ class SixOfTen(nn.Module):
 def test_six_of_ten_are_60_percent(tmp_path, caplog, side):
     bundle = copy_bundle(tmp_path)
     make_pictures(bundle / "data", 10, 10, 1)
-    made = workflow(bundle, "train", "demo", epochs=1, val_interval=9, **{"train#dataloader#shuffle": False})
+    in_order = {"balanced": False, "train#dataloader#shuffle": False}
+    made = workflow(bundle, "train", "demo", epochs=1, val_interval=9, **in_order)
     engine = made.parser.get_parsed_content(side)
     engine.network = SixOfTen([item["label"] for item in items(bundle, "training")])
     log = logging.getLogger("monai.handlers.StatsHandler")  # it may not propagate what it writes

@@ -65,9 +65,9 @@ def error_of(path: Path) -> tuple[str, str]:
 
 def faults_of(path: Path, sha256: str | None) -> list[str]:
     """Stages at which ``verify`` finds fault with the file."""
-    item = {"image": path.name, "label": 0, "mpp": 0.5, **({"sha256": sha256} if sha256 else {})}
+    item = {"image": path.name, "mpp": 0.5, **({"sha256": sha256} if sha256 else {})}
     datalist = path.with_name("datalist.json")
-    datalist.write_text(json.dumps({"training": [item]}))
+    datalist.write_text(json.dumps({"test": [item]}))
     return [fault.stage for fault in verify_datalist(datalist, everything=True)[0]]
 
 
