@@ -37,8 +37,10 @@ class BestModelSaver(CheckpointSaver):
     """
 
     def __init__(self, save_dir: str, save_dict: dict, filename: str = "model.pt", **options: Any) -> None:
-        kept = {"save_key_metric": True, "key_metric_filename": filename, "key_metric_greater_or_equal": True}
-        super().__init__(save_dir, save_dict, **{**kept, **options})
+        super().__init__(
+            save_dir, save_dict, save_key_metric=True, key_metric_filename=filename, key_metric_greater_or_equal=True,
+            **options,
+        )  # fmt: skip
         self._best = cast(Any, self._key_metric_checkpoint)
         self._best.save_handler = _WholeFile(save_dir, filename)
         self._evaluator: Engine | None = None

@@ -173,8 +173,10 @@ def item_faults(item: Any, num_classes: int | None, where: str) -> Iterator[tupl
 def few_classes(items: Iterable[Item], least: int, where: str) -> Iterator[str]:
     """What is wrong with a side that has labels of fewer than ``least`` classes."""
     labels = [str(item.get("label")) for item in items]
-    if 0 < len(set(labels)) < least:
-        yield f"{where}: all {len(labels)} items have the label {labels[0]}; give it items of another class too."
+    found = sorted(set(labels))
+    if 0 < len(found) < least:
+        which = " or ".join(found)
+        yield f"{where}: all {len(labels)} items have the label {which}; give it items of another class too."
 
 
 def resolved_item(item: Item, content: Mapping[str, Any], base: Path, mpp: float | None, path: Path) -> Item:
@@ -218,7 +220,10 @@ def load_datalist(
         raise ValueError(f"{path}: no items under '{key}'; it has {[k for k in SIDES if content.get(k)]}.")
     names = content.get("labels")
     if num_classes is not None and isinstance(names, dict) and len(names) != num_classes:
-        raise ValueError(f"{path}: it names {len(names)} classes in 'labels', but num_classes is {num_classes}.")
+        raise ValueError(
+            f"{path}: it names {len(names)} classes in 'labels', but num_classes is {num_classes}; make them agree, "
+            f"such as by num_classes={len(names)}."
+        )
     for i, item in enumerate(items):
         for _, fault in item_faults(item, num_classes, f"{path}: {key}[{i}]"):
             raise ValueError(fault)
