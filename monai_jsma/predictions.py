@@ -17,9 +17,9 @@ from typing import Any, cast
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from monai_jsma.data.datalist import group_of
 from monai_jsma.data.failures import FailedRegion
 from monai_jsma.data.files import write_whole
+from monai_jsma.data.groups import group_of
 from monai_jsma.data.item_regions import place_of
 from monai_jsma.data.whole_slides import Unread
 from monai_jsma.record_log import RecordLog, describe_run

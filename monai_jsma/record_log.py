@@ -21,7 +21,7 @@ import torch
 
 import monai_jsma
 from monai_jsma.checkpoints import checkpoint_file
-from monai_jsma.data.datalist import file_sha256
+from monai_jsma.data.files import file_sha256
 from monai_jsma.records import PART, PredictionRecord
 
 __all__ = ["RecordLog", "describe_run"]

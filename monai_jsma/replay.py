@@ -13,7 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
-from monai_jsma.data.geometry import GridCell, to_mpp
+from monai_jsma.data.geometry import GridCell
+from monai_jsma.data.magnification import to_mpp
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.pyramid_batch import PyramidBatch
 from monai_jsma.data.reader import Reader

@@ -20,7 +20,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import decollate_batch
 
-from monai_jsma.data.geometry import to_mpp
+from monai_jsma.data.magnification import to_mpp
 from monai_jsma.records import PatchRecord, PredictionRecord
 
 if TYPE_CHECKING:

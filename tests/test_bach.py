@@ -18,7 +18,9 @@ from bundle_runs import copy_bundle, predicted, run
 from monai_jsma.__main__ import main
 from monai_jsma.data import inspect_slide
 from monai_jsma.data.bach import bach_datalist
-from monai_jsma.data.datalist import SIDES, check_groups, class_names, file_sha256, load_datalist, save_datalist
+from monai_jsma.data.datalist import SIDES, class_names, load_datalist, save_datalist
+from monai_jsma.data.files import file_sha256
+from monai_jsma.data.groups import check_groups
 
 LABELS = {"n": 0, "b": 1, "is": 2, "iv": 3}
 

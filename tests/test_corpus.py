@@ -20,7 +20,7 @@ from PIL import Image
 from slide_files import HAS_CUCIM, stored_levels, windows
 
 from monai_jsma.data import Pyramid, SlideError, inspect_slide, open_reader
-from monai_jsma.data.datalist import file_sha256
+from monai_jsma.data.files import file_sha256
 from monai_jsma.data.verify import verify_datalist
 from monai_jsma.transforms import LoadPyramid
 

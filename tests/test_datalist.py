@@ -9,7 +9,9 @@ import json
 
 import pytest
 
-from monai_jsma.data.datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
+from monai_jsma.data.datalist import class_names, load_datalist, save_datalist
+from monai_jsma.data.files import file_sha256
+from monai_jsma.data.groups import check_groups, group_of
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from slide_files import levels_of, picture, write_pyramid
 
-from monai_jsma.data.datalist import SIDES, check_groups, file_sha256, load_datalist, save_datalist
+from monai_jsma.data.datalist import SIDES, load_datalist, save_datalist
+from monai_jsma.data.files import file_sha256
 from monai_jsma.data.folder import folder_datalist
+from monai_jsma.data.groups import check_groups
 from monai_jsma.data.slides import SlideError
 
 OSTEOSARCOMA = Path(__file__).parents[2] / "shared" / "data" / "osteosarcoma"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyramid_cases import LevelsReader, every_cell, in_blocks, noise, slow_patch, slow_thumbnail
 from slide_files import levels_of
 
-from monai_jsma.data import ArrayReader, Pyramid, pyramid
+from monai_jsma.data import ArrayReader, Pyramid
 
 
 def of_levels(levels, magnifications=(1.0,), patch_size=8, mpp=1.0, exact=None, **region) -> Pyramid:
@@ -115,7 +115,7 @@ def test_bands_change_nothing(monkeypatch, pixels, region, size):
     levels = levels_of(noise(96, 128), (2,))
     whole, banded = of_levels(levels, (9.0,), **region), of_levels(levels, (9.0,), **region)
     expected = whole.thumbnail(size), whole.read(every_cell(whole))
-    monkeypatch.setattr(pyramid, "_BAND_PIXELS", pixels)
+    monkeypatch.setattr("monai_jsma.data.levels._BAND_PIXELS", pixels)
     np.testing.assert_array_equal(banded.thumbnail(size), expected[0])
     np.testing.assert_array_equal(banded.read(every_cell(banded)), expected[1])
     assert len(banded.reader.windows) > len(whole.reader.windows)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_jsma.data.datalist import check_groups, group_of
+from monai_jsma.data.groups import check_groups, group_of
 from monai_jsma.data.split import check_copies, fold_sides, hold_out, split_by_group
 
 

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from monai_jsma.data import canvas, synthetic
 from monai_jsma.data.canvas import GEOMETRY
-from monai_jsma.data.datalist import file_sha256, load_datalist
+from monai_jsma.data.datalist import load_datalist
+from monai_jsma.data.files import file_sha256
 from monai_jsma.data.synthetic import layouts, make_dataset, make_picture
 
 LABELS = range(4)

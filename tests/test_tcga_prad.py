@@ -17,7 +17,8 @@ from test_annotations import feature, layer, region, xml
 from test_regions import box, covered
 
 from monai_jsma.__main__ import main
-from monai_jsma.data.datalist import SIDES, file_sha256, load_datalist
+from monai_jsma.data.datalist import SIDES, load_datalist
+from monai_jsma.data.files import file_sha256
 from monai_jsma.data.regions import Area
 from monai_jsma.transforms import LoadPyramidd
 

@@ -14,7 +14,9 @@ import pytest
 from slide_files import overwrite, tile_range
 from verify_cases import Case, write_files
 
-from monai_jsma.data.datalist import check_groups, file_sha256, load_datalist, on_two_sides, sides_of
+from monai_jsma.data.datalist import load_datalist, sides_of
+from monai_jsma.data.files import file_sha256
+from monai_jsma.data.groups import check_groups, on_two_sides
 from monai_jsma.data.item_regions import read_region, region_of
 from monai_jsma.data.slides import inspect_slide
 from monai_jsma.data.verify import fault_table

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from slide_files import levels_of, overwrite, shared_slide, tile_range, write_pyramid
 
-from monai_jsma.data import load_datalist, pyramid, save_datalist, whole_slide_items, whole_slides
+from monai_jsma.data import load_datalist, save_datalist, whole_slide_items, whole_slides
 from monai_jsma.data.whole_slides import Unread
 from monai_jsma.transforms import LoadPyramid, LoadPyramidd
 
@@ -157,7 +157,8 @@ def test_a_damaged_level_is_told(files, tmp_path):
 
 
 def test_a_slide_without_small_levels_is_told_the_way_out(files, monkeypatch):
-    monkeypatch.setattr(pyramid, "_MAX_PIXELS", 900 * 1300 // 4 - 1)  # as 100,000 x 100,000 pixels in one level would
+    one_level = 900 * 1300 // 4  # as 100,000 x 100,000 pixels in one level would be
+    monkeypatch.setattr("monai_jsma.data.levels._MAX_PIXELS", one_level - 1)
     assert whole_slide_items([files / "tissue.tif"], (400, 400), 2.0)[1] == [
         Unread(
             str(files / "tissue.tif"),

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from slide_files import levels_of, picture, write_pyramid
 
-from monai_jsma.data.datalist import file_sha256
+from monai_jsma.data.files import file_sha256
 from monai_jsma.data.verify import STAGES, verify_datalist
 
 __all__ = ["Case", "cut", "write_files"]

@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
 
 def summary(content: Mapping[str, Any]) -> str:
     """A table of the pictures of each class and the groups on each side of a datalist."""
-    from monai_jsma.data.datalist import SIDES, group_of
+    from monai_jsma.data.datalist import SIDES
+    from monai_jsma.data.groups import group_of
 
     names = list(content["labels"].values())
     columns: list[int | None] = list(range(len(names)))

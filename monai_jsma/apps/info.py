@@ -134,8 +134,9 @@ def _stated(info: SlideInfo, spacing: Any) -> dict[str, Any]:
 
 def _served(info: SlideInfo, magnifications: Sequence[float | str], patch_size: int) -> list[dict[str, Any]]:
     """Per magnification, coarse to fine: whether the file is fine enough, its grid and the number of its cells."""
-    from monai_jsma.data.geometry import Magnification, PatchGeometry, to_mpp
-    from monai_jsma.data.pyramid import check_fine_enough
+    from monai_jsma.data.geometry import PatchGeometry
+    from monai_jsma.data.magnification import Magnification, to_mpp
+    from monai_jsma.data.pyramid_checks import check_fine_enough
 
     entries = []
     for mpp in sorted(map(to_mpp, magnifications), reverse=True):

@@ -10,13 +10,16 @@ from .bach import bach_datalist
 from .balanced import BalancedSampler
 from .canvas import SyntheticPicture
 from .cohort import Cohort, gather
-from .datalist import check_groups, class_names, file_sha256, group_of, load_datalist, save_datalist
+from .datalist import class_names, load_datalist, save_datalist
 from .digits import make_digit_picture
 from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
 from .feature_store import FeatureStore
+from .files import file_sha256
 from .folder import folder_datalist
-from .geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, sorted_magnifications, to_mpp
+from .geometry import Box, GridCell, PatchGeometry, grid_size, patch_start
 from .gleason import RegionSettings, class_mapping
+from .groups import check_groups, group_of
+from .magnification import Magnification, sorted_magnifications, to_mpp
 from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
 from .pyramid import Pyramid
 from .pyramid_batch import PyramidBatch

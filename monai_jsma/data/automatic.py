@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
-from monai_jsma.data.geometry import Magnification, PatchGeometry, to_mpp
+from monai_jsma.data.geometry import PatchGeometry
+from monai_jsma.data.magnification import Magnification, to_mpp
 
 __all__ = ["automatic_magnifications"]
 

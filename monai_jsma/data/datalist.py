@@ -7,35 +7,27 @@ The top level holds the sides (``training``, ``validation``, ``test``), each a l
 path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or ``patient``, ``location`` (row, column)
 and ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
 
-No group lies on two sides. The group of an item is its ``group``, else its ``patient``, else its picture, so that the
-regions of one slide stay together. Nor do two sides share a patient or a picture, whatever the groups say.
+No group, patient or picture lies on two sides, see :mod:`monai_jsma.data.groups`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_jsma.data.files import write_whole
+from monai_jsma.data.groups import check_groups, few
 
 __all__ = [
     "SIDES",
-    "check_groups",
     "check_mpp",
     "class_names",
-    "few",
-    "file_sha256",
-    "group_of",
-    "identities",
     "item_faults",
     "load_datalist",
-    "on_two_sides",
     "read_datalist",
     "resolved_item",
     "save_datalist",
@@ -44,49 +36,6 @@ __all__ = [
 
 Item = dict[str, Any]
 SIDES = ("training", "validation", "test")
-_KEPT_TOGETHER = ("group", "patient", "image")  # the first that an item has is its group
-
-
-def few(values: Iterable[Any]) -> str:
-    """The first three values, and how many there are, for a message of one line."""
-    values = [str(v) for v in values]
-    return ", ".join(values[:3]) + (f", ... ({len(values)} in all)" if len(values) > 3 else "")
-
-
-def group_of(item: Mapping[str, Any]) -> str:
-    """What must stay on one side of a split: the item's ``group``, else its ``patient``, else its ``image``."""
-    return str(next(item[key] for key in _KEPT_TOGETHER if item.get(key) not in (None, "")))
-
-
-def identities(item: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """All that must not lie on two sides of a split, as (kind, value): the item's group, patient and picture."""
-    found = {("group", group_of(item)), ("picture", os.path.normpath(item["image"]))}
-    if item.get("patient") not in (None, ""):
-        found.add(("patient", str(item["patient"])))
-    return found
-
-
-def on_two_sides(found: Iterable[tuple[str, tuple[str, str]]]) -> dict[tuple[str, str], list[str]]:
-    """Of pairs (side, identity) the identities that lie on more than one side, each with its sides."""
-    sides: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for side, identity in found:
-        sides[identity].add(side)
-    return {identity: sorted(names) for identity, names in sides.items() if len(names) > 1}
-
-
-def check_groups(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Check that no group, no patient and no picture lies on two sides, even if the items' groups are smaller.
-
-    Args:
-        sides: items of each side, by name.
-
-    Raises:
-        ValueError: naming the groups or pictures that do.
-    """
-    shared = on_two_sides((side, x) for side, items in sides.items() for item in items for x in identities(item))
-    leaks = {f"{what} in {names}": None for (_, what), names in sorted(shared.items(), key=lambda leak: leak[0][1])}
-    if leaks:
-        raise ValueError(f"A group, patient or picture must lie on one side only, but found {few(leaks)}.")
 
 
 def _check_label(label: Any, num_classes: int | None, where: str) -> None:
@@ -259,9 +208,3 @@ def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:
     check_groups({side: content[side] for side in SIDES if side in content})
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     return write_whole(path, text)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files before they are opened (is there one, is it a TIFF, has it changed), the error of readers; names, writes."""
+"""Files before they are opened (is there one, is it a TIFF, has it changed); checksums, names, writes; SlideError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import re
 import stat
 from pathlib import Path
 
-__all__ = ["COPY_AGAIN", "SlideError", "file_identity", "file_stamp", "is_tiff", "region_name", "write_whole"]
+__all__ = [
+    "COPY_AGAIN",
+    "SlideError",
+    "file_identity",
+    "file_sha256",
+    "file_stamp",
+    "is_tiff",
+    "region_name",
+    "write_whole",
+]
 
 
 COPY_AGAIN = "copy the file again from its source."  # the way out of damage
@@ -51,6 +60,12 @@ def _state(path: str) -> os.stat_result:
     if state.st_size == 0:
         raise SlideError(f"{path}: the file is empty (0 bytes); copy it again from its source.")
     return state
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_tiff(path: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monai_jsma.data.files import SlideError
-from monai_jsma.data.pyramid import check_region
+from monai_jsma.data.pyramid_checks import check_region
 from monai_jsma.data.readers import open_reader
 from monai_jsma.data.slides import SlideInfo
 

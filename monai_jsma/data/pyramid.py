@@ -11,7 +11,6 @@ level 0.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,53 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, to_mpp
+from monai_jsma.data.geometry import Box, PatchGeometry
+from monai_jsma.data.levels import read_averaged, source_level
+from monai_jsma.data.magnification import Magnification
 from monai_jsma.data.orientation import orient, oriented_size, stored_cell
+from monai_jsma.data.pyramid_checks import MAX_UPSAMPLING, check_fine_enough, check_region
 from monai_jsma.data.readers import Reader
-from monai_jsma.data.resample import area_resample
 from monai_jsma.data.stain import StainMap
 
-__all__ = ["Pyramid", "check_fine_enough", "check_region", "empty_patches"]
+__all__ = ["Pyramid", "empty_patches"]
 
 _BACKGROUND = 255  # a slide's background is white; black padding would look like ink
-_BAND_PIXELS = 16_000_000  # pixels decoded at once, so that a thumbnail of a huge level needs little memory
-_MAX_PIXELS = 1_000_000_000  # a thumbnail that needs more than this is refused: the file lacks coarse levels
-_MAX_UPSAMPLING = 1.05
-
-
-def check_region(path: str, full: tuple[int, int], origin: Sequence[int], size: Sequence[int]) -> None:
-    """Check that a region lies inside its picture.
-
-    Args:
-        path: the file, for the message.
-        full: height and width of the picture.
-        origin: row and column of the region's top-left corner, in level-0 pixels.
-        size: its height and width, in level-0 pixels.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    if min(origin) < 0 or min(size) < 1 or origin[0] + size[0] > full[0] or origin[1] + size[1] > full[1]:
-        raise ValueError(
-            f"{path}: the region at (row, column) {tuple(origin)} of (height, width) {tuple(size)} leaves the "
-            f"picture of {full}; correct 'location' and 'size' in the datalist (level-0 pixels)."
-        )
-
-
-def check_fine_enough(
-    path: str, mpp: float, source: str, finest: float | str | Magnification, max_upsampling: float = _MAX_UPSAMPLING
-) -> None:
-    """Check that a picture of ``mpp`` um per pixel can serve the magnification ``finest``.
-
-    Raises:
-        ValueError: if it is too coarse.
-    """
-    wanted = Magnification(to_mpp(finest))
-    if mpp > wanted.mpp * max_upsampling:
-        raise ValueError(
-            f"{path}: {wanted} is finer than the file's {mpp:g} um/px ({source}); choose coarser "
-            "magnifications, or correct 'mpp' in the datalist."
-        )
 
 
 class Pyramid:
@@ -99,7 +62,7 @@ class Pyramid:
         mpp_source: str = "given",
         origin: tuple[int, int] = (0, 0),
         size: tuple[int, int] | None = None,
-        max_upsampling: float = _MAX_UPSAMPLING,
+        max_upsampling: float = MAX_UPSAMPLING,
         aligned: bool = False,
         identity: str = "",
     ) -> None:
@@ -198,7 +161,7 @@ class Pyramid:
         pixels = self._thumbnails.get(stored_size)
         if pixels is None:
             region = self._in_file(Box(0, 0, *self._stored.size))
-            pixels = self._resampled(region, stored_size, exact=False)
+            pixels = read_averaged(self.reader, region, stored_size, exact=False, path=self.path)
             self._thumbnails.clear()
             self._thumbnails[stored_size] = pixels
         return self._seen(pixels).copy()
@@ -227,7 +190,8 @@ class Pyramid:
         else:
             down, right = g.size[0] / height, g.size[1] / width
             region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
-            pixels = self._resampled(self._in_file(region), inside, exact=True)
+            region = self._in_file(region)
+            pixels = read_averaged(self.reader, region, inside, exact=True, path=self.path)
         below, beside = g.patch_size - inside[0], g.patch_size - inside[1]
         return (
             np.pad(pixels, ((0, below), (0, beside), (0, 0)), constant_values=_BACKGROUND) if below + beside else pixels
@@ -239,7 +203,7 @@ class Pyramid:
         same: list[tuple[int, int, int] | None] = []
         for height, width in self._stored.level_sizes:
             size = self._stored.size
-            level, down, right = self._source_level(size[0] / height, size[1] / width, exact=True)
+            level, down, right = source_level(self.reader, size[0] / height, size[1] / width, exact=True)
             box = np.array([self.origin[0] / down, self.origin[1] / right, size[0] / down, size[1] / right])
             row, col, *whole = np.rint(box).astype(int).tolist()
             found = whole == [height, width] and np.abs(box - box.round()).max() < 1e-6
@@ -249,48 +213,6 @@ class Pyramid:
     def _seen(self, pixels: np.ndarray) -> np.ndarray:
         """Stored pixels as this view has them, channel first: a view of ``pixels`` where no stain is changed."""
         return orient(pixels if self.stain is None else self.stain(pixels), self.orientation).transpose(2, 0, 1)
-
-    def _resampled(self, region: Box, size: tuple[int, int], *, exact: bool) -> np.ndarray:
-        """Level-0 ``region`` averaged to ``size``, from the coarsest stored level that is fine enough, band by band."""
-        level, down, right = self._source_level(region.height / size[0], region.width / size[1], exact=exact)
-        top, left = region.row / down, region.col / right
-        height, width = region.height / down, region.width / right
-        if height * width > _MAX_PIXELS:
-            raise ValueError(
-                f"{self.path}: {size[0]} x {size[1]} pixels of this region would be averaged from {height * width:.2g} "
-                "pixels of the coarsest level that will do; convert the file to a tiled pyramid with coarser levels."
-            )
-        bands = min(size[0], math.ceil(height * width / _BAND_PIXELS))
-        edges = [size[0] * i // bands for i in range(bands + 1)]
-        scale = height / size[0]
-        parts = [
-            self._averaged(level, Box(top + a * scale, left, (b - a) * scale, width), (b - a, size[1]))
-            for a, b in zip(edges, edges[1:])
-        ]
-        return parts[0] if bands == 1 else np.concatenate(parts)
-
-    def _averaged(self, level: int, box: Box, size: tuple[int, int]) -> np.ndarray:
-        full = self.reader.level_sizes[level]
-        # 1e-6 pixels: rounding of the arithmetic must not fetch another row of pixels, and with it another tile.
-        row, col = max(math.floor(box.row + 1e-6), 0), max(math.floor(box.col + 1e-6), 0)
-        end_row = min(math.ceil(box.row + box.height - 1e-6), full[0])
-        end_col = min(math.ceil(box.col + box.width - 1e-6), full[1])
-        pixels = self.reader.read(level, row, col, end_row - row, end_col - col)
-        top, left = max(box.row - row, 0.0), max(box.col - col, 0.0)
-        height, width = min(box.height, pixels.shape[0] - top), min(box.width, pixels.shape[1] - left)
-        return area_resample(pixels, Box(top, left, height, width), size)
-
-    def _source_level(self, row_scale: float, col_scale: float, *, exact: bool) -> tuple[int, float, float]:
-        """Level to read for ``scale`` level-0 pixels an output pixel, and the level's own scales (rows, columns)."""
-        full = self.reader.level_sizes[0]
-        scales = [(full[0] / h, full[1] / w) for h, w in self.reader.level_sizes]
-        fine_enough = [
-            level
-            for level, (down, right) in enumerate(scales)
-            if down <= 1.01 * row_scale and right <= 1.01 * col_scale and (self.reader.exact[level] or not exact)
-        ]
-        level = max(fine_enough, default=0, key=lambda i: scales[i])
-        return level, *scales[level]
 
 
 def empty_patches(number: int, size: int) -> np.ndarray:

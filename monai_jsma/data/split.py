@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma.data.datalist import SIDES, check_groups, few, group_of
+from monai_jsma.data.datalist import SIDES
+from monai_jsma.data.groups import check_groups, few, group_of
 
 __all__ = ["check_copies", "fold_sides", "hold_out", "split_by_group"]
 

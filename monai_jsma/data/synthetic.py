@@ -29,8 +29,9 @@ import numpy as np
 from PIL import Image
 
 from monai_jsma.data.canvas import GEOMETRY, SyntheticPicture, add_checker, tinted_tissue
-from monai_jsma.data.datalist import file_sha256, save_datalist
+from monai_jsma.data.datalist import save_datalist
 from monai_jsma.data.digits import make_digit_picture
+from monai_jsma.data.files import file_sha256
 
 __all__ = ["layouts", "make_dataset", "make_picture"]
 

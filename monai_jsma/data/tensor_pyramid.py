@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monai_jsma.data.geometry import Box, Magnification, PatchGeometry, sorted_magnifications
+from monai_jsma.data.geometry import Box, PatchGeometry
+from monai_jsma.data.magnification import Magnification, sorted_magnifications
 
 __all__ = ["TensorPyramidBatch"]
 

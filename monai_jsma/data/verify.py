@@ -14,21 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_jsma.data.datalist import (
-    SIDES,
-    few_classes,
-    file_sha256,
-    identities,
-    item_faults,
-    on_two_sides,
-    read_datalist,
-    resolved_item,
-    sides_of,
-)
-from monai_jsma.data.files import COPY_AGAIN, SlideError, file_stamp
-from monai_jsma.data.geometry import to_mpp
+from monai_jsma.data.datalist import SIDES, few_classes, item_faults, read_datalist, resolved_item, sides_of
+from monai_jsma.data.files import COPY_AGAIN, SlideError, file_sha256, file_stamp
+from monai_jsma.data.groups import identities, on_two_sides
 from monai_jsma.data.item_regions import read_region, region_of
-from monai_jsma.data.pyramid import check_fine_enough
+from monai_jsma.data.magnification import to_mpp
+from monai_jsma.data.pyramid_checks import check_fine_enough
 from monai_jsma.data.slides import SlideInfo, inspect_slide
 from monai_jsma.data.spacing import resolve_mpp
 from monai_jsma.data.table import csv_text

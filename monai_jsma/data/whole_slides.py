@@ -17,9 +17,10 @@ import numpy as np
 
 from monai_jsma.data.datalist import Item, item_faults
 from monai_jsma.data.files import SlideError
-from monai_jsma.data.geometry import Magnification, to_mpp
 from monai_jsma.data.item_regions import region_of
-from monai_jsma.data.pyramid import Pyramid, check_fine_enough
+from monai_jsma.data.magnification import Magnification, to_mpp
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.data.pyramid_checks import check_fine_enough
 from monai_jsma.data.readers import open_reader
 from monai_jsma.data.slides import SlideInfo, inspect_slide, known_mpp
 from monai_jsma.data.spacing import resolve_mpp

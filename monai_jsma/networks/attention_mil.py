@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.data.geometry import Magnification
+from monai_jsma.data.magnification import Magnification
 from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
 from monai_jsma.networks.attention import log_prior
 from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights

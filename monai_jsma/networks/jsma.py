@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.data.geometry import Magnification
+from monai_jsma.data.magnification import Magnification
 from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
 from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
 from monai_jsma.networks.backbones import Backbone

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_jsma.data.geometry import Magnification, sorted_magnifications
+from monai_jsma.data.magnification import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Backbone, build_backbone
 from monai_jsma.networks.feature_cache import FeatureCache
 from monai_jsma.networks.sampling import Draw

@@ -19,7 +19,7 @@ from monai.transforms import RandomizableTransform, Transform
 from monai.utils import TransformBackends
 
 from monai_jsma.data.files import file_identity
-from monai_jsma.data.geometry import Magnification, sorted_magnifications
+from monai_jsma.data.magnification import Magnification, sorted_magnifications
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.readers import open_reader
 from monai_jsma.data.slides import inspect_slide, known_mpp
