@@ -15,17 +15,18 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from measures import measure, tables
 from runs import AskedRun
 
 from monai_jsma.apps.runs import Variant, make_variants, read_seeds
+from monai_jsma.data.datalist import save_datalist
 from monai_jsma.data.files import write_whole
+from monai_jsma.data.shuffled import shuffle_labels
 from monai_jsma.data.synthetic import CLASSES, make_dataset
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
@@ -34,7 +35,6 @@ RULES = (
     *({"learning_rule": "pathwise", "estimator": name} for name in (
         "paper", "normalized", "with_replacement", "without_replacement", "systematic")),
 )  # fmt: skip
-SHUFFLED = "shuffled labels"
 SIZES = {"train": 512, "validation": 128, "test": 128}
 # Ten classes take more pictures, a wider f and a warm start, by any rule; a digit upside down may be another one.
 DIGITS_SIZES = {"train": 4000, "validation": 300, "test": 500}
@@ -51,8 +51,8 @@ def variants(names: Sequence[str]) -> list[Variant]:
         ValueError: for an unknown name.
     """
     single = [Variant("defaults", ("demo",)), Variant("paper", ("demo", "paper"))]
-    controls = make_variants(BUNDLE, ["random_patches", "thumbnail_only", "single"], ["demo"], {})
-    groups = {"controls": [*controls, Variant(SHUFFLED, ("demo",))], "combinations": combinations()}
+    controls = make_variants(BUNDLE, ["random_patches", "thumbnail_only", "single", "shuffled_labels"], ["demo"], {})
+    groups = {"controls": controls, "combinations": combinations()}
     groups |= {variant.name: [variant] for variant in (*single, *sum(groups.values(), []))}
     unknown = [name for name in names if name not in groups]
     if unknown:
@@ -90,9 +90,9 @@ def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRu
     values |= DIGITS if args.task == "digits" else {}
     values |= {name: value for name, value in asked.items() if value is not None} | variant.values
     training = {}
-    if variant.name == SHUFFLED:
-        training["data_list_file_path"] = shuffled(content, data / "shuffled.json", seed)
-    name = variant.name.replace("/", "-").replace(" ", "_")
+    if variant.shuffled:
+        training["data_list_file_path"] = save_datalist(shuffle_labels(content, seed), data / "shuffled.json")
+    name = variant.name.replace("/", "-")
     return AskedRun(BUNDLE, folder / name / f"seed{seed}", variant.configs, values, training), content
 
 
@@ -102,17 +102,6 @@ def sizes(args: argparse.Namespace) -> dict[str, int]:
     asked = {side: getattr(args, side) for side in usual if getattr(args, side) is not None}
     train, validation, test = {**usual, **asked}.values()
     return {"training": train, "validation": validation, "test": test}
-
-
-def shuffled(content: Mapping[str, Any], path: Path, seed: int) -> Path:
-    """A datalist whose labels are dealt anew among the pictures of a side: nothing tells them."""
-    rng = np.random.default_rng(seed)
-    sides = {}
-    for side in ("training", "validation"):
-        labels = rng.permutation([item["label"] for item in content[side]]).tolist()
-        sides[side] = [{**item, "label": label} for item, label in zip(content[side], labels, strict=True)]
-    write_whole(path, json.dumps({**content, **sides}))
-    return path
 
 
 def run(args: argparse.Namespace) -> None:
@@ -136,7 +125,7 @@ def main() -> None:
     parser.add_argument("--task", choices=CLASSES, default="sparse", help="default: %(default)s")
     parser.add_argument(
         "--variants", nargs="+", default=["defaults", "paper"], metavar="NAME",
-        help="defaults, paper, controls (random patches, thumbnail only, shuffled labels, each magnification alone), "
+        help="defaults, paper, controls (random_patches, thumbnail_only, shuffled_labels, each magnification alone), "
         "combinations (of rule, features and normalization), or one of these (default: defaults paper)",
     )  # fmt: skip
     parser.add_argument("--seeds", default="0,1,2,3,4", metavar="A,B,C", help="default: 0,1,2,3,4")

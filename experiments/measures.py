@@ -25,6 +25,7 @@ DETAILS = (
     f"true cell among the first {FIRST}", "patches read until certain", "certain", "of these as all patches",
     "patches encoded in training, of a picture and epoch", "processor time of training, times the paper's",
 )  # fmt: skip
+COSTS = ("patches read", "patches", "seconds")  # of which less is better
 Records = Sequence[PredictionRecord]
 Numbers = Mapping[str, float]
 
@@ -121,11 +122,11 @@ def _details(numbers: Mapping[str, Numbers | None], slow: Numbers | None) -> lis
 
 
 def _shown(numbers: Numbers | None) -> str:
-    """The mean, and the least if the seeds differ."""
+    """The mean, and the worst if the seeds differ."""
     if numbers is None:
         return ""
-    mean, least = f"{numbers['mean']:.3f}", f"{numbers['min']:.3f}"
-    return mean if mean == least else f"{mean} ({least})"
+    mean, worst = f"{numbers['mean']:.3f}", f"{numbers['worst']:.3f}"
+    return mean if mean == worst else f"{mean} ({worst})"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -134,9 +135,10 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Numbers | None]:
-    """Mean and least of each measure over the seeds of a variant; None where one of them has none."""
+    """Mean and worst of each measure over the seeds of a variant; None where one of them has none."""
     found: dict[str, Numbers | None] = {}
     for name in runs[0].keys() - {"variant", "seed"}:
         values = [value for run in runs if (value := run[name]) is not None]
-        found[name] = {"mean": float(np.mean(values)), "min": min(values)} if len(values) == len(runs) else None
+        worst = max if name in COSTS else min
+        found[name] = {"mean": float(np.mean(values)), "worst": worst(values)} if len(values) == len(runs) else None
     return found

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import subprocess
+from collections import Counter
 
 import numpy as np
 import pytest
 from bundle_runs import TINY, copy_bundle
 
 from monai_jsma.__main__ import main
-from monai_jsma.data import make_dataset
+from monai_jsma.data import make_dataset, shuffle_labels
 from monai_jsma.data.crossval import cross_validation
 from monai_jsma.records import read_records
 
@@ -143,6 +144,44 @@ def test_variants_are_compared_on_the_split_of_the_datalist(small, capsys):
         records = read_records(folder / f"compare/{name}/seed0/fold0/eval/predictions.jsonl")
         assert len(records) == 4
         assert records[0].magnifications == ({"100X": 1.0, "200X": 0.5}[name],)
+
+
+def test_shuffled_labels_are_trained_on_and_the_true_ones_tested(small, capsys):
+    folder, options = small
+    path = folder / "data" / "datalist.json"
+    args = ["compare", str(path), f"--out={folder / 'shuffled'}", *options, "--variants", "shuffled_labels"]
+    assert main(args) == 0, capsys.readouterr().out
+    run = folder / "shuffled" / "shuffled_labels" / "seed0" / "fold0"
+    logs = {name: (run / f"{name}.log").read_text().splitlines()[0] for name in ("training", "evaluating")}
+    dealt = folder / "shuffled" / "datalists" / "fold0_shuffled0.json"
+    assert f"--data_list_file_path={dealt} " in logs["training"]
+    assert json.loads(dealt.read_text()) == shuffle_labels(json.loads(path.read_text()), seed=0)
+    labels = [record.label for record in read_records(run / "eval" / "predictions.jsonl")]
+    assert labels == [item["label"] for item in json.loads(path.read_text())["test"]]
+    assert f"--data_list_file_path={dealt.with_name('fold0.json')} " in logs["evaluating"]
+
+
+def test_labels_are_dealt_among_the_pictures_of_a_side():
+    sides = ("training", "validation", "more")
+    content = {"labels": {}, **{s: [{"image": f"{s}{i}", "label": i % 4} for i in range(40)] for s in sides}}
+    found = shuffle_labels(content, seed=0)
+    assert found.keys() == content.keys()
+    for side in sides:
+        labels = [item["label"] for item in found[side]]
+        assert [item["image"] for item in found[side]] == [item["image"] for item in content[side]]
+        assert Counter(labels) == {0: 10, 1: 10, 2: 10, 3: 10}
+        assert sum(a == i % 4 for i, a in enumerate(labels)) < 20  # 10 by chance
+    assert len({tuple(item["label"] for item in found[side]) for side in sides}) == 3
+    assert shuffle_labels(dict(reversed(content.items())), seed=0) == found  # a saved datalist sorts its keys
+    assert shuffle_labels(content, seed=1) != found
+
+
+def test_an_item_of_any_side_that_is_none_is_named(small, tmp_path, capsys):
+    (tmp_path / "broken.json").write_text(json.dumps({"training": [{"image": "a.png"}], "test": ["b.png"]}))
+    for command in ("compare", "crossval"):
+        assert main([command, str(tmp_path / "broken.json"), f"--out={tmp_path}", *small[1]]) == 1
+        message = "test[0]: an item is an object with the path of its 'image', but got 'b.png'"
+        assert f"{tmp_path / 'broken.json'}: {message}" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_is_named_with_its_log(folds, tmp_path, capsys):

@@ -94,9 +94,11 @@ def test_wrong_spacing(write, mpp):
 
 
 @pytest.mark.parametrize("item", ["a.png", {}, {"image": ""}, {"image": 3}])
-def test_item_without_image(write, item):
-    with pytest.raises(ValueError, match=r"training\[0\]: an item is an object with the path of its 'image'"):
-        load_datalist(write(training=[item]), "training")
+@pytest.mark.parametrize("side", ["training", "test"])
+def test_item_without_image(write, item, side):
+    content = {"training": [{"image": "a.png"}]} | {side: [item]}
+    with pytest.raises(ValueError, match=rf"{side}\[0\]: an item is an object with the path of its 'image'"):
+        load_datalist(write(**content), "training")
 
 
 def test_missing_pictures_are_counted_and_the_first_named(write):
@@ -177,6 +179,14 @@ def test_class_names_are_in_the_order_of_their_numbers(tmp_path):
     path.write_text("{}")
     assert class_names(path) is None
     assert class_names(tmp_path / "nowhere.json") is None
+
+
+@pytest.mark.parametrize("labels", [{"1": "benign", "2": "tumour"}, ["benign", "tumour"], "benign"])
+def test_class_names_of_other_numbers(tmp_path, labels):
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps({"labels": labels}))
+    with pytest.raises(ValueError, match=r"datalist\.json: 'labels' must name the classes '0', '1', \.\.\. "):
+        class_names(path)
 
 
 def test_a_patient_leaks_even_if_the_groups_are_smaller():

@@ -48,8 +48,8 @@ def _add_options(parser: argparse.ArgumentParser, variants: list[str], out: str)
     add_bundle(parser)
     parser.add_argument(
         "--variants", nargs="+", default=variants, metavar="NAME",
-        help="multi, single (each magnification alone) or overlays such as random_patches, which are compared "
-        f"(default: {' '.join(variants)})",
+        help="multi, single (each magnification alone), shuffled_labels (which must learn nothing) or overlays such as "
+        f"random_patches, which are compared (default: {' '.join(variants)})",
     )  # fmt: skip
     parser.add_argument("--config", nargs="+", default=[], metavar="NAME", help="overlays of all variants")
     parser.add_argument(
@@ -99,16 +99,27 @@ def _plan(args: argparse.Namespace, out: Path) -> Runs:
             one = TrainingRun(bundle, out, variant.configs, {**common, "data_list_file_path": path}, args.test_list)
             for seed in seeds:
                 folder = out / variant.name / f"seed{seed}" / f"fold{fold}"
-                runs[variant.name, seed, fold] = replace(one, folder=folder, values={**one.values, "seed": seed})
+                training = {"data_list_file_path": _shuffled(path, seed)} if variant.shuffled else {}
+                values = {**one.values, "seed": seed}
+                runs[variant.name, seed, fold] = replace(one, folder=folder, values=values, training=training)
     return runs
+
+
+def _shuffled(path: Path, seed: int) -> Path:
+    """Beside a datalist the same with labels that are dealt anew."""
+    from monai_jsma.data.datalist import read_datalist, save_datalist
+    from monai_jsma.data.shuffled import shuffle_labels
+
+    return save_datalist(shuffle_labels(read_datalist(path), seed), path.with_name(f"{path.stem}_shuffled{seed}.json"))
 
 
 def _datalists(args: argparse.Namespace, out: Path) -> list[Path]:
     """One for each fold; the datalist itself where there are none."""
     from monai_jsma.data.crossval import cross_validation
-    from monai_jsma.data.datalist import read_datalist, save_datalist
+    from monai_jsma.data.datalist import check_items, read_datalist, save_datalist
 
     content = read_datalist(args.datalist)
+    check_items(content, args.datalist)
     if args.folds is None:
         made: Sequence[Mapping[str, Any]] = [content]
     else:

@@ -14,7 +14,9 @@ from typing import Any
 
 from monai_jsma.apps.bundles import bundle_command, config_files, read_config, shown
 
-__all__ = ["TrainingRun", "Variant", "finish_all", "make_variants", "read_seeds"]
+__all__ = ["SHUFFLED", "TrainingRun", "Variant", "finish_all", "make_variants", "read_seeds"]
+
+SHUFFLED = "shuffled_labels"  # the variant that must learn nothing
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,13 @@ class Variant:
         name: what reports call it.
         configs: names of the overlays on ``train.json``.
         values: in place of the configurations' own.
+        shuffled: train on labels that are dealt anew, see :func:`~monai_jsma.data.shuffle_labels`.
     """
 
     name: str
     configs: tuple[str, ...]
     values: dict[str, Any] = field(default_factory=dict)
+    shuffled: bool = False
 
 
 def make_variants(
@@ -39,7 +43,8 @@ def make_variants(
 
     Args:
         bundle: its folder.
-        names: ``"multi"`` (as the bundle is), ``"single"`` (a variant for each single magnification), or of an overlay.
+        names: ``"multi"`` (as the bundle is), ``"single"`` (a variant for each single magnification),
+            ``"shuffled_labels"`` (as the bundle is, of labels that are dealt anew), or of an overlay.
         configs: overlays of all variants.
         values: of all variants, in place of the configurations' own.
     """
@@ -49,7 +54,8 @@ def make_variants(
             for level, mpp in _magnifications(bundle, configs, values).items():
                 made[level] = Variant(level, tuple(configs), {**values, "magnifications": f"[{mpp}]"})
         else:
-            made[name] = Variant(name, (*configs, *(() if name == "multi" else (name,))), dict(values))
+            overlays = () if name in ("multi", SHUFFLED) else (name,)
+            made[name] = Variant(name, (*configs, *overlays), dict(values), name == SHUFFLED)
     return list(made.values())
 
 
@@ -83,6 +89,7 @@ class TrainingRun:
         configs: names of the overlays on ``train.json``.
         values: of the training, in place of the configurations' own.
         test_list: of the datalist.
+        training: what the training alone has in place of the values.
     """
 
     bundle: Path
@@ -90,6 +97,7 @@ class TrainingRun:
     configs: tuple[str, ...]
     values: Mapping[str, Any]
     test_list: str = "test"
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Path:
@@ -109,7 +117,7 @@ class TrainingRun:
         trained = self.folder / "trained"
         if not trained.exists():
             resume = {"resume": True} if (self.folder / "models" / "checkpoint.pt").exists() else {}
-            self._call("training", files, {**values, **resume})
+            self._call("training", files, {**values, **self.training, **resume})
             trained.touch()
         if not self.predictions.exists() or (self.folder / "eval" / "failed.csv").exists():
             files += config_files(self.bundle, "evaluate")

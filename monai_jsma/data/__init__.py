@@ -26,6 +26,7 @@ from .pyramid_batch import PyramidBatch
 from .readers import ArrayReader, CuCIMReader, OpenSlideReader, Reader, TiffReader, open_reader, read_picture
 from .regions import Area, Region, choose_balanced, place_regions
 from .resample import area_resample
+from .shuffled import shuffle_labels
 from .slides import SlideError, SlideInfo, inspect_slide
 from .split import fold_sides, hold_out, split_by_group
 from .stain import StainMap
@@ -94,6 +95,7 @@ __all__ = [
     "read_annotations",
     "read_picture",
     "save_datalist",
+    "shuffle_labels",
     "sorted_magnifications",
     "split_by_group",
     "stored_cell",

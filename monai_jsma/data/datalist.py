@@ -13,20 +13,19 @@ No group, patient or picture lies on two sides, see :mod:`monai_jsma.data.groups
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_jsma.data.files import write_whole
 from monai_jsma.data.groups import check_groups, few
+from monai_jsma.data.item_checks import check_mpp, few_classes, item_faults, labels_fault
 
 __all__ = [
     "SIDES",
-    "check_mpp",
+    "check_items",
     "class_names",
-    "item_faults",
     "load_datalist",
     "read_datalist",
     "resolved_item",
@@ -36,26 +35,6 @@ __all__ = [
 
 Item = dict[str, Any]
 SIDES = ("training", "validation", "test")
-
-
-def _check_label(label: Any, num_classes: int | None, where: str) -> None:
-    limit = "" if num_classes is None else f" below num_classes={num_classes}"
-    if not isinstance(label, int) or isinstance(label, bool) or label < 0 or (limit and label >= num_classes):  # type: ignore[operator]
-        raise ValueError(f"{where}: the label must be a whole number from 0{limit}, but is {label!r}.")
-
-
-def check_mpp(mpp: Any, where: str) -> None:
-    """Check that a spacing is a positive number.
-
-    Args:
-        mpp: um per pixel.
-        where: what the message begins with.
-
-    Raises:
-        ValueError: when it is not.
-    """
-    if not isinstance(mpp, (int, float)) or isinstance(mpp, bool) or not (math.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}.")
 
 
 def read_datalist(path: str | Path) -> dict[str, Any]:
@@ -96,36 +75,17 @@ def _common_mpp(content: Mapping[str, Any], given: float | None, path: Path) -> 
     return {"mpp": mpp, "mpp_source": content.get("mpp_source", "datalist") if given is None else "given"}
 
 
-def item_faults(item: Any, num_classes: int | None, where: str) -> Iterator[tuple[str, str]]:
-    """All that is wrong with an item itself, as ("item", "label" or "mpp", message); its file is not looked at.
+def check_items(content: Mapping[str, Any], path: str | Path) -> None:
+    """Check that the items of all sides of a datalist are objects with an ``image``.
 
-    Args:
-        item: of a side of a datalist.
-        num_classes: when given, the item must have a label below it.
-        where: what the messages begin with.
+    Raises:
+        ValueError: naming the first that is none.
     """
-    if not isinstance(item, dict) or not isinstance(item.get("image"), str) or not item["image"]:
-        yield "item", f"{where}: an item is an object with the path of its 'image', but got {item!r}."
-        return
-    checks = {
-        "label": (num_classes is not None, lambda label: _check_label(label, num_classes, where)),
-        "mpp": (False, lambda mpp: check_mpp(mpp, where)),
-    }
-    for key, (needed, check) in checks.items():
-        if needed or item.get(key) is not None:
-            try:
-                check(item.get(key))
-            except ValueError as error:
-                yield key, str(error)
-
-
-def few_classes(items: Iterable[Item], least: int, where: str) -> Iterator[str]:
-    """What is wrong with a side that has labels of fewer than ``least`` classes."""
-    labels = [str(item.get("label")) for item in items]
-    found = sorted(set(labels))
-    if 0 < len(found) < least:
-        which = " or ".join(found)
-        yield f"{where}: all {len(labels)} items have the label {which}; give it items of another class too."
+    for side, items in sides_of(content).items():
+        for i, item in enumerate(items):
+            for kind, fault in item_faults(item, None, f"{path}: {side}[{i}]"):
+                if kind == "item":
+                    raise ValueError(fault)
 
 
 def resolved_item(item: Item, content: Mapping[str, Any], base: Path, mpp: float | None, path: Path) -> Item:
@@ -164,6 +124,7 @@ def load_datalist(
     """
     path = Path(path)
     content = read_datalist(path)
+    check_items(content, path)
     items = content.get(key)
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: no items under '{key}'; it has {[k for k in SIDES if content.get(k)]}.")
@@ -186,7 +147,7 @@ def load_datalist(
             f"{path}: {len(missing)} of {len(loaded)} pictures under '{key}' are missing: {few(missing)}. "
             f"Relative paths start at {base}; give the folder of the pictures (base_dir)."
         )
-    check_groups({side: content[side] for side in SIDES if side in content})
+    check_groups({side: items for side, items in sides_of(content).items() if side in SIDES})
     return loaded
 
 
@@ -194,8 +155,13 @@ def class_names(path: str | Path) -> list[str] | None:
     """Names of the classes in their order, from a datalist's ``labels``.
 
     None where there are none, or no datalist: pictures may also be given without one.
+
+    Raises:
+        ValueError: when the names have other numbers than 0, 1, ...
     """
     labels = read_datalist(path).get("labels") if Path(path).is_file() else None
+    if fault := labels_fault(labels):
+        raise ValueError(f"{path}: {fault}")
     return [labels[str(i)] for i in range(len(labels))] if labels else None
 
 

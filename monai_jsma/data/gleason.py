@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_jsma.data.datalist import check_mpp
+from monai_jsma.data.item_checks import check_mpp
 
 __all__ = ["CLASSES", "RegionSettings", "class_mapping", "find_slide", "patient_of", "plain"]
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_jsma.data.datalist import SIDES, few_classes, item_faults, read_datalist, resolved_item, sides_of
+from monai_jsma.data.datalist import SIDES, read_datalist, resolved_item, sides_of
 from monai_jsma.data.files import COPY_AGAIN, SlideError, file_sha256, file_stamp
 from monai_jsma.data.groups import identities, on_two_sides
+from monai_jsma.data.item_checks import few_classes, item_faults, labels_fault
 from monai_jsma.data.item_regions import read_region, region_of
 from monai_jsma.data.magnification import to_mpp
 from monai_jsma.data.pyramid_checks import check_fine_enough
@@ -53,9 +54,8 @@ class _Checks:
     checksums: dict[str, str] = field(default_factory=dict)
 
     def of_datalist(self) -> Found:
-        labels = self.content.get("labels")
-        if labels is not None and (not isinstance(labels, dict) or set(labels) != set(map(str, range(len(labels))))):
-            yield "datalist", f"'labels' must name the classes '0', '1', ... without a gap, but is {labels!r}."
+        if fault := labels_fault(self.content.get("labels")):
+            yield "datalist", fault
         for side in SIDES:
             if side in self.content and not isinstance(self.content[side], list):
                 yield "datalist", f"'{side}' must be a list of items, but is {self.content[side]!r}."

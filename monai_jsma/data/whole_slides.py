@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monai_jsma.data.datalist import Item, item_faults
+from monai_jsma.data.datalist import Item
 from monai_jsma.data.files import SlideError
+from monai_jsma.data.item_checks import item_faults
 from monai_jsma.data.item_regions import region_of
 from monai_jsma.data.magnification import Magnification, to_mpp
 from monai_jsma.data.pyramid import Pyramid
