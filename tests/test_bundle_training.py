@@ -153,12 +153,12 @@ def test_the_loaded_bundle_predicts_what_evaluation_did(evaluated, monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_seed_makes_the_model(trained, tmp_path, workers):
-    """Not equal for different numbers of workers: each worker draws orientations and stains of its own."""
+    """Not equal for different numbers of workers: each worker draws orientations, stains and crops of its own."""
     states = []
     for i, seed in enumerate((3, 3, 4)):
         folder = tmp_path / str(i)
         dirs = {"ckpt_dir": str(folder), "log_dir": str(folder)}
-        run(trained, "train", "demo", seed=seed, num_workers=workers, stain_prob=0.5, **dirs)
+        run(trained, "train", "demo", seed=seed, num_workers=workers, stain_prob=0.5, crop_prob=0.5, **dirs)
         states.append(torch.load(folder / "checkpoint.pt", weights_only=True)["model"])
     set_determinism(None)
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

@@ -143,6 +143,33 @@ def test_stain_and_orientation_do_not_care_which_comes_first():
     np.testing.assert_array_equal(one.thumbnail((5, 7)), other.thumbnail((5, 7)))
 
 
+# --------------------------------------------------------------------------------------------------------------- crop
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_crop_is_the_region_opened_by_itself(orientation):
+    levels = in_blocks(96, 128, (2, 4))
+    options = {"mpp": 1.0, "magnifications": (4.0, 2.0, 1.0), "patch_size": 8}
+    whole = Pyramid(LevelsReader(levels), origin=(8, 16), size=(80, 96), identity="a file", **options)
+    whole.thumbnail((5, 7)), whole.read(every_cell(whole))  # what it keeps is not the crop's
+    crop = whole.oriented(orientation).stained(STAIN).cropped((4, 12), (41, 60))
+    region = Pyramid(LevelsReader(levels), origin=(12, 28), size=(41, 60), **options)
+    region = region.oriented(orientation).stained(STAIN)
+    assert crop.geometry == region.geometry
+    assert [crop.box(cell) for cell in every_cell(crop)] == [region.box(cell) for cell in every_cell(region)]
+    np.testing.assert_array_equal(crop.read(every_cell(crop)), region.read(every_cell(region)))
+    np.testing.assert_array_equal(crop.thumbnail((5, 7)), region.thumbnail((5, 7)))
+    assert (whole.origin, whole.geometry.size) == ((8, 16), (80, 96))
+    assert whole.key is not None is crop.key
+
+
+@pytest.mark.parametrize("crop", [((-1, 0), (5, 5)), ((16, 0), (5, 5)), ((0, 26), (5, 5)), ((0, 0), (0, 5))])
+def test_a_crop_that_leaves_the_region(crop):
+    it = pyramid_of(noise(60, 70), origin=(11, 5), size=(20, 30))
+    with pytest.raises(ValueError, match=r"case: a crop at .* leaves the picture of \(20, 30\)"):
+        it.cropped(*crop)
+
+
 # ------------------------------------------------------------------------------------------------------------ sharing
 
 

@@ -18,6 +18,8 @@ from monai_jsma import transforms
 from monai_jsma.data import ArrayReader, Pyramid, StainMap
 from monai_jsma.transforms import (
     PyramidThumbnaild,
+    RandPyramidCrop,
+    RandPyramidCropd,
     RandPyramidOrientation,
     RandPyramidOrientationd,
     RandPyramidStain,
@@ -57,7 +59,34 @@ def test_stains_fill_their_range():
     assert np.abs(np.corrcoef(np.hstack([scale, shift]).T) - np.eye(6)).max() < 0.1  # drawn one by one
 
 
-@pytest.mark.parametrize("make", [RandPyramidOrientation, RandPyramidStain])
+def test_crops_fill_their_range_and_stay_inside():
+    transform = RandPyramidCrop(min_scale=0.6).set_random_state(0)
+    crops = [transform(pyramid_of(100, 200).oriented(5)) for _ in range(2000)]
+    assert {crop.orientation for crop in crops} == {5}
+    sizes, origins = np.array([c.stored_geometry.size for c in crops]), np.array([c.origin for c in crops])
+    for full, size, start in zip((100, 200), sizes.T, origins.T):
+        assert (size.min(), size.max()) == (0.6 * full, full)
+        np.testing.assert_allclose(size.mean(), 0.8 * full, rtol=0.01)
+        room = full - size
+        assert (start >= 0).all()
+        assert (start <= room).all()
+        assert {0, 1} <= set(start[room == 1])
+        np.testing.assert_allclose(start[room > 0].mean() / room[room > 0].mean(), 0.5, atol=0.02)
+    assert abs(np.corrcoef(sizes.T)[0, 1]) < 0.1  # drawn one by one
+
+
+def test_a_crop_of_the_smallest_picture_is_that_picture():
+    it = RandPyramidCrop(min_scale=0.01).set_random_state(0)(pyramid_of(1, 1))
+    assert (it.origin, it.geometry.size) == ((0, 0), (1, 1))
+
+
+@pytest.mark.parametrize("min_scale", [0, -0.5, 1.1])
+def test_a_wrong_scale_of_a_crop(min_scale):
+    with pytest.raises(ValueError, match=f"min_scale must be in \\(0, 1\\], but got {min_scale}"):
+        RandPyramidCropd("image", min_scale)
+
+
+@pytest.mark.parametrize("make", [RandPyramidCrop, RandPyramidOrientation, RandPyramidStain])
 @pytest.mark.parametrize("dictionary", [False, True])
 def test_probability(make, dictionary):
     it = pyramid_of()
@@ -95,12 +124,14 @@ def test_array_and_dictionary_form_draw_alike():
     for array, dictionary in (
         (RandPyramidOrientation(0.5), RandPyramidOrientationd("image", 0.5)),
         (RandPyramidStain(0.2, 0.1, 0.5), RandPyramidStaind("image", 0.2, 0.1, 0.5)),
+        (RandPyramidCrop(0.4, 0.5), RandPyramidCropd("image", 0.4, 0.5)),
     ):
         array.set_random_state(3)
         dictionary.set_random_state(3)
         for _ in range(20):
             one, other = array(it), dictionary({"image": it})["image"]
             assert (one.orientation, one.stain) == (other.orientation, other.stain)
+            assert (one.origin, one.geometry) == (other.origin, other.geometry)
 
 
 def test_a_draw_can_be_used_again():

@@ -3,9 +3,9 @@
 """A picture at many magnifications, read lazily: a thumbnail, and the patches of the cells that were asked for.
 
 A :class:`Pyramid` joins three things: a reader (pixels of stored levels at integer coordinates), a geometry (where the
-patches lie) and a view (orientation, stain). It is immutable: ``oriented`` and ``stained`` return views of the same
-file, so thumbnail and patches always agree. Pixels are ``uint8`` RGB, channel first; coordinates are (row, column) at
-level 0.
+patches lie) and a view (part, orientation, stain). It is immutable: ``cropped``, ``oriented`` and ``stained`` return
+views of the same file, so thumbnail and patches always agree. Pixels are ``uint8`` RGB, channel first; coordinates are
+(row, column) at level 0.
 """
 
 from __future__ import annotations
@@ -87,6 +87,23 @@ class Pyramid:
         """The same picture with its stains changed."""
         return self._view(stain=stain)
 
+    def cropped(self, origin: tuple[int, int], size: tuple[int, int]) -> Pyramid:
+        """A part of the picture, in the same orientation and stain.
+
+        Args:
+            origin: row and column of its top-left corner in the picture as stored, in level-0 pixels.
+            size: its height and width as stored.
+
+        Raises:
+            ValueError: if it leaves the picture.
+        """
+        if min(origin) < 0 or min(size) < 1 or any(o + n > full for o, n, full in zip(origin, size, self._stored.size)):
+            raise ValueError(f"{self.path}: a crop at {origin} of {size} leaves the picture of {self._stored.size}.")
+        in_file = self.origin[0] + int(origin[0]), self.origin[1] + int(origin[1])
+        view = self._view(_stored=replace(self._stored, size=size), origin=in_file, identity="", _thumbnails={})
+        view.__dict__.pop("_same_levels", None)
+        return view
+
     def _view(self, **changes: Any) -> Pyramid:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -98,7 +115,8 @@ class Pyramid:
     def key(self) -> bytes | None:
         """16 bytes that tell the patches of this view, cell by cell, from those of any other; None if nothing can.
 
-        So it is without an ``identity``, and where the stain was changed: those views are drawn, and never come again.
+        So it is without an ``identity``, and in views that were cropped or stained: those are drawn, and never come
+        again.
         """
         if not self.identity or self.stain is not None:
             return None

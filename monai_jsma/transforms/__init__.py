@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from .array import LoadPyramid, PyramidThumbnail, RandPyramidOrientation, RandPyramidStain
+from .array import LoadPyramid, PyramidThumbnail, RandPyramidCrop, RandPyramidOrientation, RandPyramidStain
 from .dictionary import (
     LoadPyramidD,
     LoadPyramidd,
@@ -12,6 +12,9 @@ from .dictionary import (
     PyramidThumbnailD,
     PyramidThumbnaild,
     PyramidThumbnailDict,
+    RandPyramidCropD,
+    RandPyramidCropd,
+    RandPyramidCropDict,
     RandPyramidOrientationD,
     RandPyramidOrientationd,
     RandPyramidOrientationDict,
@@ -29,6 +32,10 @@ __all__ = [
     "PyramidThumbnailD",
     "PyramidThumbnailDict",
     "PyramidThumbnaild",
+    "RandPyramidCrop",
+    "RandPyramidCropD",
+    "RandPyramidCropDict",
+    "RandPyramidCropd",
     "RandPyramidOrientation",
     "RandPyramidOrientationD",
     "RandPyramidOrientationDict",

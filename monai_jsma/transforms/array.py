@@ -26,7 +26,7 @@ from monai_jsma.data.slides import inspect_slide, known_mpp
 from monai_jsma.data.spacing import resolve_mpp
 from monai_jsma.data.stain import StainMap
 
-__all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidOrientation", "RandPyramidStain"]
+__all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidCrop", "RandPyramidOrientation", "RandPyramidStain"]
 
 _BACKENDS = [TransformBackends.NUMPY]
 
@@ -189,3 +189,40 @@ class RandPyramidStain(RandomizableTransform):
         if randomize:
             self.randomize()
         return pyramid.stained(self._stain) if self._do_transform else pyramid
+
+
+class RandPyramidCrop(RandomizableTransform):
+    """A part of the picture at random, so that the patches of every epoch are new ones at the same magnifications.
+
+    Args:
+        min_scale: height and width are each multiplied by a uniform number in [min_scale, 1].
+        prob: probability to act at all.
+
+    Raises:
+        ValueError: if ``min_scale`` is outside (0, 1].
+    """
+
+    backend = _BACKENDS
+
+    def __init__(self, min_scale: float = 0.7, prob: float = 1.0) -> None:
+        super().__init__(prob)
+        if not 0 < min_scale <= 1:
+            raise ValueError(f"min_scale must be in (0, 1], but got {min_scale}.")
+        self.min_scale = min_scale
+        self._scale, self._place = np.ones(2), np.zeros(2)
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw the share of rows and columns, and where they begin."""
+        super().randomize(None)
+        self._scale, self._place = self.R.uniform(self.min_scale, 1, 2), self.R.uniform(0, 1, 2)
+
+    def __call__(self, pyramid: Pyramid, randomize: bool = True) -> Pyramid:
+        """The drawn part of the pyramid."""
+        if randomize:
+            self.randomize()
+        if not self._do_transform:
+            return pyramid
+        full = pyramid.stored_geometry.size
+        height, width = (max(1, round(n * scale)) for n, scale in zip(full, self._scale))
+        row, col = (int((n - m + 1) * place) for n, m, place in zip(full, (height, width), self._place))
+        return pyramid.cropped((row, col), (height, width))

@@ -13,7 +13,13 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple
 
 from monai_jsma.data.magnification import Magnification
-from monai_jsma.transforms.array import LoadPyramid, PyramidThumbnail, RandPyramidOrientation, RandPyramidStain
+from monai_jsma.transforms.array import (
+    LoadPyramid,
+    PyramidThumbnail,
+    RandPyramidCrop,
+    RandPyramidOrientation,
+    RandPyramidStain,
+)
 
 __all__ = [
     "LoadPyramidD",
@@ -22,6 +28,9 @@ __all__ = [
     "PyramidThumbnailD",
     "PyramidThumbnailDict",
     "PyramidThumbnaild",
+    "RandPyramidCropD",
+    "RandPyramidCropDict",
+    "RandPyramidCropd",
     "RandPyramidOrientationD",
     "RandPyramidOrientationDict",
     "RandPyramidOrientationd",
@@ -29,6 +38,8 @@ __all__ = [
     "RandPyramidStainDict",
     "RandPyramidStaind",
 ]
+
+_RandPyramid = RandPyramidCrop | RandPyramidOrientation | RandPyramidStain
 
 
 class LoadPyramidd(MapTransform):
@@ -113,9 +124,7 @@ class PyramidThumbnaild(MapTransform):
 class _RandPyramidd(RandomizableTransform, MapTransform):
     """A random change of the view, drawn once and given to all keys."""
 
-    def __init__(
-        self, keys: KeysCollection, transform: RandPyramidOrientation | RandPyramidStain, allow_missing_keys: bool
-    ) -> None:
+    def __init__(self, keys: KeysCollection, transform: _RandPyramid, allow_missing_keys: bool) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, 1.0)  # the wrapped transform draws whether it acts
         self.transform = transform
@@ -176,7 +185,29 @@ class RandPyramidStaind(_RandPyramidd):
         super().__init__(keys, RandPyramidStain(scale, shift, prob), allow_missing_keys)
 
 
+class RandPyramidCropd(_RandPyramidd):
+    """Dictionary form of :class:`~monai_jsma.transforms.RandPyramidCrop`.
+
+    Args:
+        keys: of the pyramids.
+        min_scale: height and width are each multiplied by a uniform number in [min_scale, 1].
+        prob: probability to act at all.
+        allow_missing_keys: do not raise if a key is missing.
+
+    Raises:
+        ValueError: if ``min_scale`` is outside (0, 1].
+    """
+
+    backend = RandPyramidCrop.backend
+
+    def __init__(
+        self, keys: KeysCollection, min_scale: float = 0.7, prob: float = 1.0, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, RandPyramidCrop(min_scale, prob), allow_missing_keys)
+
+
 LoadPyramidD = LoadPyramidDict = LoadPyramidd
 PyramidThumbnailD = PyramidThumbnailDict = PyramidThumbnaild
+RandPyramidCropD = RandPyramidCropDict = RandPyramidCropd
 RandPyramidOrientationD = RandPyramidOrientationDict = RandPyramidOrientationd
 RandPyramidStainD = RandPyramidStainDict = RandPyramidStaind
