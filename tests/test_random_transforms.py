@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 from monai.utils import set_determinism
-from pyramid_cases import every_cell, noise
+from pyramid_cases import LevelsReader, every_cell, in_blocks, noise
 from scipy.stats import chisquare
 from slide_files import picture
 
@@ -70,14 +70,32 @@ def test_crops_fill_their_range_and_stay_inside():
         room = full - size
         assert (start >= 0).all()
         assert (start <= room).all()
-        assert {0, 1} <= set(start[room == 1])
+        assert set(start[room == 2]) == {0, 2}
+        assert not (size % 2).any()  # the coarsest of its magnifications has half of its pixels
         np.testing.assert_allclose(start[room > 0].mean() / room[room > 0].mean(), 0.5, atol=0.02)
     assert abs(np.corrcoef(sizes.T)[0, 1]) < 0.1  # drawn one by one
 
 
-def test_a_crop_of_the_smallest_picture_is_that_picture():
-    it = RandPyramidCrop(min_scale=0.01).set_random_state(0)(pyramid_of(1, 1))
-    assert (it.origin, it.geometry.size) == ((0, 0), (1, 1))
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 5)])
+def test_a_crop_of_a_tiny_picture(size):
+    transform = RandPyramidCrop(min_scale=0.01).set_random_state(0)
+    for _ in range(50):
+        it = transform(pyramid_of(*size))
+        for full, origin, length in zip(size, it.origin, it.geometry.size):
+            assert 0 < length <= full - origin
+            assert length % 2 == 0 or full == 1
+
+
+def test_a_crop_is_read_as_fast_as_the_picture():
+    """From stored levels as they are, and never resampled."""
+    reader = LevelsReader(in_blocks(96, 128, (2, 4)))
+    whole = Pyramid(reader, mpp=0.5, magnifications=(2.0, 1.0, 0.5), patch_size=8)
+    crop = RandPyramidCrop(min_scale=0.5).set_random_state(1)(whole)
+    assert crop.geometry.size != whole.geometry.size
+    reader.windows.clear()
+    crop.read(every_cell(crop))
+    assert [window[0] for window in reader.windows] == [2 - crop.geometry.cell(i).level for i in every_cell(crop)]
+    assert {window[3:] for window in reader.windows} == {(8, 8)}
 
 
 @pytest.mark.parametrize("min_scale", [0, -0.5, 1.1])

@@ -195,7 +195,8 @@ class RandPyramidCrop(RandomizableTransform):
     """A part of the picture at random, so that the patches of every epoch are new ones at the same magnifications.
 
     Args:
-        min_scale: height and width are each multiplied by a uniform number in [min_scale, 1].
+        min_scale: height and width are each multiplied by a uniform number in [min_scale, 1], and rounded to whole
+            pixels of the coarsest magnification, on which the part begins too.
         prob: probability to act at all.
 
     Raises:
@@ -222,7 +223,10 @@ class RandPyramidCrop(RandomizableTransform):
             self.randomize()
         if not self._do_transform:
             return pyramid
-        full = pyramid.stored_geometry.size
-        height, width = (max(1, round(n * scale)) for n, scale in zip(full, self._scale))
-        row, col = (int((n - m + 1) * place) for n, m, place in zip(full, (height, width), self._place))
+        stored = pyramid.stored_geometry
+        # Whole pixels of the coarsest magnification: what needs no resampling, or only means of boxes, still does not.
+        unit = max(1, round(stored.magnifications[0].mpp / stored.mpp))  # type: ignore[union-attr]
+        height, width = (min(n, max(1, round(n * x / unit)) * unit) for n, x in zip(stored.size, self._scale))
+        rooms = ((n - m) // unit for n, m in zip(stored.size, (height, width)))
+        row, col = (int((room + 1) * place) * unit for room, place in zip(rooms, self._place))
         return pyramid.cropped((row, col), (height, width))
