@@ -95,7 +95,7 @@ def _read_areas(args: argparse.Namespace, files: Sequence[str]) -> tuple[dict[st
     """The annotated areas of each file, and what failed. Annotations of other slides are not used, and counted."""
     from monai_jsma.data.annotations import ANNOTATION_SUFFIXES, read_annotations
     from monai_jsma.data.gleason import find_slide
-    from monai_jsma.data.groups import few
+    from monai_jsma.data.messages import few
 
     path: Path = args.annotations
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ANNOTATION_SUFFIXES) if path.is_dir() else [path]

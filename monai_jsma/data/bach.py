@@ -19,7 +19,8 @@ from typing import Any
 
 from monai_jsma.data.bach_files import CLASSES, Picture, find_labelled, find_unlabelled
 from monai_jsma.data.files import file_sha256
-from monai_jsma.data.groups import check_groups, few
+from monai_jsma.data.groups import check_groups
+from monai_jsma.data.messages import few
 from monai_jsma.data.slides import inspect_slide
 from monai_jsma.data.split import check_copies, hold_out, split_by_group
 from monai_jsma.data.table import read_table

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from monai_jsma.data.groups import few
+from monai_jsma.data.messages import few
 from monai_jsma.data.table import read_lines
 
 __all__ = ["CLASSES", "Picture", "find_labelled", "find_unlabelled"]

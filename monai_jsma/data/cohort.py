@@ -21,7 +21,7 @@ import numpy as np
 from monai_jsma.data.annotations import ANNOTATION_SUFFIXES, read_annotations
 from monai_jsma.data.files import file_sha256
 from monai_jsma.data.gleason import CLASSES, RegionSettings, class_mapping, find_slide, patient_of, plain
-from monai_jsma.data.groups import few
+from monai_jsma.data.messages import few
 from monai_jsma.data.regions import Area, Region, choose_balanced, place_regions
 from monai_jsma.data.slides import SlideError, SlideInfo, inspect_slide
 from monai_jsma.data.split import fold_sides, split_by_group

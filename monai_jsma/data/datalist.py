@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma.data.files import write_whole
-from monai_jsma.data.groups import check_groups, few
-from monai_jsma.data.item_checks import check_mpp, few_classes, item_faults, labels_fault
+from monai_jsma.data.groups import check_groups
+from monai_jsma.data.item_checks import check_mpp, few_classes, image_fault, item_faults, labels_fault
+from monai_jsma.data.messages import few
 
 __all__ = [
     "SIDES",
@@ -83,9 +84,8 @@ def check_items(content: Mapping[str, Any], path: str | Path) -> None:
     """
     for side, items in sides_of(content).items():
         for i, item in enumerate(items):
-            for kind, fault in item_faults(item, None, f"{path}: {side}[{i}]"):
-                if kind == "item":
-                    raise ValueError(fault)
+            if fault := image_fault(item, f"{path}: {side}[{i}]"):
+                raise ValueError(fault)
 
 
 def resolved_item(item: Item, content: Mapping[str, Any], base: Path, mpp: float | None, path: Path) -> Item:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma.data.files import file_sha256
-from monai_jsma.data.groups import few
 from monai_jsma.data.item_checks import check_mpp
+from monai_jsma.data.messages import few
 from monai_jsma.data.slides import inspect_slide
 from monai_jsma.data.split import check_copies, fold_sides, split_by_group
 from monai_jsma.data.table import read_table

@@ -13,15 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["check_groups", "few", "group_of", "identities", "on_two_sides"]
+from monai_jsma.data.messages import few
+
+__all__ = ["check_groups", "group_of", "identities", "on_two_sides"]
 
 _KEPT_TOGETHER = ("group", "patient", "image")  # the first that an item has is its group
-
-
-def few(values: Iterable[Any]) -> str:
-    """The first three values, and how many there are, for a message of one line."""
-    values = [str(v) for v in values]
-    return ", ".join(values[:3]) + (f", ... ({len(values)} in all)" if len(values) > 3 else "")
 
 
 def group_of(item: Mapping[str, Any]) -> str:

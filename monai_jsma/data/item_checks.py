@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["check_mpp", "few_classes", "item_faults", "labels_fault"]
+__all__ = ["check_mpp", "few_classes", "image_fault", "item_faults", "labels_fault"]
 
 
 def _check_label(label: Any, num_classes: int | None, where: str) -> None:
@@ -31,6 +31,13 @@ def check_mpp(mpp: Any, where: str) -> None:
         raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}.")
 
 
+def image_fault(item: Any, where: str) -> str | None:
+    """What is wrong with an item that is no object, or has no ``image``; None if it is one and has."""
+    if isinstance(item, dict) and isinstance(item.get("image"), str) and item["image"]:
+        return None
+    return f"{where}: an item is an object with the path of its 'image', but got {item!r}."
+
+
 def item_faults(item: Any, num_classes: int | None, where: str) -> Iterator[tuple[str, str]]:
     """All that is wrong with an item itself, as ("item", "label" or "mpp", message); its file is not looked at.
 
@@ -39,8 +46,8 @@ def item_faults(item: Any, num_classes: int | None, where: str) -> Iterator[tupl
         num_classes: when given, the item must have a label below it.
         where: what the messages begin with.
     """
-    if not isinstance(item, dict) or not isinstance(item.get("image"), str) or not item["image"]:
-        yield "item", f"{where}: an item is an object with the path of its 'image', but got {item!r}."
+    if fault := image_fault(item, where):
+        yield "item", fault
         return
     checks = {
         "label": (num_classes is not None, lambda label: _check_label(label, num_classes, where)),

@@ -22,7 +22,7 @@ from monai_jsma.data.geometry import Box, PatchGeometry
 from monai_jsma.data.levels import read_averaged, source_level
 from monai_jsma.data.magnification import Magnification
 from monai_jsma.data.orientation import orient, oriented_size, stored_cell
-from monai_jsma.data.pyramid_checks import MAX_UPSAMPLING, check_fine_enough, check_region
+from monai_jsma.data.pyramid_checks import MAX_UPSAMPLING, check_fine_enough, check_region, lies_inside
 from monai_jsma.data.readers import Reader
 from monai_jsma.data.stain import StainMap
 
@@ -97,7 +97,7 @@ class Pyramid:
         Raises:
             ValueError: if it leaves the picture.
         """
-        if min(origin) < 0 or min(size) < 1 or any(o + n > full for o, n, full in zip(origin, size, self._stored.size)):
+        if not lies_inside(self._stored.size, origin, size):
             raise ValueError(f"{self.path}: a crop at {origin} of {size} leaves the picture of {self._stored.size}.")
         in_file = self.origin[0] + int(origin[0]), self.origin[1] + int(origin[1])
         view = self._view(_stored=replace(self._stored, size=size), origin=in_file, identity="", _thumbnails={})

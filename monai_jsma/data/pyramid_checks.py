@@ -8,9 +8,14 @@ from collections.abc import Sequence
 
 from monai_jsma.data.magnification import Magnification, to_mpp
 
-__all__ = ["MAX_UPSAMPLING", "check_fine_enough", "check_region"]
+__all__ = ["MAX_UPSAMPLING", "check_fine_enough", "check_region", "lies_inside"]
 
 MAX_UPSAMPLING = 1.05  # so much finer than level 0 a magnification may be
+
+
+def lies_inside(full: Sequence[int], origin: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a region has pixels and lies inside a picture; all in (row, column) and (height, width)."""
+    return min(origin) >= 0 and min(size) >= 1 and all(o + n <= m for o, n, m in zip(origin, size, full))
 
 
 def check_region(path: str, full: tuple[int, int], origin: Sequence[int], size: Sequence[int]) -> None:
@@ -25,7 +30,7 @@ def check_region(path: str, full: tuple[int, int], origin: Sequence[int], size: 
     Raises:
         ValueError: if it does not.
     """
-    if min(origin) < 0 or min(size) < 1 or origin[0] + size[0] > full[0] or origin[1] + size[1] > full[1]:
+    if not lies_inside(full, origin, size):
         raise ValueError(
             f"{path}: the region at (row, column) {tuple(origin)} of (height, width) {tuple(size)} leaves the "
             f"picture of {full}; correct 'location' and 'size' in the datalist (level-0 pixels)."

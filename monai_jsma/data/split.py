@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma.data.datalist import SIDES
-from monai_jsma.data.groups import check_groups, few, group_of
+from monai_jsma.data.groups import check_groups, group_of
+from monai_jsma.data.messages import few
 
 __all__ = ["check_copies", "fold_sides", "hold_out", "split_by_group"]
 

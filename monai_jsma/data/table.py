@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma.data.groups import few
+from monai_jsma.data.messages import few
 
 __all__ = ["csv_text", "read_lines", "read_table"]
 
