@@ -27,7 +27,7 @@ import torch
 from common import interleaved, table, write_report
 from workload import BUNDLES, MODULES, PICTURES, positive
 
-from monai_jsma.apps.bundles import read_config
+from monai_jsma.cli.bundles import read_config
 from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch
 from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import AttentionMIL, JSMANet, PatchNetwork, build_backbone

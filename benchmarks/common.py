@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from monai_jsma.data.files import write_whole
+from monai_jsma._io import write_whole
 
 __all__ = ["in_own_process", "interleaved", "machine", "now", "peak_memory", "table", "versions", "write_report"]
 

@@ -28,9 +28,9 @@ from common import in_own_process, now, peak_memory, table, write_report
 from decoded import Decoded
 from slide import TILE, tissue, write_slide
 
-from monai_jsma._torchvision import ensure_torchvision
 from monai_jsma.data import PyramidBatch, SlideError
 from monai_jsma.networks import AttentionMIL, JSMANet, PatchNetwork
+from monai_jsma.networks._torchvision import ensure_torchvision
 from monai_jsma.transforms import LoadPyramid, PyramidThumbnail
 
 MODULES = ("monai_jsma", "cucim", "openslide", "tifffile", "imagecodecs", "monai", "timm", "numpy", "torch")

@@ -26,8 +26,8 @@ import numpy as np
 from common import interleaved, table, write_report
 from workload import MODULES, positive
 
-from monai_jsma._torchvision import ensure_torchvision
 from monai_jsma.data import make_dataset
+from monai_jsma.networks._torchvision import ensure_torchvision
 
 ROOT = Path(__file__).parents[1]
 _EPOCH = re.compile(r"Epoch\[(\d+)\] Complete\. Time taken: (\d+):(\d+):([\d.]+)")

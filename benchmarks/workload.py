@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from monai_jsma.apps.bundles import read_config
+from monai_jsma.cli.bundles import read_config
 from monai_jsma.data import ArrayReader, Magnification, Pyramid, PyramidBatch
 from monai_jsma.networks import JSMANet, PatchSource, build_backbone
 

@@ -23,11 +23,11 @@ from typing import Any
 from measures import measure, tables
 from runs import AskedRun
 
-from monai_jsma.apps.runs import Variant, make_variants, read_seeds
-from monai_jsma.data.datalist import save_datalist
-from monai_jsma.data.files import write_whole
-from monai_jsma.data.shuffled import shuffle_labels
-from monai_jsma.data.synthetic import CLASSES, make_dataset
+from monai_jsma._io import write_whole
+from monai_jsma.cli.runs import Variant, make_variants, read_seeds
+from monai_jsma.datalists.schema import save_datalist
+from monai_jsma.datalists.shuffled import shuffle_labels
+from monai_jsma.datalists.synthetic import CLASSES, make_dataset
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
 RULES = (

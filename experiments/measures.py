@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.geometry import GridCell
-from monai_jsma.records import PredictionRecord
+from monai_jsma.geometry import GridCell
+from monai_jsma.predictions.records import PredictionRecord
 
 __all__ = ["FIRST", "measure", "over_seeds", "tables"]
 

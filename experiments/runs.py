@@ -17,9 +17,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
-from monai_jsma.apps.bundles import read_config
-from monai_jsma.data.files import write_whole
-from monai_jsma.records import PredictionRecord, read_records
+from monai_jsma._io import write_whole
+from monai_jsma.cli.bundles import read_config
+from monai_jsma.predictions.records import PredictionRecord, read_records
 
 __all__ = ["BUDGETS", "AskedRun"]
 

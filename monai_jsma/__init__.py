@@ -1,31 +1,53 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Joint spatial and magnification based attention for very large histopathology pictures, as MONAI components.
+"""Joint spatial and magnification based attention for very large histopathology images, as MONAI components.
 
-Importing the package imports its public modules, so that bundle configurations find the components by short name after
-``"imports": ["$import monai_jsma"]``.
+A subpackage is imported on first use (PEP 562), so that ``python -m monai_jsma --help`` answers without torch.
+Where MONAI is loaded already, as in ``python -m monai.bundle``, all are imported at once: MONAI finds components
+by short name ("_target_": "JSMANet") only in modules that are loaded.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from types import ModuleType
 
-__version__ = "0.1.0"
+from monai_jsma import _moved
+from monai_jsma._version import __version__
 
-# While Python locates the module of `python -m monai_jsma ...`, argv[0] is "-m": a command answers --help at once, and
-# imports what it needs when it runs.
-if sys.argv[:1] != ["-m"]:
-    from . import (
-        checkpoints,
-        data,
-        engines,
-        handlers,
-        inferers,
-        losses,
-        metrics,
-        networks,
-        predictions,
-        schedulers,
-        transforms,
-        visualize,
-    )
+__all__ = ["__version__"]
+
+_SUBPACKAGES = (
+    "data",
+    "datalists",
+    "engines",
+    "geometry",
+    "handlers",
+    "inferers",
+    "losses",
+    "metrics",
+    "networks",
+    "predictions",
+    "report",
+    "slides",
+    "transforms",
+    "visualize",
+)
+
+_moved.install()
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _SUBPACKAGES or name in _moved.MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES})
+
+
+if "monai" in sys.modules:
+    for _name in _SUBPACKAGES:
+        importlib.import_module(f"{__name__}.{_name}")

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.apps import bach, crossval, demo, doctor, draw, folder, info, report, synthetic, tcga_prad, verify
+from monai_jsma.cli import bach, crossval, demo, doctor, draw, folder, info, report, synthetic, tcga_prad, verify
 
 __all__ = ["build_parser", "main"]
 
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _errors_of_the_user() -> tuple[type[Exception], ...]:
     """What is reported in one line. Called once an error is there, as the import takes seconds."""
-    from monai_jsma.data.files import SlideError
+    from monai_jsma.slides.errors import SlideError
 
     return ValueError, OSError, SlideError
 

@@ -20,8 +20,8 @@ from monai.data import MetaTensor, decollate_batch
 from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
-from monai_jsma.data.failures import FailedRegion, PatchError, collate_readable
-from monai_jsma.data.pyramid_batch import PyramidBatch
+from monai_jsma.data.batch import PyramidBatch
+from monai_jsma.data.prediction_dataset import FailedRegion, PatchError, collate_readable
 
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
 

@@ -14,8 +14,8 @@ from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from monai_jsma.data.failures import PatchError
-from monai_jsma.data.pyramid_batch import PyramidBatch
+from monai_jsma.data.batch import PyramidBatch
+from monai_jsma.data.prediction_dataset import PatchError
 
 __all__ = ["JSMAInferer"]
 

@@ -22,7 +22,7 @@ from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
-from monai_jsma.results import PictureResult, picture_results
+from monai_jsma.predictions.from_engine import PictureResult, picture_results
 
 if TYPE_CHECKING:
     pass

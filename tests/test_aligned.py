@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pyramid_cases import LevelsReader, every_cell, in_blocks, noise, slow_patch
 from record_cases import pyramid_of, record_of
 from slide_files import write_pyramid
-from test_tensor_pyramid import slow_patches
+from slow_patches import slow_patches
 from tiny_networks import MAGNIFICATIONS, PATCH, mil_net, tiny_net
 
 from monai_jsma.data import ArrayReader, Box, PatchGeometry, Pyramid
-from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
-from monai_jsma.records import PredictionRecord
-from monai_jsma.replay import _pyramid_of
+from monai_jsma.data.tensor_batch import TensorPyramidBatch
+from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.predictions.replay import _pyramid_of
 from monai_jsma.transforms import LoadPyramid, LoadPyramidd
 from monai_jsma.visualize.saved import open_record
 

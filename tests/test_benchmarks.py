@@ -18,6 +18,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from slide_files import stored_levels
 
 from monai_jsma.data import PatchGeometry
@@ -25,7 +26,7 @@ from monai_jsma.networks import build_backbone
 
 pytest.importorskip("cucim", reason="the benchmarks compare with cuCIM, which is not installed")
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 
 
 def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/quickstart.md")
 LINKING = sorted(p for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md") for p in ROOT.glob(pattern))
 

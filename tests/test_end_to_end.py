@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from monai_jsma.data import Pyramid, inspect_slide, open_reader
-from monai_jsma.data.tiles import TileFile
+from monai_jsma.slides.tiles import TileFile
 
 pytest.importorskip("cucim", reason="the benchmarks read by cuCIM, which is not installed")
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 
 
 def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from ignite.engine import Events
 from monai.data import MetaTensor
 from tiny_networks import Pictures, pictures, tiny_net
 
-from monai_jsma.data.pyramid_batch import PyramidBatch
+from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.engines import JSMAEvaluator, JSMATrainer, PrepareBatchJSMA
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.losses import JSMALoss

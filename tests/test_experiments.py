@@ -12,12 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from monai_jsma.data import Box, make_dataset
 from monai_jsma.networks import check_rule
-from monai_jsma.records import PatchRecord, PredictionRecord
+from monai_jsma.predictions.records import PatchRecord, PredictionRecord
 
-FOLDER = Path(__file__).parents[1] / "experiments"
+FOLDER = ROOT / "experiments"
 MODULES = ("known_answer", "measures", "runs")
 
 

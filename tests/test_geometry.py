@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_jsma.data.geometry import Box, GridCell, PatchGeometry, grid_size, patch_start
-from monai_jsma.data.magnification import Magnification, to_mpp
+from monai_jsma.geometry import Box, GridCell, Magnification, PatchGeometry, grid_size, patch_start, to_mpp
 
 BACH = PatchGeometry((1536, 2048), 0.42, (0.42, 1.68, 0.84), 299)
 TCGA = PatchGeometry((2000, 2000), 0.25, (0.25, 1.0, 0.5), 299)

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from monai.utils import is_scalar
 
-from monai_jsma.data.geometry import GridCell
+from monai_jsma.geometry import GridCell
 from monai_jsma.metrics import AttentionOnTruth, AttentionShare, PatchesRead
 
 FORMS = pytest.mark.parametrize("decollated", [True, False], ids=["decollated", "collated"])

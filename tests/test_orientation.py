@@ -9,8 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from monai_jsma.data.geometry import GridCell, PatchGeometry
-from monai_jsma.data.orientation import ORIENTATIONS, orient, oriented_size, stored_cell
+from monai_jsma.geometry import ORIENTATIONS, GridCell, PatchGeometry, orient, oriented_size, stored_cell
 
 GEOMETRY = PatchGeometry((24, 40), 1.0, (1.0, 2.0), 8)  # 2 x 3 cells of 2 um, 3 x 5 of 1 um
 

@@ -12,9 +12,9 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
-import monai_jsma
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
+import monai_jsma
 
 
 def setup_cfg() -> ConfigParser:

@@ -1,108 +1,89 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Geometry, readers, pyramids and datalists."""
+"""What a network reads: pyramids of images, batches of them, and data sets that go on when a file fails."""
 
 from __future__ import annotations
 
-from .annotations import read_annotations
-from .automatic import automatic_magnifications
-from .bach import bach_datalist
+from monai_jsma import _moved
+
 from .balanced import BalancedSampler
-from .canvas import SyntheticPicture
-from .cohort import Cohort, gather
-from .datalist import class_names, load_datalist, save_datalist
-from .digits import make_digit_picture
-from .failures import FailedRegion, PatchError, PredictionDataset, collate_readable
+from .batch import PyramidBatch
 from .feature_store import FeatureStore
-from .files import file_sha256
-from .folder import folder_datalist
-from .geometry import Box, GridCell, PatchGeometry, grid_size, patch_start
-from .gleason import RegionSettings, class_mapping
-from .groups import check_groups, group_of
-from .magnification import Magnification, sorted_magnifications, to_mpp
-from .orientation import ORIENTATIONS, orient, oriented_size, stored_cell
+from .prediction_dataset import FailedRegion, PatchError, PredictionDataset, collate_readable
 from .pyramid import Pyramid
-from .pyramid_batch import PyramidBatch
-from .readers import ArrayReader, CuCIMReader, OpenSlideReader, Reader, TiffReader, open_reader, read_picture
-from .regions import Area, Region, choose_balanced, place_regions
-from .resample import area_resample
-from .shuffled import shuffle_labels
-from .slides import SlideError, SlideInfo, inspect_slide
-from .split import fold_sides, hold_out, split_by_group
 from .stain import StainMap
-from .synthetic import make_dataset, make_picture
-from .tensor_pyramid import TensorPyramidBatch
-from .tiled import tile_picture
-from .tissue import TissueRegion, tissue_mask, tissue_regions
-from .verify import Fault, verify_datalist
-from .whole_slides import Unread, whole_slide_items
+from .tensor_batch import TensorPyramidBatch
 
 __all__ = [
-    "ORIENTATIONS",
-    "Area",
-    "ArrayReader",
     "BalancedSampler",
-    "Box",
     "FailedRegion",
-    "Fault",
     "FeatureStore",
-    "GridCell",
-    "Cohort",
-    "CuCIMReader",
-    "Magnification",
-    "OpenSlideReader",
     "PatchError",
-    "PatchGeometry",
     "PredictionDataset",
     "Pyramid",
     "PyramidBatch",
-    "Reader",
-    "Region",
-    "RegionSettings",
-    "SlideError",
-    "SlideInfo",
     "StainMap",
-    "SyntheticPicture",
     "TensorPyramidBatch",
-    "TiffReader",
-    "TissueRegion",
-    "Unread",
-    "area_resample",
-    "automatic_magnifications",
-    "bach_datalist",
-    "check_groups",
-    "choose_balanced",
-    "class_mapping",
-    "class_names",
     "collate_readable",
-    "file_sha256",
-    "fold_sides",
-    "folder_datalist",
-    "gather",
-    "grid_size",
-    "group_of",
-    "hold_out",
-    "inspect_slide",
-    "load_datalist",
-    "make_dataset",
-    "make_digit_picture",
-    "make_picture",
-    "open_reader",
-    "orient",
-    "oriented_size",
-    "patch_start",
-    "place_regions",
-    "read_annotations",
-    "read_picture",
-    "save_datalist",
-    "shuffle_labels",
-    "sorted_magnifications",
-    "split_by_group",
-    "stored_cell",
-    "tile_picture",
-    "tissue_mask",
-    "tissue_regions",
-    "to_mpp",
-    "verify_datalist",
-    "whole_slide_items",
 ]
+
+_MOVED = {
+    "Area": "monai_jsma.datalists.regions",
+    "ArrayReader": "monai_jsma.slides.base",
+    "Box": "monai_jsma.geometry",
+    "Cohort": "monai_jsma.datalists.prostate",
+    "CuCIMReader": "monai_jsma.slides.readers",
+    "Fault": "monai_jsma.datalists.verify",
+    "GridCell": "monai_jsma.geometry",
+    "Magnification": "monai_jsma.geometry",
+    "ORIENTATIONS": "monai_jsma.geometry",
+    "OpenSlideReader": "monai_jsma.slides.readers",
+    "PatchGeometry": "monai_jsma.geometry",
+    "Reader": "monai_jsma.slides.base",
+    "Region": "monai_jsma.datalists.regions",
+    "RegionSettings": "monai_jsma.datalists.gleason",
+    "SlideError": "monai_jsma.slides.errors",
+    "SlideInfo": "monai_jsma.slides.base",
+    "SyntheticPicture": "monai_jsma.datalists.canvas",
+    "TiffReader": "monai_jsma.slides.readers",
+    "TissueRegion": "monai_jsma.datalists.tissue",
+    "Unread": "monai_jsma.datalists.whole_slides",
+    "area_resample": "monai_jsma.slides.resample",
+    "automatic_magnifications": "monai_jsma.geometry",
+    "bach_datalist": "monai_jsma.datalists.bach",
+    "check_groups": "monai_jsma.datalists.groups",
+    "choose_balanced": "monai_jsma.datalists.regions",
+    "class_mapping": "monai_jsma.datalists.gleason",
+    "class_names": "monai_jsma.datalists.schema",
+    "file_sha256": "monai_jsma._io",
+    "fold_sides": "monai_jsma.datalists.splits",
+    "folder_datalist": "monai_jsma.datalists.folder",
+    "gather": "monai_jsma.datalists.prostate",
+    "grid_size": "monai_jsma.geometry",
+    "group_of": "monai_jsma.datalists.groups",
+    "hold_out": "monai_jsma.datalists.splits",
+    "inspect_slide": "monai_jsma.slides.open",
+    "load_datalist": "monai_jsma.datalists.schema",
+    "make_dataset": "monai_jsma.datalists.synthetic",
+    "make_digit_picture": "monai_jsma.datalists.digits",
+    "make_picture": "monai_jsma.datalists.synthetic",
+    "open_reader": "monai_jsma.slides.readers",
+    "orient": "monai_jsma.geometry",
+    "oriented_size": "monai_jsma.geometry",
+    "patch_start": "monai_jsma.geometry",
+    "place_regions": "monai_jsma.datalists.regions",
+    "read_annotations": "monai_jsma.datalists.annotations",
+    "read_picture": "monai_jsma.slides.image_reader",
+    "save_datalist": "monai_jsma.datalists.schema",
+    "shuffle_labels": "monai_jsma.datalists.shuffled",
+    "sorted_magnifications": "monai_jsma.geometry",
+    "split_by_group": "monai_jsma.datalists.splits",
+    "stored_cell": "monai_jsma.geometry",
+    "tile_picture": "monai_jsma.slides.convert",
+    "tissue_mask": "monai_jsma.datalists.tissue",
+    "tissue_regions": "monai_jsma.datalists.tissue",
+    "to_mpp": "monai_jsma.geometry",
+    "verify_datalist": "monai_jsma.datalists.verify",
+    "whole_slide_items": "monai_jsma.datalists.whole_slides",
+}
+__getattr__ = _moved.lookup(__name__, _MOVED)

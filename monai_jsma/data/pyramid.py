@@ -18,13 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.geometry import Box, PatchGeometry
-from monai_jsma.data.levels import read_averaged, source_level
-from monai_jsma.data.magnification import Magnification
-from monai_jsma.data.orientation import orient, oriented_size, stored_cell
-from monai_jsma.data.pyramid_checks import MAX_UPSAMPLING, check_fine_enough, check_region, lies_inside
-from monai_jsma.data.readers import Reader
 from monai_jsma.data.stain import StainMap
+from monai_jsma.geometry import (
+    MAX_UPSAMPLING,
+    Box,
+    Magnification,
+    PatchGeometry,
+    check_fine_enough,
+    check_region,
+    lies_inside,
+    orient,
+    oriented_size,
+    stored_cell,
+)
+from monai_jsma.slides.levels import read_averaged, source_level
+from monai_jsma.slides.readers import Reader
 
 __all__ = ["Pyramid", "empty_patches"]
 
@@ -44,7 +52,7 @@ class Pyramid:
         origin: row and column of the region's top-left corner in the file's level 0.
         size: height and width of the region in level-0 pixels; by default all that lies right and below of ``origin``.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
-        aligned: put the patches side by side from the region's corner, see :class:`~monai_jsma.data.PatchGeometry`.
+        aligned: put the patches side by side from the region's corner, see :class:`~monai_jsma.geometry.PatchGeometry`.
         identity: tells the file's content from any other's; without it the pyramid has no ``key``.
 
     Raises:
@@ -80,7 +88,7 @@ class Pyramid:
     # ------------------------------------------------------------------------------------------------------- views
 
     def oriented(self, orientation: int) -> Pyramid:
-        """The same picture in one of the eight orientations of :mod:`monai_jsma.data.orientation`, from as stored."""
+        """The same picture in one of the eight orientations of :mod:`monai_jsma.geometry`, from as stored."""
         return self._view(orientation=orientation)
 
     def stained(self, stain: StainMap | None) -> Pyramid:

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.data.magnification import Magnification
-from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
+from monai_jsma.data.tensor_batch import TensorPyramidBatch
+from monai_jsma.geometry import Magnification
 from monai_jsma.networks.attention import log_prior
 from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights
 from monai_jsma.networks.sampling import all_cells
@@ -59,7 +59,7 @@ class AttentionMIL(PatchNetwork):
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded.
         chunk_size: patches read and encoded at once.
-        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
+        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
         freeze_patch_backbone: f does not learn; the attention and g do.
         feature_cache: a folder where the features of a frozen f are kept, see
             :class:`~monai_jsma.networks.FeatureCache`.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_jsma._torchvision import ensure_torchvision
+from monai_jsma.networks._torchvision import ensure_torchvision
 
 __all__ = ["Backbone", "ConvBackbone", "build_backbone"]
 

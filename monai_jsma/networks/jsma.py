@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.data.magnification import Magnification
-from monai_jsma.data.tensor_pyramid import TensorPyramidBatch
+from monai_jsma.data.tensor_batch import TensorPyramidBatch
+from monai_jsma.geometry import Magnification
 from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
 from monai_jsma.networks.backbones import Backbone
 from monai_jsma.networks.certified import read_until_certain
@@ -33,7 +33,7 @@ class JSMANet(PatchNetwork):
     Args:
         num_classes: number of labels.
         magnifications: spacings in um per pixel, or names ("100X"); chosen by hand or by
-            :func:`~monai_jsma.data.automatic_magnifications`. Weights of others are not loaded.
+            :func:`~monai_jsma.geometry.automatic_magnifications`. Weights of others are not loaded.
         weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
             with those of ``"thumbnail_backbone"`` and of ``"patch_backbone"``.
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
@@ -55,7 +55,7 @@ class JSMANet(PatchNetwork):
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
         chunk_size: patches read and encoded at once in evaluation, and in training on all patches.
-        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.data.PatchGeometry`.
+        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
         freeze_patch_backbone: f does not learn; h, A and g do.
         feature_cache: a folder where the features of a frozen f are kept, see
             :class:`~monai_jsma.networks.FeatureCache`.

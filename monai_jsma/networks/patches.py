@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_jsma.data.magnification import Magnification, sorted_magnifications
+from monai_jsma.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Backbone, build_backbone
 from monai_jsma.networks.feature_cache import FeatureCache
 from monai_jsma.networks.sampling import Draw
@@ -52,7 +52,7 @@ class PatchNetwork(nn.Module):
         dropout: of the classifier.
         freeze_norm: keep batch statistics as they were loaded.
         chunk_size: patches read and encoded at once where there may be many.
-        aligned: put the patches of whole pictures side by side, as :class:`~monai_jsma.data.PatchGeometry` does.
+        aligned: put the patches of whole pictures side by side, as :class:`~monai_jsma.geometry.PatchGeometry` does.
         freeze_patch_backbone: f does not learn: it stays in evaluation, and nothing is kept for its gradient.
         feature_cache: a folder where the features of a frozen f are kept, see
             :class:`~monai_jsma.networks.FeatureCache`.

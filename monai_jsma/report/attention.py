@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from monai_jsma.records import PredictionRecord
+from monai_jsma.predictions.records import PredictionRecord
 
 __all__ = ["AttentionShares"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.files import SlideError
-from monai_jsma.data.geometry import GridCell
-from monai_jsma.records import PredictionRecord
+from monai_jsma.geometry import GridCell
+from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.report.units import Units
+from monai_jsma.slides.errors import SlideError
 from monai_jsma.transforms import LoadPyramid
 from monai_jsma.visualize import patch_boxes_image
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.files import file_sha256
+from monai_jsma._io import file_sha256
 from monai_jsma.report.attention import AttentionShares
 from monai_jsma.report.curves import curves, reliability
 from monai_jsma.report.errors import worst_errors

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma.data.files import write_whole
-from monai_jsma.data.table import csv_text
-from monai_jsma.records import read_records
+from monai_jsma._io import csv_text, write_whole
+from monai_jsma.predictions.records import read_records
 from monai_jsma.report.attention import AttentionShares
 from monai_jsma.report.repeats import over_repeats
 from monai_jsma.report.runs import Run, read_runs

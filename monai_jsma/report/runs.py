@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_jsma.records import PredictionRecord, read_records
+from monai_jsma.predictions.records import PredictionRecord, read_records
 
 __all__ = ["Run", "read_runs"]
 

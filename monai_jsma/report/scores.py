@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_jsma.predictions.measures import predictive_entropy
 from monai_jsma.report.selective import risk_coverage
-from monai_jsma.uncertainty import predictive_entropy
 
 __all__ = ["BINS", "PER_CLASS", "Scores", "calibration_bins", "confusion", "is_wrong", "scores"]
 

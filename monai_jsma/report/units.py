@@ -11,8 +11,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from monai_jsma.records import PredictionRecord
-from monai_jsma.uncertainty import predictive_entropy
+from monai_jsma.predictions.measures import predictive_entropy
+from monai_jsma.predictions.records import PredictionRecord
 
 __all__ = ["BY", "Units", "make_units"]
 

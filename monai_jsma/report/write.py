@@ -18,7 +18,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from monai_jsma.data.files import write_whole
+from monai_jsma._io import write_whole
 from monai_jsma.report.errors import error_picture
 from monai_jsma.report.evaluate import evaluate
 from monai_jsma.report.gallery import comparison_figures, run_figures, stems

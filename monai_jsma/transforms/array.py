@@ -18,13 +18,13 @@ from monai.data import MetaTensor
 from monai.transforms import RandomizableTransform, Transform
 from monai.utils import TransformBackends
 
-from monai_jsma.data.files import file_identity
-from monai_jsma.data.magnification import Magnification, sorted_magnifications
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.data.readers import open_reader
-from monai_jsma.data.slides import inspect_slide, known_mpp
-from monai_jsma.data.spacing import resolve_mpp
 from monai_jsma.data.stain import StainMap
+from monai_jsma.geometry import Magnification, sorted_magnifications
+from monai_jsma.slides.identity import file_identity
+from monai_jsma.slides.open import inspect_slide, known_mpp
+from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidCrop", "RandPyramidOrientation", "RandPyramidStain"]
 
@@ -43,7 +43,7 @@ class LoadPyramid(Transform):
         reader: force "cucim", "openslide", "tifffile" or "pil" instead of the choice by the file's tags.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
         default_mpp: um per pixel of level 0 where neither the call nor the file tells a credible one.
-        aligned: put the patches side by side, see :class:`~monai_jsma.data.PatchGeometry`. Of tiled files with
+        aligned: put the patches side by side, see :class:`~monai_jsma.geometry.PatchGeometry`. Of tiled files with
             ``patch_size`` the tiles' size, a patch then decodes one tile; in a region, if it begins on tile borders.
 
     Raises:

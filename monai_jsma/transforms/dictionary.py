@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple
 
-from monai_jsma.data.magnification import Magnification
+from monai_jsma.geometry import Magnification
 from monai_jsma.transforms.array import (
     LoadPyramid,
     PyramidThumbnail,

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from monai_jsma.data.regions import Area
+from monai_jsma.datalists.regions import Area
 from monai_jsma.visualize.canvas import outline
 
 __all__ = ["by_class", "draw_areas", "draw_areas_legend", "legend_lines"]

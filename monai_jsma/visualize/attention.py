@@ -16,8 +16,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_jsma.data.geometry import GridCell, PatchGeometry
-from monai_jsma.data.magnification import to_mpp
+from monai_jsma.geometry import GridCell, PatchGeometry, to_mpp
 from monai_jsma.visualize.canvas import (
     Frame,
     axes_at,

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
-from monai_jsma.data.geometry import Box, PatchGeometry
+from monai_jsma.geometry import Box, PatchGeometry
 
 __all__ = [
     "Frame",

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from monai_jsma.data.geometry import Box
-from monai_jsma.data.magnification import Magnification
-from monai_jsma.records import PredictionRecord
+from monai_jsma.geometry import Box, Magnification
+from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.visualize.canvas import colour
 from monai_jsma.visualize.patches import drawn_patches
 

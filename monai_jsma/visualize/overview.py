@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_jsma.data.geometry import PatchGeometry
-from monai_jsma.data.regions import Area
+from monai_jsma.datalists.regions import Area
+from monai_jsma.geometry import PatchGeometry
 from monai_jsma.visualize.annotation import draw_areas, draw_areas_legend, legend_lines
 from monai_jsma.visualize.attention import draw_attention
 from monai_jsma.visualize.canvas import Frame, axes_at, picture_inches

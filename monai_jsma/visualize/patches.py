@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from monai_jsma.data.geometry import Box, PatchGeometry
-from monai_jsma.data.magnification import to_mpp
+from monai_jsma.geometry import Box, PatchGeometry, to_mpp
 from monai_jsma.visualize.canvas import (
     Frame,
     axes_at,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_jsma.data.files import SlideError
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.data.readers import open_reader
-from monai_jsma.data.regions import Area
-from monai_jsma.data.slides import inspect_slide
-from monai_jsma.data.spacing import differ
-from monai_jsma.pointing import pointing_scores
-from monai_jsma.records import PredictionRecord
+from monai_jsma.datalists.regions import Area
+from monai_jsma.predictions.pointing import pointing_scores
+from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.open import inspect_slide
+from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.spacing import differ
 from monai_jsma.visualize.overview import overview_figure
 from monai_jsma.visualize.patches import drawn_patches
 

@@ -1,0 +1,63 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Import paths of version 0.1 that lead to where their names are now, so that older programs and bundles still work."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["MODULES", "install", "lookup"]
+
+MODULES: Mapping[str, str] = {
+    "checkpoints": "monai_jsma.handlers.checkpoints",
+    "pointing": "monai_jsma.predictions.pointing",
+    "record_log": "monai_jsma.predictions.log",
+    "records": "monai_jsma.predictions.records",
+    "results": "monai_jsma.predictions.from_engine",
+    "schedulers": "monai_jsma.handlers.num_patches",
+    "tables": "monai_jsma.predictions.tables",
+    "uncertainty": "monai_jsma.predictions.measures",
+}
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Makes ``import monai_jsma.records`` give the public names of the module that took its place."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        parent, _, name = fullname.rpartition(".")
+        return ModuleSpec(fullname, self) if parent == "monai_jsma" and name in MODULES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        moved = importlib.import_module(MODULES[module.__name__.rpartition(".")[2]])
+        module.__doc__ = f"Moved to :mod:`{moved.__name__}`."
+        vars(module).update({name: getattr(moved, name) for name in moved.__all__})
+
+
+def install() -> None:
+    """Let Python find the modules of :data:`MODULES` under their old names."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())
+
+
+def lookup(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's ``__getattr__`` for names that moved out of it.
+
+    Args:
+        package: its name.
+        homes: the module that has each name now.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return find

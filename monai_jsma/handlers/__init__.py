@@ -1,0 +1,21 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Ignite handlers: attention images, checkpoints, the number of patches, predictions."""
+
+from __future__ import annotations
+
+from .attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
+from .checkpoints import BestModelSaver, TrainingStateSaver, checkpoint_file
+from .num_patches import NumPatchesScheduler
+from .prediction_saver import PredictionSaver
+
+__all__ = [
+    "AttentionImageHandler",
+    "AttentionImageSaver",
+    "BestModelSaver",
+    "NumPatchesScheduler",
+    "PredictionSaver",
+    "TrainingStateSaver",
+    "checkpoint_file",
+    "picture_name",
+]

@@ -1,0 +1,206 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+import json
+import subprocess
+from collections import Counter
+
+import numpy as np
+import pytest
+from bundle_runs import TINY, copy_bundle
+
+from monai_jsma.__main__ import main
+from monai_jsma.data import make_dataset, shuffle_labels
+from monai_jsma.datalists.crossval import cross_validation
+from monai_jsma.predictions.records import read_records
+
+SIDES = ("training", "validation", "test")
+
+
+def datalist(patients: int = 6, each: int = 3, **more):
+    items = [
+        {"image": f"{p}_{i}.png", "label": i % 3, "patient": f"P{p}", "sha256": f"{p}{i}"}
+        for p in range(patients)
+        for i in range(each)
+    ]
+    return {"labels": {"0": "a", "1": "b", "2": "c"}, "mpp": 0.5, "training": items[:9], "test": items[9:], **more}
+
+
+def test_each_picture_is_tested_once_and_its_patient_never_seen():
+    content = datalist()
+    folds = cross_validation(content, 3)
+    assert len(folds) == 3
+    tested = [item["image"] for fold in folds for item in fold["test"]]
+    assert sorted(tested) == sorted(item["image"] for item in content["training"] + content["test"])
+    for number, fold in enumerate(folds):
+        patients = [{item["patient"] for item in fold[side]} for side in SIDES]
+        assert sum(map(len, patients)) == len(set.union(*patients)) == 6
+        assert sum(len(fold[side]) for side in SIDES) == 18
+        assert (fold["labels"], fold["mpp"]) == (content["labels"], 0.5)
+        assert fold["settings"] == {"folds": 3, "seed": 0, "fold": number}
+        assert all(item["sha256"] for item in fold["test"])
+
+
+def test_the_seed_deals_and_deals_the_same_twice():
+    dealt = [json.dumps(cross_validation(datalist(12), 4, seed)) for seed in (0, 0, 1)]
+    assert dealt[0] == dealt[1] != dealt[2]
+
+
+def test_what_has_no_label_is_left_out():
+    unlabelled = [{"image": "x.png", "patient": "P9"}]
+    folds = cross_validation(datalist(unknown=unlabelled), 3)
+    assert "unknown" not in folds[0]
+    assert "x.png" not in json.dumps(folds)
+    with pytest.raises(ValueError, match="no item of the datalist has a label"):
+        cross_validation({"test": unlabelled}, 3)
+
+
+def test_a_patient_in_two_groups_is_an_error():
+    content = datalist()
+    for i, item in enumerate(content["training"] + content["test"]):
+        item["group"] = f"slide {i}"
+    with pytest.raises(ValueError, match=r"must lie on one side only, but found P0"):
+        cross_validation(content, 3)
+
+
+def test_too_few_groups_are_an_error():
+    with pytest.raises(ValueError, match="6 groups cannot make 7 folds"):
+        cross_validation(datalist(), 7)
+    with pytest.raises(ValueError, match="at least 3"):
+        cross_validation(datalist(), 2)
+
+
+def test_without_validation_all_other_folds_are_for_training():
+    for number, fold in enumerate(cross_validation(datalist(4), 2, validation=False)):
+        assert set(fold) >= {"training", "test"}
+        assert "validation" not in fold
+        assert len(fold["training"]) + len(fold["test"]) == 12
+        assert fold["settings"]["fold"] == number
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Twelve small pictures of six patients with a copy of the bundle; arguments of all commands."""
+    folder = tmp_path_factory.mktemp("crossval")
+    content = json.loads(make_dataset(folder / "data", 12, 1, 4, seed=1).read_text())
+    for i, item in enumerate(content["training"]):
+        item["patient"] = f"P{i // 2}"
+    kept = {name: content[name] for name in ("labels", "mpp", "training")}
+    (folder / "data" / "training.json").write_text(json.dumps(kept))
+    values = [f"{name}={json.dumps(v) if isinstance(v, dict) else v}" for name, v in {**TINY, "epochs": 1}.items()]
+    bundle = ["--bundle", str(copy_bundle(folder)), "--config", "demo", "--jobs", "2"]
+    return folder, [*bundle, "--set", *values, "validation_list=training"]
+
+
+@pytest.fixture(scope="module")
+def folds(small):
+    """The command that cross-validates, and the folder that it writes."""
+    folder, options = small
+    out = folder / "folds"
+    return [
+        "crossval",
+        str(folder / "data" / "training.json"),
+        "--folds=2",
+        "--no-validation",
+        f"--out={out}",
+        *options,
+    ], out
+
+
+def test_each_picture_is_predicted_once_by_the_folds(folds, capsys, monkeypatch):
+    args, out = folds
+    assert main(args) == 0, capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].startswith("[2/2] multi/seed0/fold")
+    records = read_records([out / f"multi/seed0/fold{fold}/eval/predictions.jsonl" for fold in range(2)])
+    assert len({record.file for record in records}) == len(records) == 12
+    right = sum(record.prediction == record.label for record in records)
+    table = [line.split(",") for line in (out / "runs.csv").read_text().splitlines()[1:]]
+    assert [row[:3] for row in table] == [["multi", "0", "0"], ["multi", "0", "1"]]
+    assert sum(int(row[6]) for row in table) == right
+    found = json.loads((out / "variants.json").read_text())["variants"]["multi"]
+    assert found["scores"]["accuracy"]["value"] == pytest.approx(right / 12)
+    share = np.mean([record.shares["100X"] for record in records])
+    assert found["attention"]["100X"]["share"] == pytest.approx(share, abs=1e-6)
+    assert printed[-1] == str(out / "report" / "report.html")
+
+    def nothing(*args, **kwargs):
+        raise AssertionError("what is finished must not be done again")
+
+    monkeypatch.setattr(subprocess, "run", nothing)
+    assert main(args) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == printed[2:]
+    assert main([*args, "epochs=2"]) == 1
+    assert "other data or settings; name another --out" in capsys.readouterr().err
+
+
+def test_variants_are_compared_on_the_split_of_the_datalist(small, capsys):
+    folder, options = small
+    args = ["compare", str(folder / "data" / "datalist.json"), f"--out={folder / 'compare'}", *options]
+    assert main([*args, "magnifications=[1.0,0.5]", "--variants", "single"]) == 0, capsys.readouterr().out
+    content = json.loads((folder / "compare" / "variants.json").read_text())["variants"]
+    assert list(content) == ["100X", "200X"]
+    for name, found in content.items():
+        assert found["attention"] == {name: {"share": pytest.approx(1), "enrichment": pytest.approx(1)}}
+        records = read_records(folder / f"compare/{name}/seed0/fold0/eval/predictions.jsonl")
+        assert len(records) == 4
+        assert records[0].magnifications == ({"100X": 1.0, "200X": 0.5}[name],)
+
+
+def test_shuffled_labels_are_trained_on_and_the_true_ones_tested(small, capsys):
+    folder, options = small
+    path = folder / "data" / "datalist.json"
+    args = ["compare", str(path), f"--out={folder / 'shuffled'}", *options, "--variants", "shuffled_labels"]
+    assert main(args) == 0, capsys.readouterr().out
+    run = folder / "shuffled" / "shuffled_labels" / "seed0" / "fold0"
+    logs = {name: (run / f"{name}.log").read_text().splitlines()[0] for name in ("training", "evaluating")}
+    dealt = folder / "shuffled" / "datalists" / "fold0_shuffled0.json"
+    assert f"--data_list_file_path={dealt} " in logs["training"]
+    assert json.loads(dealt.read_text()) == shuffle_labels(json.loads(path.read_text()), seed=0)
+    labels = [record.label for record in read_records(run / "eval" / "predictions.jsonl")]
+    assert labels == [item["label"] for item in json.loads(path.read_text())["test"]]
+    assert f"--data_list_file_path={dealt.with_name('fold0.json')} " in logs["evaluating"]
+
+
+def test_labels_are_dealt_among_the_pictures_of_a_side():
+    sides = ("training", "validation", "more")
+    content = {"labels": {}, **{s: [{"image": f"{s}{i}", "label": i % 4} for i in range(40)] for s in sides}}
+    found = shuffle_labels(content, seed=0)
+    assert found.keys() == content.keys()
+    for side in sides:
+        labels = [item["label"] for item in found[side]]
+        assert [item["image"] for item in found[side]] == [item["image"] for item in content[side]]
+        assert Counter(labels) == {0: 10, 1: 10, 2: 10, 3: 10}
+        assert sum(a == i % 4 for i, a in enumerate(labels)) < 20  # 10 by chance
+    assert len({tuple(item["label"] for item in found[side]) for side in sides}) == 3
+    assert shuffle_labels(dict(reversed(content.items())), seed=0) == found  # a saved datalist sorts its keys
+    assert shuffle_labels(content, seed=1) != found
+
+
+def test_an_item_of_any_side_that_is_none_is_named(small, tmp_path, capsys):
+    (tmp_path / "broken.json").write_text(json.dumps({"training": [{"image": "a.png"}], "test": ["b.png"]}))
+    for command in ("compare", "crossval"):
+        assert main([command, str(tmp_path / "broken.json"), f"--out={tmp_path}", *small[1]]) == 1
+        message = "test[0]: an item is an object with the path of its 'image', but got 'b.png'"
+        assert f"{tmp_path / 'broken.json'}: {message}" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_named_with_its_log(folds, tmp_path, capsys):
+    args = [f"--out={tmp_path}" if arg.startswith("--out") else arg for arg in folds[0]]
+    assert main([*args, "lr=fast"]) == 1
+    printed = capsys.readouterr().out
+    assert f"all of it in {tmp_path / 'multi' / 'seed0' / 'fold0' / 'training.log'}" in printed
+    assert "2 of 2 runs failed" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--seeds=a"], "--seeds 'a'"),
+        (["--set", "epochs"], "NAME=VALUE"),
+        (["--variants", "x"], "the bundle has aligned"),
+        (["--config", "y"], "y.json: no such file"),
+    ],
+)
+def test_a_wrong_option_is_named(folds, tmp_path, capsys, option, message):
+    assert main([*folds[0][:4], f"--out={tmp_path}", *folds[0][5:7], *option]) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,206 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``doctor`` turns every kind of trouble into a line with a fix, and goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from places import ROOT
+
+from monai_jsma.__main__ import main
+from monai_jsma.cli import checks, doctor
+from monai_jsma.cli.checks import Answer, Line
+
+HEAVY = {"torch", "monai", "sklearn", "numpy", "timm"}
+ask = partial(doctor.ask, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "doctor"])
+def test_help_imports_nothing_heavy(command):
+    arguments = [sys.executable, "-X", "importtime", "-m", "monai_jsma", command, "--help"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: python -m monai_jsma {command}")
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "monai_jsma" in imported
+    assert not imported & HEAVY
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Makes a module that the probe finds."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def module(text: str) -> str:
+        (tmp_path / "troubled.py").write_text(text)
+        return "troubled"
+
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("import ctypes; ctypes.string_at(0)", "crashed (SIGSEGV)"),
+        ("import os; os.abort()", "crashed (SIGABRT)"),
+        ("import time; time.sleep(60)", "no answer within 3 s"),
+        ("raise ImportError('libcuda.so.1: no such file')", "ImportError: libcuda.so.1: no such file"),
+        ("import os; os._exit(3)", "exit code 3"),
+        ("import os; os._exit(0)", "answered ''"),
+    ],
+)
+def test_trouble_at_import_is_a_failed_line(module, text, error):
+    lines = checks.check_library(partial(doctor.ask, timeout=3), module(text), "troubled-package")
+    assert lines == [Line("FAIL", "troubled", error, "pip install --force-reinstall troubled-package")]
+
+
+def test_a_library_that_talks_is_no_trouble(module):
+    name = module("import sys; print('hello'); print('warning', file=sys.stderr)")
+    assert checks.check_library(ask, name, "")[0].status == "PASS"
+
+
+def test_a_library_that_is_missing():
+    (line,) = checks.check_library(ask, "no_such_library", "it")
+    assert (line.status, line.text) == ("FAIL", "ModuleNotFoundError: No module named 'no_such_library'")
+
+
+def test_readers_give_what_was_written(tmp_path):
+    lines = checks.check_readers(ask, str(tmp_path))
+    assert {line.name for line in lines} >= {"read tifffile", "read openslide", "read pil"}
+    assert {line.status for line in lines} == {"PASS"}
+
+
+def test_wrong_pixels_are_seen(tmp_path):
+    """Another picture under the same name: all readers are right, and differ from what was written."""
+    import numpy as np
+
+    def spoiling(probe: str, *args: str) -> Answer:
+        answer = ask(probe, *args)
+        if probe == "write":
+            written = np.load(tmp_path / "written.npy")
+            np.save(tmp_path / "written.npy", np.roll(written, 8, axis=1))
+        return answer
+
+    lines = checks.check_readers(spoiling, str(tmp_path))
+    assert {line.status for line in lines} == {"FAIL"}
+    assert all(line.text.startswith("wrong pixels: off by up to") and line.fix for line in lines)
+
+
+def test_one_reader_in_trouble_is_not_the_end_of_the_others(tmp_path):
+    def crashing(probe: str, *args: str) -> Answer:
+        if args[0] == "openslide":
+            return Answer(error="crashed (SIGSEGV)")
+        return Answer({"largest": 0, "mean": 0.0})
+
+    lines = {line.name: line for line in checks.check_readers(crashing, str(tmp_path))}
+    assert (lines["read openslide"].status, lines["read openslide"].text) == ("FAIL", "crashed (SIGSEGV)")
+    assert all(line.status == "PASS" for name, line in lines.items() if name != "read openslide")
+    lines = checks.check_readers(lambda *args: Answer(error="no numpy"), str(tmp_path))
+    assert {(line.status, line.text) for line in lines} == {("FAIL", "no file to read: no numpy")}
+
+
+def torch_of(folder: Path, cuda: str) -> SimpleNamespace:
+    (folder / "version.py").write_text(f"__version__ = '2.13.0'\ncuda: Optional[str] = {cuda}\nhip: str = '6'\n")
+    return SimpleNamespace(origin=str(folder / "__init__.py"))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "modules", "status"), [("'13.0'", False, "FAIL"), ("'13.0'", True, "PASS"), ("None", False, "PASS")]
+)
+def test_cucim_that_would_hang_is_found_without_importing_it(tmp_path, monkeypatch, cuda, modules, status):
+    """Also the reader check keeps away from it then."""
+    found = {"torch": torch_of(tmp_path, cuda), "cucim": SimpleNamespace(origin="")}
+    monkeypatch.setattr(checks.importlib.util, "find_spec", found.get)
+    monkeypatch.setattr(checks, "_MODULES", tmp_path if modules else tmp_path / "none")
+    monkeypatch.delenv("ENABLE_CUSLIDE2", raising=False)
+    (line,) = checks.check_cucim_trap()
+    assert line.status == status
+    asked = []
+    checks.check_readers(lambda *args: asked.append(args) or Answer({"largest": 0, "mean": 0}), str(tmp_path))
+    assert (("read", "cucim", str(tmp_path)) in asked) == (status == "PASS")
+    if status == "FAIL":
+        assert "hangs at import beside PyTorch for CUDA 13.0" in line.text
+        assert line.fix.startswith("pip uninstall cucim")
+
+
+def test_cucim_absent_or_switched_to_its_other_plugin(monkeypatch):
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    assert checks.check_cucim_trap() == [
+        Line("WARN", "cucim", "not installed; tifffile reads in its place", "pip install --no-deps cucim-cu13")
+    ]
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=None))
+    monkeypatch.setenv("ENABLE_CUSLIDE2", "1")
+    assert [(line.status, line.fix) for line in checks.check_cucim_trap()] == [("WARN", "unset ENABLE_CUSLIDE2")]
+
+
+def test_torch_is_read_as_it_says_itself():
+    import torch
+
+    assert checks.torch_cuda() == (torch.version.cuda or "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "statuses"),
+    [
+        ({"built_for": "13.0", "names": ["H"], "cudnn": 91900}, ["PASS", "PASS"]),
+        ({"built_for": "13.0", "names": ["H"], "cudnn": None}, ["PASS", "FAIL"]),
+        ({"built_for": "13.0", "names": [], "cudnn": None}, ["WARN", "PASS"]),
+        ({"built_for": None, "names": [], "cudnn": None}, ["WARN", "PASS"]),
+        (None, ["FAIL"]),
+    ],
+)
+def test_gpu(answer, statuses):
+    lines = checks.check_gpu(lambda probe: Answer(answer, "" if answer else "driver too old"))
+    assert [line.status for line in lines] == statuses
+    assert all(line.fix for line in lines if line.status != "PASS")
+
+
+def test_torchvision_beside_another_build():
+    error = "RuntimeError: operator torchvision::nms does not exist"
+    (line,) = checks.check_library(lambda *args: Answer(error=error), "torchvision", "torchvision")
+    assert (line.status, "the fallback" in line.text) == ("WARN", True)
+    (line,) = checks.check_library(lambda *args: Answer(error="RuntimeError: other"), "torchvision", "torchvision")
+    assert line.status == "FAIL"
+
+
+@pytest.mark.parametrize(("free", "status"), [(50e9, "PASS"), (5e9, "WARN"), (0.5e9, "FAIL")])
+def test_disk(monkeypatch, free, status):
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    lines = {line.name: line for line in checks.check_machine(os.curdir)}
+    assert lines["disk"].status == status
+    assert lines["python"].text.startswith(".".join(map(str, sys.version_info[:3])))
+    assert bool(lines["disk"].fix) == (status != "PASS")
+
+
+def test_report_and_exit_code(monkeypatch, capsys):
+    found = [[Line("PASS", "a", "1.0"), Line("WARN", "b", "none", "mend b")], [Line("FAIL", "c", "gone", "mend c")]]
+    monkeypatch.setattr(doctor, "all_checks", lambda ask, folder: [lambda lines=lines: lines for lines in found])
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "PASS  a            1.0",
+        "WARN  b            none",
+        "                   fix: mend b",
+        "FAIL  c            gone",
+        "                   fix: mend c",
+        "1 PASS, 1 WARN, 1 FAIL",
+    ]
+    found.pop()
+    assert main(["doctor"]) == 0
+
+
+def test_this_machine():
+    """The environment of the tests is sound, and every library is in the report."""
+    done = subprocess.run(
+        [sys.executable, "-m", "monai_jsma", "doctor"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    names = {line.split()[1] for line in done.stdout.splitlines() if line.startswith(("PASS", "WARN"))}
+    assert names >= {*checks.LIBRARIES, "python", "cores", "disk", "GPU", "cuDNN", "cucim", "read"}
+    assert ", 0 FAIL" in done.stdout

@@ -1,0 +1,239 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""A folder with a table of labels becomes a datalist, or one error that names what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from places import SHARED
+from slide_files import levels_of, picture, write_pyramid
+
+from monai_jsma._io import file_sha256
+from monai_jsma.datalists.folder import folder_datalist
+from monai_jsma.datalists.groups import check_groups
+from monai_jsma.datalists.schema import SIDES, load_datalist, save_datalist
+from monai_jsma.slides.errors import SlideError
+
+OSTEOSARCOMA = SHARED / "data" / "osteosarcoma"
+needs_osteosarcoma = pytest.mark.skipif(not OSTEOSARCOMA.is_dir(), reason="the osteosarcoma tiles are not here")
+
+
+def write_table(folder: Path, rows: list[dict[str, str]]) -> Path:
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "labels.csv"
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Six patients with a picture of each of two classes, written to ``tmp_path`` with their table."""
+    rows = []
+    for i in range(12):
+        name = f"{i:02d}.png"
+        Image.new("RGB", (4, 3), (i, 0, 0)).save(tmp_path / name)
+        rows.append({"image": name, "label": ("tumor", "benign")[i % 2], "group": f"P{i // 2}"})
+    write_table(tmp_path, rows)
+    return rows
+
+
+def test_datalist_of_a_folder(tmp_path, rows):
+    content = folder_datalist(tmp_path, mpp=0.5, folds=3, fold=1)
+    assert content["labels"] == {"0": "benign", "1": "tumor"}
+    assert (content["mpp"], content["mpp_source"]) == (0.5, "given")
+    assert content["settings"] == {"folds": 3, "fold": 1, "seed": 0}
+    items = {item["image"]: item for side in SIDES for item in content[side]}
+    for row in rows:
+        item = items[row["image"]]
+        assert item["label"] == int(row["label"] == "tumor")
+        assert item["group"] == row["group"]
+        assert item["sha256"] == file_sha256(tmp_path / row["image"])
+    assert [len(content[side]) for side in SIDES] == [4, 4, 4]
+    check_groups({side: content[side] for side in SIDES})
+    path = save_datalist(content, tmp_path / "datalist.json")
+    assert len(load_datalist(path, "training", num_classes=2)) == 4
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path, rows):
+    first = save_datalist(folder_datalist(tmp_path, folds=3), tmp_path / "1.json").read_bytes()
+    write_table(tmp_path, rows[::-1])
+    assert save_datalist(folder_datalist(tmp_path, folds=3), tmp_path / "2.json").read_bytes() == first
+
+
+def test_class_order(tmp_path, rows):
+    content = folder_datalist(tmp_path, folds=3, class_order=["tumor", "benign"])
+    assert content["labels"] == {"0": "tumor", "1": "benign"}
+    tumors = {row["image"] for row in rows if row["label"] == "tumor"}
+    assert {item["image"] for side in SIDES for item in content[side] if item["label"] == 0} == tumors
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (["benign"], r"00\.png: label 'tumor' is none of the classes \['benign'\]"),
+        (["benign", "tumor", "other"], "the classes must be .* each once"),
+        (["benign", "tumor", "tumor"], "the classes must be .* each once"),
+    ],
+)
+@pytest.mark.usefixtures("rows")
+def test_wrong_class_order(tmp_path, order, message):
+    with pytest.raises(ValueError, match=message):
+        folder_datalist(tmp_path, folds=3, class_order=order)
+
+
+def test_spacing_column(tmp_path, rows):
+    write_table(tmp_path, [{**row, "mpp": "0.25" if i == 0 else ""} for i, row in enumerate(rows)])
+    content = folder_datalist(tmp_path, folds=3, mpp=1.0)
+    spacing = {i["image"]: (i.get("mpp"), i.get("mpp_source")) for side in SIDES for i in content[side]}
+    assert spacing.pop("00.png") == (0.25, "labels.csv")
+    assert set(spacing.values()) == {(None, None)}  # the top level tells it
+    for wrong, message in (("fine", "mpp 'fine' is not a number"), ("0", "mpp must be a positive number")):
+        write_table(tmp_path, [{**row, "mpp": wrong} for row in rows])
+        with pytest.raises(ValueError, match=rf"00\.png: {message}"):
+            folder_datalist(tmp_path, folds=3)
+    write_table(tmp_path, rows)
+    with pytest.raises(ValueError, match="mpp must be a positive number"):
+        folder_datalist(tmp_path, folds=3, mpp=-1.0)
+
+
+def test_spacing_of_the_row_then_given_then_of_the_file(tmp_path, rows):
+    levels = levels_of(picture(96, 128), [2])
+    for name, options in (("00.tif", {"mpp": 0.4}), ("01.svs", {"aperio_mpp": 0.25}), ("02.tif", {"mpp": 352.8})):
+        row = rows[int(name[:2])]
+        row["image"] = Path(write_pyramid(tmp_path / name, levels, **options)).name
+        levels = [255 - level // (2 + len(name)) for level in levels]  # no two alike
+
+    def spacings(**given):
+        content = folder_datalist(tmp_path, folds=3, **given)
+        items = {item["image"]: item for side in SIDES for item in content[side]}
+        return {
+            name: (items[name].get("mpp"), items[name].get("mpp_source")) for name in ("00.tif", "01.svs", "02.tif")
+        }
+
+    write_table(tmp_path, rows)
+    found = spacings()
+    assert found["00.tif"] == (pytest.approx(0.4), "TIFF resolution")
+    assert found["01.svs"] == (0.25, "Aperio MPP")
+    assert found["02.tif"] == (None, None)  # 72 dpi is no spacing
+    assert set(spacings(mpp=0.5).values()) == {(None, None)}  # the top level tells it
+    write_table(tmp_path, [{**row, "mpp": "0.3"} for row in rows])
+    assert set(spacings(mpp=0.5).values()) == {(0.3, "labels.csv")}
+
+
+def test_an_unknown_spacing_is_told(tmp_path, rows, caplog):
+    folder_datalist(tmp_path, folds=3)
+    assert "No credible spacing is stated for 00.png, 01.png, 02.png, ... (12 in all); give it with" in caplog.text
+    caplog.clear()
+    folder_datalist(tmp_path, folds=3, mpp=1.0)
+    assert not caplog.records
+
+
+def test_what_is_no_picture_is_refused(tmp_path, rows):
+    (tmp_path / rows[4]["image"]).write_bytes(b"not a picture")
+    with pytest.raises(SlideError, match=r"04\.png: no reader can open it"):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_a_folder_for_each_class(tmp_path, caplog):
+    for i in range(9):
+        folder = tmp_path / "abc"[i % 3]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3), (i, 0, 0)).save(folder / f"{i}.PNG")
+    for name in ("a/Thumbs.db", "b/._4.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    content = folder_datalist(tmp_path, folds=3, mpp=1.0)
+    assert content["labels"] == {"0": "a", "1": "b", "2": "c"}
+    items = {item["image"]: item["label"] for side in SIDES for item in content[side]}
+    assert items == {f"{'abc'[i % 3]}/{i}.PNG": i % 3 for i in range(9)}
+    assert "left out, no pictures or slides by their names: a/Thumbs.db, b/._4.png." in caplog.text
+
+
+def test_a_table_in_place_of_the_folder(tmp_path, rows):
+    write_table(tmp_path, rows).rename(tmp_path / "mine.csv")
+    assert folder_datalist(tmp_path / "mine.csv", folds=3) == folder_datalist(tmp_path, tmp_path / "mine.csv", folds=3)
+
+
+def test_a_patient_in_two_groups_is_a_leak(tmp_path, rows):
+    """The group is the slide; a patient with two slides would lie on two sides."""
+    write_table(tmp_path, [{**row, "patient": f"Q{i % 5}"} for i, row in enumerate(rows)])
+    with pytest.raises(ValueError, match=r"group, patient or picture must lie on one side only, but found Q"):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_checksum_column(tmp_path, rows):
+    write_table(tmp_path, [{**row, "sha256": file_sha256(tmp_path / row["image"]).upper()} for row in rows])
+    folder_datalist(tmp_path, folds=3)
+    (tmp_path / "07.png").write_bytes(b"picture 8!")
+    with pytest.raises(ValueError, match=r"07\.png: the file has changed: its sha256 is"):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_two_names_of_one_picture(tmp_path, rows):
+    shutil.copy(tmp_path / rows[0]["image"], tmp_path / rows[5]["image"])
+    with pytest.raises(ValueError, match=r"files of the same picture: 00\.png = 05\.png; keep one of each"):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_missing_pictures(tmp_path, rows):
+    (tmp_path / "03.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv: 1 of 12 pictures are not in .*: 03\.png"):
+        folder_datalist(tmp_path, folds=3)
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: there is no such table"):
+        folder_datalist(tmp_path, tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "no rows"),
+        (b"image,label\n\n , \n", "no rows"),
+        (b"image\na.png\n", "the header needs 'image' and 'label'"),
+        (b"image,label,label\na.png,x,y\n", "each column once"),
+        (b"image,label\na.png,x\nb.png\n", r"row 2: needed are 2 cells, but got \['b\.png'\]"),
+        (b"image,label\na.png,\n", "row 1: needed are 2 cells"),
+        (b"image,label\na.png,x\na.png,y\n", r"named more than once: a\.png"),
+        (b"image,label\n\xff.png,x\n", "not a CSV file in UTF-8"),
+    ],
+)
+def test_wrong_table(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=rf"labels\.csv: .*{message}"):
+        folder_datalist(tmp_path)
+
+
+def test_table_of_a_spreadsheet(tmp_path, rows):
+    text = (tmp_path / "labels.csv").read_text(encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("\ufeff" + text.replace(",", " , ").replace("\n", "\r\n"), encoding="utf-8")
+    assert sum(len(folder_datalist(tmp_path, folds=3)[side]) for side in SIDES) == len(rows)
+
+
+@needs_osteosarcoma
+@pytest.mark.parametrize("fold", range(4))
+def test_osteosarcoma_by_patient(fold):
+    content = folder_datalist(OSTEOSARCOMA, mpp=1.0, folds=4, fold=fold)
+    assert list(content["labels"].values()) == ["Non-Tumor", "Non-Viable-Tumor", "Viable"]
+    items = [item for side in SIDES for item in content[side]]
+    assert Counter(item["label"] for item in items) == {0: 20, 1: 20, 2: 20}
+    patients = [{item["group"] for item in content[side]} for side in SIDES]
+    assert sorted(len(p) for p in patients) == [1, 1, 2]
+    assert len(set.union(*patients)) == 4
+    assert {item["label"] for item in content["training"]} == {0, 1, 2}
+
+
+@needs_osteosarcoma
+def test_one_changed_byte_of_a_tile_is_found(tmp_path):
+    shutil.copytree(OSTEOSARCOMA, tmp_path / "tiles", copy_function=shutil.copyfile)
+    (tmp_path / "tiles").chmod(0o755)
+    tile = sorted((tmp_path / "tiles").glob("*.jpg"))[30]
+    data = bytearray(tile.read_bytes())
+    data[len(data) // 2] ^= 1
+    tile.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{tile.name}: the file has changed"):
+        folder_datalist(tmp_path / "tiles", folds=4)

@@ -1,0 +1,101 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Savers: what they write, what they remember, and that a write which breaks off leaves the file before it whole."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from monai_jsma.handlers.checkpoints import BestModelSaver, TrainingStateSaver, checkpoint_file
+
+
+def validate(evaluator: Engine, value: float) -> None:
+    """One validation that ends with this accuracy."""
+    evaluator.value = value
+    evaluator.run([0], max_epochs=1)
+
+
+def evaluator() -> Engine:
+    """An engine that reports :func:`validate`'s value as its key metric."""
+    engine = Engine(lambda engine, batch: None)
+    engine.state.key_metric_name = "accuracy"
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def report() -> None:
+        engine.state.metrics["accuracy"] = engine.value
+
+    return engine
+
+
+def saver(folder: Path, net: nn.Module, engine: Engine) -> BestModelSaver:
+    made = BestModelSaver(str(folder), {"model": net})
+    made.attach(engine)
+    return made
+
+
+def weight(folder: Path) -> float:
+    return float(torch.load(folder / "model.pt", weights_only=True)["weight"])
+
+
+def network(value: float) -> nn.Module:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, value)
+    return net
+
+
+def test_the_best_model_is_kept_also_by_a_later_process(tmp_path):
+    net, engine = network(0), evaluator()
+    first = saver(tmp_path, net, engine)
+    for step, accuracy in enumerate((0.5, 0.7, 0.6)):
+        nn.init.constant_(net.weight, step)
+        validate(engine, accuracy)
+    assert weight(tmp_path) == 1
+    net, engine = network(9), evaluator()
+    second = saver(tmp_path, net, engine)
+    second.load_state_dict(first.state_dict())
+    assert engine.state.best_metric == 0.7
+    validate(engine, 0.65)
+    assert weight(tmp_path) == 1
+    validate(engine, 0.75)
+    assert weight(tmp_path) == 9
+    nn.init.constant_(net.weight, 10)
+    validate(engine, 0.75)
+    assert weight(tmp_path) == 10  # of equal ones the latest
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+class BreaksOff(nn.Linear):
+    """Its state cannot be written to the end."""
+
+    def state_dict(self, *args, **kwargs):
+        return {**super().state_dict(*args, **kwargs), "more": lambda: None}
+
+
+@pytest.mark.parametrize("name", ["model.pt", "checkpoint.pt"])
+def test_a_write_that_breaks_off_leaves_the_file_before_it_whole(tmp_path, name):
+    def write(net: nn.Module, accuracy: float) -> None:
+        engine = evaluator()
+        if name == "model.pt":
+            saver(tmp_path, net, engine).load_state_dict({"_saved": [(0.4, name)]})
+        else:
+            TrainingStateSaver(tmp_path, {"model": net}).attach(engine)
+        validate(engine, accuracy)
+
+    write(network(1), 0.5)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        write(BreaksOff(1, 1), 0.9)
+    assert float(torch.load(tmp_path / name, weights_only=True)["weight"]) == 1
+
+
+def test_a_file_that_must_be_there(tmp_path):
+    path = tmp_path / "model.pt"
+    path.touch()
+    assert checkpoint_file(path) == str(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: there is no such checkpoint; train first"):
+        checkpoint_file(tmp_path / "none.pt")

@@ -1,0 +1,178 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic slides for the tests: tiled pyramids of every kind written with tifffile, and the ways they break.
+
+Arrays are uint8 ``(height, width, 3)``; levels are stored finest first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from places import SHARED
+
+from monai_jsma.data import Reader, inspect_slide, open_reader
+
+__all__ = [
+    "APERIO",
+    "HAS_CUCIM",
+    "JPEG",
+    "LEVELS",
+    "PIXELS",
+    "levels_of",
+    "needs_cucim",
+    "open_with",
+    "overwrite",
+    "page_of",
+    "picture",
+    "shared_slide",
+    "tile_range",
+    "stored_levels",
+    "windows",
+    "write_pyramid",
+    "write_trestle",
+    "zero_tile",
+]
+
+HAS_CUCIM = importlib.util.find_spec("cucim") is not None
+needs_cucim = pytest.mark.skipif(not HAS_CUCIM, reason="cuCIM is not installed")
+JPEG: dict[str, Any] = {"compression": "jpeg"}
+APERIO = "Aperio Image Library v11.2.1 \r\n{width}x{height} (240x240) JPEG/RGB Q=90|AppMag = 20|MPP = {mpp}"
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture whose every pixel differs from its neighbours, smooth enough for JPEG: uint8 (height, width, 3)."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(rows / 17 + c) + np.cos(cols / (11 + c)) for c in range(3)], axis=-1)
+    return np.clip(127 + 50 * waves + rng.normal(0, 6, waves.shape), 0, 255).astype(np.uint8)
+
+
+def levels_of(pixels: np.ndarray, downsamples: Sequence[float]) -> list[np.ndarray]:
+    """``pixels`` and its reductions: level l takes every ``downsamples[l]``-th pixel, so that no two levels agree."""
+    levels = [pixels]
+    for down in downsamples:
+        rows = (np.arange(int(pixels.shape[0] / down)) * down).astype(int)
+        cols = (np.arange(int(pixels.shape[1] / down)) * down).astype(int)
+        levels.append(np.ascontiguousarray(pixels[rows][:, cols]))
+    return levels
+
+
+PIXELS = picture(330, 420)
+LEVELS = levels_of(PIXELS, [2.0005, 4.003, 7.9])  # as scanners make them: no whole numbers
+
+
+def open_with(path: Path | str, reader: str | None = None) -> Reader:
+    """A reader of a file: the one that it gets, or the one that is named."""
+    return open_reader(inspect_slide(path, reader=reader))
+
+
+def write_pyramid(
+    path: Path | str,
+    levels: Sequence[np.ndarray],
+    *,
+    tile: tuple[int, int] | None = (64, 64),
+    mpp: float | None = None,
+    aperio_mpp: float | None = None,
+    subifds: bool = False,
+    bigtiff: bool = False,
+    byteorder: str = "<",
+    extra: Sequence[tuple[np.ndarray, dict[str, Any]]] = (),
+    **options: Any,
+) -> str:
+    """Write ``levels`` as the pages (or sub-IFDs) of a TIFF file.
+
+    Args:
+        tile: height and width of the tiles; None writes strips.
+        mpp: um per pixel of level 0, stored as the TIFF resolution; None stores none.
+        aperio_mpp: writes an Aperio description with this MPP (0 leaves the MPP out).
+        extra: further pages, ``(array, tifffile options)``, written after the levels.
+        options: passed to ``TiffWriter.write``: compression, compressionargs, predictor, photometric, ...
+
+    Returns:
+        The path as text.
+    """
+    options = {"photometric": "rgb", "metadata": None, **options}
+    height, width = levels[0].shape[:2]
+    with tifffile.TiffWriter(path, bigtiff=bigtiff, byteorder=byteorder) as tif:
+        for index, level in enumerate(levels):
+            page = dict(options, tile=tile)
+            if mpp is not None:
+                page.update(resolution=(1e4 * level.shape[1] / width / mpp,) * 2, resolutionunit="CENTIMETER")
+            if aperio_mpp is not None:
+                text = APERIO.format(width=width, height=height, mpp=aperio_mpp)
+                page["description"] = text if aperio_mpp else text.split("|MPP")[0]
+            if index == 0 and subifds:
+                page["subifds"] = len(levels) - 1
+            if index and aperio_mpp is None:
+                page["subfiletype"] = 1
+            tif.write(level, **page)
+        for array, page in extra:
+            tif.write(array, **{"metadata": None, **page})
+    return str(path)
+
+
+def write_trestle(path: Path | str, levels: Sequence[np.ndarray]) -> str:
+    """A slide that is TIFF outside but, by its vendor's rules for tiles, one only OpenSlide puts together."""
+    description = "OverlapsXY= 0 0 0 0;Background Color=ffffff"
+    return write_pyramid(path, levels, compression="jpeg", software="MedScan 1.0", description=description)
+
+
+def page_of(path: Path | str, level: int) -> tifffile.TiffPage:
+    """Tags of a page; the file is closed."""
+    with tifffile.TiffFile(path) as tif:
+        return tif.pages.get(level)
+
+
+def tile_range(path: Path | str, level: int, tile: int) -> tuple[int, int]:
+    """First byte and number of bytes of a stored tile of page ``level``."""
+    page = page_of(path, level)
+    return page.dataoffsets[tile], page.databytecounts[tile]
+
+
+def zero_tile(path: Path | str, level: int, tile: int) -> None:
+    """Make a tile of a little-endian file sparse: offset and byte count 0, as GDAL and some scanners do."""
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tag = tif.pages[level].tags[name]
+            values = list(tag.value)
+            values[tile] = 0
+            tag.overwrite(values)
+
+
+def overwrite(path: Path | str, offset: int, data: bytes) -> None:
+    """Replace bytes of a file."""
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def shared_slide(name: str) -> str:
+    """Path of a real slide beside the repository; skips the test where it is absent."""
+    path = SHARED / "data" / "slides" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in ../shared/data/slides")
+    return str(path)
+
+
+def stored_levels(path: str) -> list[np.ndarray]:
+    """Whole levels as tifffile decodes them: the reference."""
+    with tifffile.TiffFile(path) as tif:
+        pages = [*tif.pages, *(tif.pages[0].pages or ())]
+        return [page.asarray() for page in pages if page.is_tiled]
+
+
+def windows(size: tuple[int, int], count: int, seed: int = 0) -> Iterator[tuple[int, int, int, int]]:
+    """Random windows inside a level, its four corners, and all of it."""
+    rng, (height, width) = np.random.default_rng(seed), size
+    yield 0, 0, height, width
+    yield from ((row, col, 1, 1) for row in (0, height - 1) for col in (0, width - 1))
+    for _ in range(count):
+        h, w = int(rng.integers(1, min(height, 150) + 1)), int(rng.integers(1, min(width, 150) + 1))
+        yield int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w

@@ -1,0 +1,144 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which pages of a TIFF file are its levels, and every way in which a file is refused before a pixel is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from slide_files import (
+    HAS_CUCIM,
+    levels_of,
+    overwrite,
+    page_of,
+    picture,
+    shared_slide,
+    tile_range,
+    write_pyramid,
+    zero_tile,
+)
+
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.open import inspect_slide
+
+PIXELS = picture(200, 260)
+LEVELS = levels_of(PIXELS, [2, 4.1])
+SIZES = tuple(level.shape[:2] for level in LEVELS)
+
+
+# ------------------------------------------------------------------------------------------------------------ levels
+
+
+def test_pages_that_are_no_levels_are_left_out(tmp_path: Path) -> None:
+    strip = (PIXELS[:60, :90], {"rowsperstrip": 16, "photometric": "rgb"})
+    tiled_label = (PIXELS[:100, :100], {"tile": (64, 64), "photometric": "rgb", "subfiletype": 1})
+    second = (PIXELS[:100, :130], {"tile": (64, 64), "photometric": "rgb"})  # of the same shape, but not marked reduced
+    mask = (PIXELS[:100, :130, 0] > 99, {"tile": (64, 64), "photometric": "minisblack", "subfiletype": 5})
+    aperio = write_pyramid(tmp_path / "a.svs", LEVELS, aperio_mpp=0.5, compression="jpeg", extra=[strip])
+    assert inspect_slide(aperio).level_sizes == SIZES
+    for number, page in enumerate((strip, tiled_label, second, mask)):
+        path = write_pyramid(tmp_path / f"{number}.tif", [LEVELS[0], LEVELS[2]], extra=[page])
+        info = inspect_slide(path)
+        assert (info.level_sizes, info.reader) == ((SIZES[0], SIZES[2]), "tifffile")
+        if HAS_CUCIM:
+            assert "cuCIM takes other pages for levels" in info.reason
+
+
+def test_levels_are_sorted_and_may_be_sub_pages(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(LEVELS[0], tile=(64, 64), photometric="rgb", metadata=None)
+        for level in (LEVELS[2], LEVELS[1]):
+            tif.write(level, tile=(64, 64), photometric="rgb", metadata=None, subfiletype=1)
+    assert inspect_slide(path).level_sizes == SIZES
+    assert inspect_slide(write_pyramid(tmp_path / "b.tif", LEVELS, subifds=True)).level_sizes == SIZES
+
+
+# --------------------------------------------------------------------------------------------------------- bad files
+
+
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.svs: there is no such file; correct the path"):
+        inspect_slide(tmp_path / "none.svs")
+    with pytest.raises(SlideError, match="is a folder"):
+        inspect_slide(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["broken.svs", "os_unopenable.tiff"])
+def test_real_files_that_no_reader_opens(name: str) -> None:
+    with pytest.raises(SlideError, match=f"{name}: .*(no reader can open it|compression 52479 is unknown to tifffile)"):
+        inspect_slide(shared_slide(name))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_tile_beyond_the_end_is_named(tmp_path: Path, level: int) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS, compression="jpeg")
+    length, tiles = os.path.getsize(path), len(page_of(path, level).dataoffsets)
+    first, last = length - 5, length - 5 + tile_range(path, level, tiles - 1)[1]
+    with tifffile.TiffFile(path, mode="r+") as tif:  # the last tile of this level now ends beyond the file
+        tag = tif.pages[level].tags["TileOffsets"]
+        tag.overwrite([*tag.value[:-1], first] if tiles > 1 else first)
+    match = (
+        rf"a\.tif: tile {tiles - 1} of level {level} should be bytes {first} to {last}, but the file has {length} bytes"
+    )
+    for reader in (None, "tifffile", "openslide"):
+        with pytest.raises(SlideError, match=match):
+            inspect_slide(path, reader=reader)
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    """Wherever a file whose last bytes are tile data is cut, it is refused, never read as a smaller slide."""
+    paths = [
+        write_pyramid(tmp_path / "pages.tif", LEVELS, compression="jpeg"),
+        write_pyramid(tmp_path / "sub.tif", LEVELS, subifds=True),
+        write_pyramid(tmp_path / "aperio.svs", LEVELS, aperio_mpp=0.5, compression="jpeg"),
+        write_pyramid(tmp_path / "strips.tif", [PIXELS], tile=None, rowsperstrip=50),
+    ]
+    for path in paths:
+        with tifffile.TiffFile(path) as tif:
+            pages = [*tif.pages, *(tif.pages[0].pages or ())]
+            end = max(o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts))
+        whole = Path(path).read_bytes()
+        for size in np.linspace(1, end - 1, 40, dtype=int):
+            Path(path).write_bytes(whole[:size])
+            with pytest.raises(SlideError):
+                inspect_slide(path)
+        Path(path).write_bytes(whole)
+        inspect_slide(path)
+
+
+def test_damaged_tags_raise_slide_errors_only(tmp_path: Path) -> None:
+    """Random bytes in the tags: whatever happens, it is a SlideError, a known reader, and no crash."""
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[1:], compression="jpeg", mpp=0.5)
+    with tifffile.TiffFile(path) as tif:
+        tags = [range(page.offset, page.offset + 2 + 12 * len(page.tags)) for page in tif.pages]
+    whole, rng = Path(path).read_bytes(), np.random.default_rng(0)
+    places, messages = np.concatenate(tags), []
+    for _ in range(80):
+        Path(path).write_bytes(whole)
+        for place in rng.choice(places, 2):
+            overwrite(path, place, bytes([rng.integers(256)]))
+        try:
+            assert inspect_slide(path).reader in ("cucim", "tifffile", "openslide", "pil")
+        except SlideError as e:
+            messages.append(str(e))
+    assert len(messages) > 20
+    assert all(message.startswith(path) for message in messages)
+
+
+def test_empty_tiles_are_announced_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS, compression="jpeg")
+    zero_tile(path, 0, 3)
+    zero_tile(path, 1, 0)
+    inspect_slide(path)
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("monai_jsma")] == [
+        f"{path}: 2 tiles were never written; they are read as white."
+    ]
+    aperio = write_pyramid(tmp_path / "a.svs", LEVELS, compression="jpeg", aperio_mpp=0.5)
+    zero_tile(aperio, 1, 0)
+    with pytest.raises(SlideError, match="OpenSlide fills empty tiles from other levels"):
+        inspect_slide(aperio, reader="openslide")

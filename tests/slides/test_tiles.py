@@ -1,0 +1,124 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged tiles are refused by every reader, named, and stay without effect on the others."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from slide_files import (
+    HAS_CUCIM,
+    JPEG,
+    LEVELS,
+    PIXELS,
+    needs_cucim,
+    open_with,
+    overwrite,
+    shared_slide,
+    tile_range,
+    write_pyramid,
+)
+
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.readers import TiffReader
+
+
+def damaged_jpeg(data: bytes, kind: str) -> bytes:
+    """The stored bytes of a JPEG tile, damaged in one of the ways that decoders pass over."""
+    frame, scan, table = (data.index(bytes((0xFF, marker))) for marker in (0xC0, 0xDA, 0xC4))
+    middle = scan + (len(data) - scan) // 2
+    return {
+        "no begin": b"\0\0" + data[2:],
+        "cut": data[:middle] + bytes(len(data) - middle),
+        "other size": data[: frame + 5] + b"\x04\0\x04\0" + data[frame + 9 :],  # 1024 x 1024: cuCIM would overflow
+        "smaller": data[: frame + 5] + b"\0\x20\0\x20" + data[frame + 9 :],
+        "marker": data[:middle] + b"\xff\xa5" + data[middle + 2 :],
+        "table": data[: table + 5] + b"\xff" * 16 + data[table + 21 :],
+        "code": data[: table + 6] + b"\x06\0" + data[table + 8 :],  # six codes of two bits
+        "scan": data[: scan + 5] + b"\x77" + data[scan + 6 :],
+        "length": data[: scan + 2] + b"\xff\xff" + data[scan + 4 :],
+    }[kind]
+
+
+@pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile"])
+@pytest.mark.parametrize(
+    "kind", ["no begin", "cut", "other size", "smaller", "marker", "table", "code", "scan", "length"]
+)
+def test_damaged_jpeg_tiles_are_named(tmp_path: Path, reader: str, kind: str) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[:2], **JPEG)
+    begin, size = tile_range(path, 0, 9)  # columns 128 to 191 of rows 64 to 127
+    overwrite(path, begin, damaged_jpeg(Path(path).read_bytes()[begin : begin + size], kind))
+    opened = open_with(path, reader)
+    with pytest.raises(SlideError, match=r"a\.tif: tile 9 of level 0 \(from row 64, column 128\) is damaged"):
+        opened.read(0, 100, 100, 50, 50)
+    with pytest.raises(SlideError, match="tile 9 of level 0"):  # and again: it is not remembered as sound
+        opened.read(0, 64, 128, 1, 1)
+    assert opened.read(0, 0, 0, 64, 420).shape == (64, 420, 3)
+    assert opened.read(1, 0, 0, 20, 20).shape == (20, 20, 3)
+
+
+@needs_cucim
+def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = open_with(write_pyramid(tmp_path / "a.tif", LEVELS, **JPEG), "cucim")
+    reader.read(0, 0, 0, 1, 1)
+    checked: list[int] = []
+    monkeypatch.setattr(
+        "monai_jsma.slides.tiles.check_jpeg", lambda data, tables, size, like: checked.append(len(data)) or like
+    )
+    for _ in range(3):
+        reader.read(0, 0, 0, 100, 100)
+    assert len(checked) == 3  # four tiles, of which one was checked when the file was opened
+
+
+def test_jpeg_of_ycbcr_in_tags_of_rgb_has_right_colours(tmp_path: Path) -> None:
+    """Some writers call tiles RGB that state by their JFIF header to be YCbCr; cuCIM would believe the tag."""
+    tiles = []
+    for row in (0, 64):
+        for col in (0, 64):
+            buffer = io.BytesIO()
+            Image.fromarray(PIXELS[row : row + 64, col : col + 64]).save(buffer, "JPEG", quality=95)
+            tiles.append(buffer.getvalue())
+    path = tmp_path / "a.tif"
+    shape = {"shape": (128, 128, 3), "dtype": "uint8", "tile": (64, 64), "metadata": None}
+    tifffile.imwrite(path, iter(tiles), compression="jpeg", photometric="rgb", **shape)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[0].tags["PhotometricInterpretation"].overwrite(2)
+    reader = open_with(path)
+    assert isinstance(reader, TiffReader)
+    assert np.abs(reader.read(0, 0, 0, 128, 128).astype(int) - PIXELS[:128, :128]).mean() < 6
+
+
+def test_a_real_damaged_slide_is_refused() -> None:
+    path = shared_slide("os_unreadable.svs")
+    for reader in ["tifffile", "openslide"] + ["cucim"] * HAS_CUCIM:
+        with pytest.raises(SlideError, match=r"os_unreadable\.svs: .*damaged"):
+            open_with(path, reader).read(0, 0, 0, 16, 16)
+
+
+def test_openslide_recovers_from_a_damaged_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSlide keeps an error for ever; good tiles must read before and after, also beside a second reader."""
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], compression="lzw")
+    begin, size = tile_range(path, 0, 9)
+    overwrite(path, begin, bytes(size))
+    one, other = open_with(path, "openslide"), open_with(path, "openslide")
+    for reader in (one, one, other):
+        with pytest.raises(SlideError, match="row 70, column 130 of level 0 is damaged"):
+            reader.read(0, 70, 130, 5, 5)
+        np.testing.assert_array_equal(reader.read(0, 0, 0, 50, 50), PIXELS[:50, :50])
+        np.testing.assert_array_equal(one.read(0, 200, 0, 50, 50), PIXELS[200:250, :50])
+    monkeypatch.setattr("openslide.OpenSlide", None)
+    np.testing.assert_array_equal(one.read(0, 0, 0, 50, 50), PIXELS[:50, :50])  # from the slide opened afresh before
+
+
+@needs_cucim
+def test_cucim_is_not_believed_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], **JPEG)
+    reader = open_with(path, "cucim")
+    monkeypatch.setattr("monai_jsma.slides.tiles.to_rgb", lambda pixels, premultiplied: pixels ^ 1)
+    with pytest.raises(SlideError, match="cuCIM and tifffile see different pixels; choose reader='tifffile'"):
+        reader.read(0, 0, 0, 5, 5)
