@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files and text: whole-file writes, checksums, names of files, CSV, and lists in one line of a message."""
+"""Files and text: whole-file writes, checksums, file names, CSV, text tables, and lists in one line of a message."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from typing import Any
 
 __all__ = [
     "checkpoint_file",
+    "count_cores",
     "csv_text",
     "few",
     "file_sha256",
     "read_lines",
     "read_table",
     "region_name",
+    "text_table",
     "write_whole",
 ]
 
@@ -32,11 +34,18 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def count_cores() -> int:
+    """The number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: fewer than the machine has, where a job scheduler shares it out
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def checkpoint_file(path: str | Path) -> str:
-    """The path of a file that must be there.
+    """The path of a checkpoint, which must exist.
 
     Raises:
-        FileNotFoundError: if it is not.
+        FileNotFoundError: if there is no such file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -56,24 +65,30 @@ def write_whole(path: str | Path, text: str) -> Path:
 
 
 def region_name(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> str:
-    """A file name without ending for what is made of a file or region: its own, the place, six digits of its path.
+    """A file name without suffix for results of an image or of one region: its stem, its location and six hex digits.
+
+    The digits are of a checksum, so that files of the same name in different folders get different names.
 
     Args:
-        path: the file, whose folder and suffix are told by the digits alone.
-        location: row and column of the region.
-        size: its height and width: regions may share a corner.
+        path: path of the image.
+        location: row and column of the region's top-left corner.
+        size: height and width of the region; regions may share a corner.
     """
-    place = "_r{}_c{}".format(*location) if any(location) else ""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem)[:100].lstrip(".") or "picture"
-    return f"{stem}{place}_{hashlib.sha256(f'{path}|{location}|{size}'.encode()).hexdigest()[:6]}"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem)
+    stem = stem[:100].lstrip(".") or "picture"
+    if any(location):
+        row, col = location
+        stem += f"_r{row}_c{col}"
+    digest = hashlib.sha256(f"{path}|{location}|{size}".encode()).hexdigest()
+    return f"{stem}_{digest[:6]}"
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """The cells of each line that is not empty, stripped of blanks.
+    """The cells of each line of a CSV file that is not empty, without surrounding blanks.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no CSV in UTF-8.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a CSV file in UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table of labels.")
@@ -82,38 +97,54 @@ def read_lines(path: Path) -> list[list[str]]:
             lines = list(csv.reader(file, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8: {error}.") from error
-    return [[cell.strip() for cell in line] for line in lines if any(cell.strip() for cell in line)]
+
+    stripped = [[cell.strip() for cell in line] for line in lines]
+    return [line for line in stripped if any(line)]
 
 
-def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table with a header, one a picture.
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, one for each image.
 
     Args:
-        path: the CSV file.
-        needed: columns that must be there with a value in each row; the first names the row and must not repeat.
+        path: path of the CSV file.
+        columns: names of the columns that must have a value in each row. The first identifies the row: its values
+            must not repeat.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no UTF-8, empty, lacks a column or a cell, or names a picture twice.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not in UTF-8, is empty, lacks a column or a value, or names an image twice.
     """
     lines = read_lines(path)
-    header, body = (lines[0], lines[1:]) if lines else ([], [])
-    columns = " and ".join(f"'{name}'" for name in needed)
-    if not body:
-        raise ValueError(f"{path}: no rows; needed are a header with {columns}, and one row a picture.")
-    if not set(needed) <= set(header) or len(set(header)) < len(header):
-        raise ValueError(f"{path}: the header needs {columns}, and each column once, but is {header}.")
-    for number, line in enumerate(body, 1):
-        if len(line) != len(header) or not all(dict(zip(header, line))[key] for key in needed):
+    names = " and ".join(f"'{name}'" for name in columns)
+    if len(lines) < 2:
+        raise ValueError(f"{path}: no rows; needed are a header with {names}, and one row for each image.")
+
+    header = lines[0]
+    is_unique = len(set(header)) == len(header)
+    if not (is_unique and set(columns) <= set(header)):
+        raise ValueError(f"{path}: the header needs {names}, and each column once, but is {header}.")
+
+    rows = []
+    for number, line in enumerate(lines[1:], start=1):
+        row = dict(zip(header, line))
+        if len(line) != len(header) or not all(row[name] for name in columns):
             raise ValueError(f"{path}: row {number}: needed are {len(header)} cells, but got {line}.")
-    repeated = [name for name, n in Counter(line[header.index(needed[0])] for line in body).items() if n > 1]
+        rows.append(row)
+
+    counts = Counter(row[columns[0]] for row in rows)
+    repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
         raise ValueError(f"{path}: named more than once: {few(repeated)}.")
-    return [dict(zip(header, line)) for line in body]
+    return rows
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table to be written: a header and its rows. What a path holds that is no UTF-8 is escaped."""
+    """The text of a CSV file. Bytes of a path that are not UTF-8 are escaped.
+
+    Args:
+        header: names of the columns.
+        rows: values of each row, in the order of the columns.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(header)
@@ -121,7 +152,34 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table for the terminal: columns aligned to the right, two blanks apart.
+
+    Args:
+        rows: the cells of each row, the header's first; all rows have equally many.
+
+    Example::
+
+        >>> text_table([("level", "um/px"), ("0", "0.25")])
+        ['level  um/px', '    0   0.25']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join(cells))
+    return lines
+
+
 def few(values: Iterable[Any]) -> str:
-    """The first three values, and how many there are, for a message of one line."""
-    values = [str(v) for v in values]
-    return ", ".join(values[:3]) + (f", ... ({len(values)} in all)" if len(values) > 3 else "")
+    """The first three values and, if there are more, their number, for a message of one line.
+
+    Example::
+
+        >>> few(["a.png", "b.png", "c.png", "d.png"])
+        'a.png, b.png, c.png, ... (4 in all)'
+    """
+    texts = [str(value) for value in values]
+    if len(texts) > 3:
+        return f"{', '.join(texts[:3])}, ... ({len(texts)} in all)"
+    return ", ".join(texts)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from monai_jsma._io import count_cores
 from monai_jsma.data.prediction_dataset import PatchError
 from monai_jsma.data.pyramid import Pyramid, empty_patches
 from monai_jsma.slides.errors import SlideError
@@ -66,8 +67,7 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
     ``process`` is the key, so that a forked child starts its own.
     """
-    cores = len(os.sched_getaffinity(process)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(cores, "read patches")
+    return ThreadPoolExecutor(count_cores(), "read patches")
 
 
 def _collate_pyramids(batch: Sequence[Pyramid], *, collate_fn_map: dict | None = None) -> PyramidBatch:
