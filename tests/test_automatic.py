@@ -78,7 +78,7 @@ def test_the_rule(size, mpp, patch):
 @settings(deadline=None)
 @given(sizes, spacings, st.sampled_from([0.25, 1, 2.5, "100X"]), st.integers(8, 400))
 def test_the_finest_need_not_be_that_of_the_file(size, mpp, finest, patch):
-    found = automatic_magnifications(size, mpp, patch, finest)
+    found = automatic_magnifications(size, mpp, patch, finest=finest)
     grids = PatchGeometry(size, mpp, found, patch).grids
     assert found[-1] == to_mpp(finest)
     assert (grids[0], grids.count((1, 1))) == ((1, 1), 1)

@@ -28,7 +28,7 @@ axes = st.integers(1, 60).flatmap(lambda patch: st.tuples(st.integers(1, 40 * pa
 @pytest.mark.parametrize(("length", "starts"), STARTS.items())
 def test_starts_of_the_papers_patches(length, starts):
     cells = grid_size(length, 299)
-    assert [patch_start(c, cells, length, 299) for c in range(cells)] == starts
+    assert [patch_start(c, num_cells=cells, length=length, patch_size=299) for c in range(cells)] == starts
 
 
 def test_grids_of_the_paper():
@@ -65,7 +65,7 @@ def test_patches_of_an_axis(axis):
     """They cover it without a gap, stay inside, contain their cells, and lie where the rounded formula puts them."""
     length, patch = axis
     cells = grid_size(length, patch)
-    starts = [patch_start(c, cells, length, patch) for c in range(cells)]
+    starts = [patch_start(c, num_cells=cells, length=length, patch_size=patch) for c in range(cells)]
     assert cells == max(1, math.ceil(length / patch))
     assert starts[0] == 0
     assert starts[-1] + patch == max(length, patch)

@@ -65,7 +65,7 @@ def _chosen(info: SlideInfo, patch_size: int, finest: str | None) -> Sequence[fl
     from monai_jsma.geometry import automatic_magnifications
 
     wanted = magnification(finest) if finest else None
-    return () if info.mpp is None else automatic_magnifications(info.size, info.mpp, patch_size, wanted)
+    return () if info.mpp is None else automatic_magnifications(info.size, info.mpp, patch_size, finest=wanted)
 
 
 def bundle_settings(folder: Path) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _served(info: SlideInfo, magnifications: Sequence[float | str], patch_size: 
             entry["reason"] = "the spacing of the file is unknown; give --mpp"
             continue
         try:
-            check_fine_enough(info.path, info.mpp, info.mpp_source, mpp)
+            check_fine_enough(info.mpp, mpp, path=info.path, mpp_source=info.mpp_source)
         except ValueError:
             entry["reason"] = f"finer than the file's {info.mpp:g} um/px"
             continue

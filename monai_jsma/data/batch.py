@@ -1,11 +1,11 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The pyramids of a batch, from which a network reads patches of several pictures at once."""
+"""The pyramids of a batch, from which a network reads patches of several images at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -19,53 +19,67 @@ from monai_jsma.data.pyramid import Pyramid, empty_patches
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.readers import ArrayReader
 
-__all__ = ["PyramidBatch"]
+__all__ = ["PyramidBatch", "reading_threads"]
 
 
 class PyramidBatch(list[Pyramid]):
-    """The pyramids of a batch. PyTorch's and MONAI's collate functions make one out of single pyramids."""
+    """The pyramids of a batch. PyTorch's and MONAI's collate functions make one of single pyramids."""
 
     @property
     def grids(self) -> list[tuple[tuple[int, int], ...]]:
-        """Per picture the rows and columns of every magnification."""
+        """For each image the rows and columns of every magnification."""
         return [pyramid.geometry.grids for pyramid in self]
 
-    def read(self, pictures: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Patches of ``cells[i]`` of picture ``pictures[i]``, both ``(n,)``: ``uint8`` ``(n, 3, patch, patch)``.
+    @property
+    def keys(self) -> list[bytes | None]:
+        """For each image the bytes that distinguish its patches from all others, see :attr:`Pyramid.key`."""
+        return [pyramid.key for pyramid in self]
+
+    def read(self, images: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Patches of a batch, read in parallel where they come from files.
+
+        Args:
+            images: number of the image in the batch, for each patch ``(n,)``.
+            cells: flat index of the cell, for each patch ``(n,)``.
+
+        Returns:
+            ``uint8`` patches ``(n, 3, patch_size, patch_size)``.
 
         Raises:
-            PatchError: when some cannot be read; it tells of which pictures.
+            PatchError: when some patches cannot be read; it has the first error of each image.
         """
         patches = empty_patches(len(cells), self[0].geometry.patch_size)
-        jobs = pictures.tolist(), patches, cells.tolist()
-        in_threads = len(cells) > 1 and not all(isinstance(p.reader, ArrayReader) for p in self)
-        faults = (_threads(os.getpid()).map if in_threads else map)(self._read_into, *jobs)
+        numbers = images.tolist()
+        # Slices of memory are not worth a thread, nor is a single patch.
+        in_memory = all(isinstance(pyramid.reader, ArrayReader) for pyramid in self)
+        results: Iterable[Exception | None]
+        if in_memory or len(cells) == 1:
+            results = map(self._read_into, numbers, patches, cells.tolist())
+        else:
+            results = reading_threads(os.getpid()).map(self._read_into, numbers, patches, cells.tolist())
+
         errors: dict[int, Exception] = {}
-        for picture, fault in zip(jobs[0], faults):
-            if fault is not None:
-                errors.setdefault(picture, fault)
+        for number, error in zip(numbers, results):
+            if error is not None:
+                errors.setdefault(number, error)
         if errors:
             raise PatchError(errors)
         return torch.from_numpy(patches)
 
-    @property
-    def keys(self) -> list[bytes | None]:
-        """Per picture what tells its patches from any other's, see :attr:`Pyramid.key`."""
-        return [pyramid.key for pyramid in self]
-
-    def _read_into(self, picture: int, patch: np.ndarray, cell: int) -> Exception | None:
+    def _read_into(self, number: int, patch: np.ndarray, cell: int) -> Exception | None:
+        """Read one patch; an error is returned, so that the other images of the batch are still read."""
         try:
-            self[picture].read_into(patch, cell)
+            self[number].read_into(patch, cell)
         except (SlideError, OSError, ValueError) as error:
             return error
         return None
 
 
 @lru_cache(maxsize=1)
-def _threads(process: int) -> ThreadPoolExecutor:
-    """Threads for all reading of this process, since decoding releases the interpreter lock: one for each core.
+def reading_threads(process: int) -> ThreadPoolExecutor:
+    """Threads for all reading of this process, one for each core: decoding releases the interpreter lock.
 
-    ``process`` is the key, so that a forked child starts its own.
+    ``process`` is the key of the cache, so that a forked child starts threads of its own.
     """
     return ThreadPoolExecutor(count_cores(), "read patches")
 

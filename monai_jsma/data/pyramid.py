@@ -1,9 +1,9 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""A picture at many magnifications, read lazily: a thumbnail, and the patches of the cells that were asked for.
+"""An image at many magnifications, read lazily: a thumbnail, and the patches of the cells that are asked for.
 
 A :class:`Pyramid` joins three things: a reader (pixels of stored levels at integer coordinates), a geometry (where the
-patches lie) and a view (part, orientation, stain). It is immutable: ``cropped``, ``oriented`` and ``stained`` return
+patches lie) and a view (region, orientation, stain). It is immutable: ``cropped``, ``oriented`` and ``stained`` return
 views of the same file, so thumbnail and patches always agree. Pixels are ``uint8`` RGB, channel first; coordinates are
 (row, column) at level 0.
 """
@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,38 +26,50 @@ from monai_jsma.geometry import (
     PatchGeometry,
     check_fine_enough,
     check_region,
-    lies_inside,
+    is_inside,
     orient,
     oriented_size,
     stored_cell,
 )
+from monai_jsma.slides.base import Reader
 from monai_jsma.slides.levels import read_averaged, source_level
-from monai_jsma.slides.readers import Reader
 
 __all__ = ["Pyramid", "empty_patches"]
 
-_BACKGROUND = 255  # a slide's background is white; black padding would look like ink
+_BACKGROUND = 255  # the background of a slide is white; black padding would look like ink
+_WHOLE_PIXEL = 1e-6  # a position this close to a whole pixel is meant to be one
+
+
+class _LevelOrigin(NamedTuple):
+    """A stored level that has exactly the pixels of a magnification, and where the region begins in it."""
+
+    level: int
+    row: int
+    col: int
 
 
 class Pyramid:
-    """One picture, slide or region of a slide, at every magnification.
+    """One image, slide or region of a slide, at every magnification.
 
     Args:
-        reader: gives pixels of the stored levels.
-        mpp: um per pixel of level 0.
+        reader: reader of the stored levels.
+        mpp: spacing of level 0, in um per pixel.
         magnifications: spacings to offer, in um per pixel, or names ("100X").
         patch_size: height and width of a patch, in pixels of its magnification.
-        path: the file, for messages and records.
+        path: path of the file, for messages and records.
         mpp_source: where ``mpp`` came from.
         origin: row and column of the region's top-left corner in the file's level 0.
-        size: height and width of the region in level-0 pixels; by default all that lies right and below of ``origin``.
+        size: height and width of the region in level-0 pixels; by default all that lies right of and below ``origin``.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
         aligned: put the patches side by side from the region's corner, see :class:`~monai_jsma.geometry.PatchGeometry`.
-        identity: tells the file's content from any other's; without it the pyramid has no ``key``.
+        identity: text that differs for every other content of the file; without it the pyramid has no ``key``.
 
     Raises:
         ValueError: if the region leaves the file, or a magnification is finer than the file.
     """
+
+    # MONAI's decollate_batch takes apart whatever is no tensor, string or number; what has no dimension is left whole.
+    ndim = 0
 
     def __init__(
         self,
@@ -74,68 +86,73 @@ class Pyramid:
         aligned: bool = False,
         identity: str = "",
     ) -> None:
-        full = reader.level_sizes[0]
-        size = size or (full[0] - origin[0], full[1] - origin[1])
-        check_region(path, full, origin, size)
-        self.reader, self.path, self.mpp_source, self.identity = reader, str(path), mpp_source, identity
-        self.origin = (int(origin[0]), int(origin[1]))
+        full_size = reader.level_sizes[0]
+        row, col = origin
+        if size is None:
+            size = (full_size[0] - row, full_size[1] - col)
+        check_region(full_size, origin, size, path=path)
+        self.reader = reader
+        self.path = str(path)
+        self.mpp_source = mpp_source
+        self.identity = identity
+        self.origin = (int(row), int(col))
         self.orientation = 0
         self.stain: StainMap | None = None
         self._stored = PatchGeometry(size, mpp, magnifications, patch_size, aligned)
-        self._thumbnails: dict[tuple[int, int], np.ndarray] = {}  # as stored: shared by all views, one size at a time
-        check_fine_enough(path, mpp, mpp_source, self._stored.magnifications[-1], max_upsampling)
+        # Thumbnails as stored, shared by all views; one size at a time.
+        self._thumbnails: dict[tuple[int, int], np.ndarray] = {}
+        finest = self._stored.spacings[-1]
+        check_fine_enough(mpp, finest, path=path, mpp_source=mpp_source, max_upsampling=max_upsampling)
 
     # ------------------------------------------------------------------------------------------------------- views
 
     def oriented(self, orientation: int) -> Pyramid:
-        """The same picture in one of the eight orientations of :mod:`monai_jsma.geometry`, from as stored."""
+        """The same image in one of the eight orientations of :mod:`monai_jsma.geometry`, counted from as stored."""
         return self._view(orientation=orientation)
 
     def stained(self, stain: StainMap | None) -> Pyramid:
-        """The same picture with its stains changed."""
+        """The same image with its stains changed."""
         return self._view(stain=stain)
 
     def cropped(self, origin: tuple[int, int], size: tuple[int, int]) -> Pyramid:
-        """A part of the picture, in the same orientation and stain.
+        """A part of the image, in the same orientation and stain.
 
         Args:
-            origin: row and column of its top-left corner in the picture as stored, in level-0 pixels.
-            size: its height and width as stored.
+            origin: row and column of the part's top-left corner in the image as stored, in level-0 pixels.
+            size: height and width of the part as stored, in level-0 pixels.
 
         Raises:
-            ValueError: if it leaves the picture.
+            ValueError: if the part leaves the image.
         """
-        if not lies_inside(self._stored.size, origin, size):
-            raise ValueError(f"{self.path}: a crop at {origin} of {size} leaves the picture of {self._stored.size}.")
-        in_file = self.origin[0] + int(origin[0]), self.origin[1] + int(origin[1])
-        view = self._view(_stored=replace(self._stored, size=size), origin=in_file, identity="", _thumbnails={})
-        view.__dict__.pop("_same_levels", None)
-        return view
+        if not is_inside(self._stored.size, origin, size):
+            raise ValueError(f"{self.path}: a crop at {origin} of {size} leaves the image of {self._stored.size}.")
+        row, col = self.origin
+        in_file = (row + int(origin[0]), col + int(origin[1]))
+        geometry = replace(self._stored, size=size)
+        return self._view(origin=in_file, _stored=geometry, identity="", _thumbnails={})
 
     def _view(self, **changes: Any) -> Pyramid:
+        """A copy with other attributes; what was computed from the old ones is computed again."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        view.__dict__.pop("geometry", None)
+        for name in ("geometry", "_level_origins"):
+            view.__dict__.pop(name, None)
         view.__dict__.update(changes)
         return view
 
     @property
     def key(self) -> bytes | None:
-        """16 bytes that tell the patches of this view, cell by cell, from those of any other; None if nothing can.
+        """16 bytes that distinguish the patches of this view, cell by cell, from those of any other view.
 
-        So it is without an ``identity``, and in views that were cropped or stained: those are drawn, and never come
-        again.
+        None without an ``identity``, and for views that were cropped or stained: they are random and never come again.
         """
         if not self.identity or self.stain is not None:
             return None
         view = (self.identity, type(self.reader).__name__, self.origin, self._stored, self.orientation)
         return hashlib.blake2b(repr(view).encode(), digest_size=16).digest()
 
-    # MONAI's decollate_batch takes apart whatever is no tensor, string or number; what has no dimension is left whole.
-    ndim = 0
-
     def item(self) -> Pyramid:
-        """The pyramid itself."""
+        """The pyramid itself, as MONAI's ``decollate_batch`` asks for it."""
         return self
 
     def __deepcopy__(self, memo: dict) -> Pyramid:
@@ -146,27 +163,28 @@ class Pyramid:
 
     @property
     def mpp(self) -> float:
-        """Micrometres per pixel of level 0."""
+        """Micrometers per pixel of level 0."""
         return self._stored.mpp
 
     @property
     def stored_geometry(self) -> PatchGeometry:
-        """Grids and cells of the picture as stored, whatever its orientation."""
+        """Grids and cells of the image as stored, whatever its orientation."""
         return self._stored
 
     @cached_property
     def geometry(self) -> PatchGeometry:
-        """Grids and cells of the picture as it is oriented now."""
+        """Grids and cells of the image as it is oriented now."""
         return replace(self._stored, size=oriented_size(self._stored.size, self.orientation))
 
-    # ------------------------------------------------------------------------------------------------ coordinates
+    # ------------------------------------------------------------------------------------------------- coordinates
 
     def stored_index(self, cell: int) -> int:
-        """The flat index, in the picture as stored, of a cell of the picture as it is oriented now."""
+        """The flat index, in the image as stored, of a cell of the image as it is oriented now."""
         if self.orientation == 0:
             return cell
-        there = self.geometry.cell(cell)
-        return self._stored.index(stored_cell(there, self.geometry.grids[there.level], self.orientation))
+        oriented = self.geometry.cell(cell)
+        grid = self.geometry.grids[oriented.level]
+        return self._stored.index(stored_cell(oriented, grid, self.orientation))
 
     def box(self, cell: int) -> Box:
         """The patch of a cell in level-0 pixels of the file, whatever the orientation and region."""
@@ -177,25 +195,25 @@ class Pyramid:
         return self._in_file(self._stored.cell_box(self.stored_index(cell)))
 
     def _in_file(self, box: Box) -> Box:
-        return Box(box.row + self.origin[0], box.col + self.origin[1], box.height, box.width)
+        row, col = self.origin
+        return Box(box.row + row, box.col + col, box.height, box.width)
 
     # ------------------------------------------------------------------------------------------------------ pixels
 
     def thumbnail(self, size: tuple[int, int]) -> np.ndarray:
-        """The whole picture averaged down to ``size`` (height, width): ``uint8`` of shape ``(3, height, width)``."""
+        """The whole image averaged down to ``size`` (height, width): ``uint8`` of shape ``(3, height, width)``."""
         stored_size = oriented_size(size, self.orientation)
-        pixels = self._thumbnails.get(stored_size)
-        if pixels is None:
+        if stored_size not in self._thumbnails:
             region = self._in_file(Box(0, 0, *self._stored.size))
             pixels = read_averaged(self.reader, region, stored_size, exact=False, path=self.path)
             self._thumbnails.clear()
             self._thumbnails[stored_size] = pixels
-        return self._seen(pixels).copy()
+        return self._as_seen(self._thumbnails[stored_size]).copy()
 
     def read(self, cells: Iterable[int]) -> np.ndarray:
         """The patches of ``cells`` (flat indices): ``uint8`` of shape ``(len(cells), 3, patch_size, patch_size)``.
 
-        Only what these cells need is decoded. Beyond the edge of a picture smaller than a patch the pixels are white.
+        Only what these cells need is decoded. Beyond the edge of an image smaller than a patch the pixels are white.
         """
         cells = list(cells)
         patches = empty_patches(len(cells), self._stored.patch_size)
@@ -205,42 +223,60 @@ class Pyramid:
 
     def read_into(self, patch: np.ndarray, cell: int) -> None:
         """Write the patch of one cell into ``patch``, ``uint8`` of shape ``(3, patch_size, patch_size)``."""
-        patch[...] = self._seen(self._patch(self.stored_index(int(cell))))  # the one copy: it takes as long as the rest
+        pixels = self._read_stored(self.stored_index(int(cell)))
+        patch[...] = self._as_seen(pixels)  # the only copy: it takes as long as everything else
 
-    def _patch(self, index: int) -> np.ndarray:
-        g, (level, box) = self._stored, self._stored.patch(index)
-        height, width = g.level_sizes[level]
-        inside = int(min(g.patch_size, height - box.row)), int(min(g.patch_size, width - box.col))
-        if (same := self._same_levels[level]) is not None:
-            pixels = self.reader.read(same[0], same[1] + int(box.row), same[2] + int(box.col), *inside)
+    def _read_stored(self, index: int) -> np.ndarray:
+        """The patch of a cell of the image as stored, ``(patch_size, patch_size, 3)``."""
+        geometry = self._stored
+        level, box = geometry.patch(index)
+        height, width = geometry.level_sizes[level]
+        rows = int(min(box.height, height - box.row))
+        cols = int(min(box.width, width - box.col))
+
+        origin = self._level_origins[level]
+        if origin is not None:
+            row = origin.row + int(box.row)
+            col = origin.col + int(box.col)
+            pixels = self.reader.read(origin.level, row, col, rows, cols)
         else:
-            down, right = g.size[0] / height, g.size[1] / width
-            region = Box(box.row * down, box.col * right, inside[0] * down, inside[1] * right)
-            region = self._in_file(region)
-            pixels = read_averaged(self.reader, region, inside, exact=True, path=self.path)
-        below, beside = g.patch_size - inside[0], g.patch_size - inside[1]
-        return (
-            np.pad(pixels, ((0, below), (0, beside), (0, 0)), constant_values=_BACKGROUND) if below + beside else pixels
-        )
+            region = self._in_file(geometry.to_level_0(Box(box.row, box.col, rows, cols), level))
+            pixels = read_averaged(self.reader, region, (rows, cols), exact=True, path=self.path)
+        return _pad_white(pixels, geometry.patch_size)
 
     @cached_property
-    def _same_levels(self) -> list[tuple[int, int, int] | None]:
-        """Per magnification the stored level that has its pixels, with the region's first row and column there."""
-        same: list[tuple[int, int, int] | None] = []
-        for height, width in self._stored.level_sizes:
-            size = self._stored.size
-            level, down, right = source_level(self.reader, size[0] / height, size[1] / width, exact=True)
-            box = np.array([self.origin[0] / down, self.origin[1] / right, size[0] / down, size[1] / right])
-            row, col, *whole = np.rint(box).astype(int).tolist()
-            found = whole == [height, width] and np.abs(box - box.round()).max() < 1e-6
-            same.append((level, row, col) if found else None)
-        return same
+    def _level_origins(self) -> list[_LevelOrigin | None]:
+        """For each magnification the stored level that has its pixels; None where they must be averaged."""
+        return [self._find_level_origin(size) for size in self._stored.level_sizes]
 
-    def _seen(self, pixels: np.ndarray) -> np.ndarray:
-        """Stored pixels as this view has them, channel first: a view of ``pixels`` where no stain is changed."""
-        return orient(pixels if self.stain is None else self.stain(pixels), self.orientation).transpose(2, 0, 1)
+    def _find_level_origin(self, level_size: tuple[int, int]) -> _LevelOrigin | None:
+        height, width = self._stored.size
+        level, down, right = source_level(self.reader, height / level_size[0], width / level_size[1], exact=True)
+        region = np.array([self.origin[0] / down, self.origin[1] / right, height / down, width / right])
+        nearest = np.rint(region)
+        if np.abs(region - nearest).max() >= _WHOLE_PIXEL:
+            return None
+        row, col, rows, cols = nearest.astype(int).tolist()
+        if (rows, cols) != level_size:
+            return None
+        return _LevelOrigin(level, row, col)
+
+    def _as_seen(self, pixels: np.ndarray) -> np.ndarray:
+        """Stored pixels as this view shows them, channel first; a view of ``pixels`` where no stain is changed."""
+        if self.stain is not None:
+            pixels = self.stain(pixels)
+        return orient(pixels, self.orientation).transpose(2, 0, 1)
+
+
+def _pad_white(pixels: np.ndarray, patch_size: int) -> np.ndarray:
+    """Pixels ``(height, width, 3)`` with white below and beside them where they are smaller than a patch."""
+    height, width, _ = pixels.shape
+    if height == patch_size and width == patch_size:
+        return pixels
+    padding = ((0, patch_size - height), (0, patch_size - width), (0, 0))
+    return np.pad(pixels, padding, constant_values=_BACKGROUND)
 
 
 def empty_patches(number: int, size: int) -> np.ndarray:
-    """Room for ``number`` patches: ``uint8`` ``(number, 3, size, size)``, in memory channel last as files have it."""
+    """Memory for ``number`` patches: ``uint8`` ``(number, 3, size, size)``, stored channel last as files have it."""
     return np.empty((number, size, size, 3), np.uint8).transpose(0, 3, 1, 2)

@@ -1,10 +1,10 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Stain variation as a pointwise map of colours, so that thumbnail and patches of a picture change alike.
+"""Stain variation as a map of single pixels, so that thumbnail and patches of an image change alike.
 
-By Beer-Lambert, optical density is linear in the amounts of stain. A pixel's density is split into hematoxylin, eosin
-and residual (Ruifrok and Johnston 2001, as in scikit-image), each amount is scaled and shifted, and the sum is put
-together again. Because the map knows one pixel at a time, it may be applied to any crop or thumbnail, in any order.
+By Beer-Lambert, optical density is linear in the amounts of stain. The density of a pixel is split into hematoxylin,
+eosin and residual (Ruifrok and Johnston 2001, as in scikit-image), each amount is scaled and shifted, and the density
+is put together again. Since each pixel is mapped by itself, the map may be applied to any crop or thumbnail.
 """
 
 from __future__ import annotations
@@ -31,9 +31,15 @@ class StainMap:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Map ``uint8`` pixels of shape ``(..., 3)`` to pixels of the same shape and type."""
-        density = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+        values = np.arange(256, dtype=np.float32)
+        density_of_value = -np.log((values + 1) / 256)
+
+        # stain amounts = density @ hed_from_rgb; scaled, shifted, and back to density: one affine map
         matrix = (hed_from_rgb * np.asarray(self.scale)) @ rgb_from_hed
         bias = np.asarray(self.shift) @ rgb_from_hed
-        mapped = density[pixels] @ matrix.astype(np.float32) + bias.astype(np.float32)
-        light = np.exp(-np.maximum(mapped, 0))  # no stain lets more light through than there is
-        return np.maximum(np.rint(256 * light - 1), 0).astype(np.uint8)
+        density = density_of_value[pixels] @ matrix.astype(np.float32)
+        density = density + bias.astype(np.float32)
+
+        density = np.maximum(density, 0)  # no stain lets more light through than there is
+        light = np.rint(256 * np.exp(-density) - 1)
+        return np.maximum(light, 0).astype(np.uint8)

@@ -50,7 +50,7 @@ def region_of(item: Mapping[str, Any], info: SlideInfo) -> Rectangle:
         )
     origin = (0, 0) if location is None else location
     size = size or (info.size[0] - origin[0], info.size[1] - origin[1])
-    check_region(info.path, info.size, origin, size)
+    check_region(info.size, origin, size, path=info.path)
     return origin, size
 
 

@@ -91,7 +91,7 @@ def _starts(tissue: Any, length: int, side: int) -> list[int]:
     covered = max(side, end - first)
     first = min(max(first - (covered - (end - first)) // 2, 0), length - covered)
     cells = grid_size(covered, side)
-    return [first + patch_start(cell, cells, covered, side) for cell in range(cells)]
+    return [first + patch_start(cell, num_cells=cells, length=covered, patch_size=side) for cell in range(cells)]
 
 
 def _share(mask: np.ndarray, size: tuple[int, int], start: tuple[int, int], side: tuple[int, int]) -> float:

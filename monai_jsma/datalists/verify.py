@@ -111,7 +111,7 @@ class _Checks:
             yield "mpp", f"{info.path}: the file does not tell its spacing{why}; give 'mpp' (um/px) in the datalist."
         elif self.magnifications:
             try:
-                check_fine_enough(info.path, mpp, source, min(map(to_mpp, self.magnifications)))
+                check_fine_enough(mpp, min(map(to_mpp, self.magnifications)), path=info.path, mpp_source=source)
             except ValueError as error:
                 yield "magnification", str(error)
 

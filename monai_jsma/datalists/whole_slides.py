@@ -111,7 +111,7 @@ class _Search:
             raise ValueError(fault)
         info = self.inspect(item["image"], mpp=item.get("mpp"))
         mpp, source = known_mpp(info, self.default_mpp)
-        check_fine_enough(info.path, mpp, source, self.finest)
+        check_fine_enough(mpp, self.finest, path=info.path, mpp_source=source)
         region_of(item, info)
         region = max(1, round(self.region_um[0] / mpp)), max(1, round(self.region_um[1] / mpp))
         one_region = info.size[0] <= region[0] and info.size[1] <= region[1]

@@ -30,7 +30,7 @@ from pyramid_cases import LevelsReader, every_cell, in_blocks, noise
 from slide_files import picture, write_pyramid
 
 from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch
-from monai_jsma.data.batch import _threads
+from monai_jsma.data.batch import reading_threads
 from monai_jsma.transforms import LoadPyramidd, PyramidThumbnaild, RandPyramidOrientationd, RandPyramidStaind
 
 SIZES = [(40, 40), (56, 56), (33, 33), (40, 64)]
@@ -129,7 +129,7 @@ def test_a_batch_reads_in_the_order_of_the_request(items):
 
 def test_slides_are_read_by_several_threads_and_pictures_in_memory_by_one(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    _threads.cache_clear()
+    reading_threads.cache_clear()
     seen, both = set(), threading.Barrier(2, timeout=20)
 
     class Slow(LevelsReader):
@@ -143,7 +143,7 @@ def test_slides_are_read_by_several_threads_and_pictures_in_memory_by_one(monkey
         PyramidBatch([slide]).read(torch.zeros(12, dtype=torch.long), torch.arange(12))
     assert threading.get_ident() not in seen
     assert 2 <= len(seen) <= 3  # the second read starts no others
-    _threads.cache_clear()
+    reading_threads.cache_clear()
 
     in_memory = pyramid_of(40, 40)
     monkeypatch.setattr(ArrayReader, "_read", lambda self, *_: seen.add(threading.get_ident()) or self.array[:8, :8])

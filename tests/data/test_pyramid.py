@@ -209,7 +209,7 @@ def test_a_thumbnail_is_made_once_while_its_size_is_the_same():
     ],
 )
 def test_regions_that_leave_the_picture(region):
-    with pytest.raises(ValueError, match=r"^case: the region at .* leaves the picture of \(40, 50\); correct 'loc"):
+    with pytest.raises(ValueError, match=r"^case: the region at .* leaves the image of \(40, 50\); correct 'loc"):
         of_levels([noise(40, 50)], **region)
 
 

@@ -166,7 +166,7 @@ def test_a_crop_is_the_region_opened_by_itself(orientation):
 @pytest.mark.parametrize("crop", [((-1, 0), (5, 5)), ((16, 0), (5, 5)), ((0, 26), (5, 5)), ((0, 0), (0, 5))])
 def test_a_crop_that_leaves_the_region(crop):
     it = pyramid_of(noise(60, 70), origin=(11, 5), size=(20, 30))
-    with pytest.raises(ValueError, match=r"case: a crop at .* leaves the picture of \(20, 30\)"):
+    with pytest.raises(ValueError, match=r"case: a crop at .* leaves the image of \(20, 30\)"):
         it.cropped(*crop)
 
 

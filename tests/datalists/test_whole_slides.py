@@ -121,7 +121,7 @@ UNREAD = {
     "no spacing of a picture": ("flat.png", {}, "slide", "flat.png: the file does not tell its spacing"),
     "impossible spacing": ("tissue.tif", {"mpp": -1}, "slide", "mpp must be a positive number"),
     "too coarse": ("tissue.tif", {"mpp": 4.0}, "slide", "is finer than the file's 4 um/px (given)"),
-    "outside": ("tissue.tif", {"location": [800, 0], "size": [200, 200]}, "slide", "leaves the picture of (900, 1300)"),
+    "outside": ("tissue.tif", {"location": [800, 0], "size": [200, 200]}, "slide", "leaves the image of (900, 1300)"),
     "no place": ("tissue.tif", {"location": "top"}, "slide", "'location' must be two whole numbers"),
     "another size": ("tissue.tif", {"size": [9, 9]}, "slide", "give 'location' if a region is meant"),
     "blank": ("blank.tif", {}, "tissue", "blank.tif: no tissue found: nothing is coloured, as on a blank or a grey"),
