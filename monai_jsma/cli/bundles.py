@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_bundle", "bundle_command", "config_files", "read_config", "shown"]
 
+CONFIG_FOLDERS = ("configs", "../variants")  # relative to the bundle
+
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the bundle."""
@@ -26,20 +28,31 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def config_files(bundle: Path, *names: str) -> list[str]:
-    """Paths of configurations, relative to their bundle.
+    """Find configurations by name: in the bundle itself, then in ``variants/`` beside it.
+
+    Args:
+        bundle: folder of the bundle.
+        names: names of the configurations, with or without ``.json``.
+
+    Returns:
+        Their paths, relative to the bundle.
 
     Raises:
-        FileNotFoundError: when one is missing.
+        FileNotFoundError: when one is in neither folder.
     """
-    files = [f"configs/{name.removesuffix('.json')}.json" for name in names]
-    for file in files:
-        if not (bundle / file).is_file():
-            known = ", ".join(sorted(path.stem for path in (bundle / "configs").glob("*.json"))) or "none"
-            raise FileNotFoundError(
-                f"{bundle / file}: no such file; name the folder of the bundle with --bundle, or one of its files: "
-                f"the bundle has {known}."
-            )
-    return files
+    return [_config_file(bundle, name.removesuffix(".json")) for name in names]
+
+
+def _config_file(bundle: Path, name: str) -> str:
+    for folder in CONFIG_FOLDERS:
+        file = f"{folder}/{name}.json"
+        if (bundle / file).is_file():
+            return file
+    known = sorted(path.stem for folder in CONFIG_FOLDERS for path in (bundle / folder).glob("*.json"))
+    raise FileNotFoundError(
+        f"{bundle / 'configs' / name}.json: no such file; name the folder of the bundle with --bundle, or a "
+        f"configuration that it has or that lies in variants/ beside it: {', '.join(known) or 'none'}."
+    )
 
 
 def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> ConfigParser:

@@ -197,7 +197,7 @@ def test_a_run_that_fails_is_named_with_its_log(folds, tmp_path, capsys):
     [
         (["--seeds=a"], "--seeds 'a'"),
         (["--set", "epochs"], "NAME=VALUE"),
-        (["--variants", "x"], "the bundle has aligned"),
+        (["--variants", "x"], "in variants/ beside it: aligned"),
         (["--config", "y"], "y.json: no such file"),
     ],
 )

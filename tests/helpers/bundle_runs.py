@@ -25,8 +25,10 @@ from PIL import Image
 from places import ROOT
 from slide_files import levels_of, picture, write_pyramid
 
+from monai_jsma.cli.bundles import config_files
 from monai_jsma.data import make_dataset, save_datalist
 
+VARIANTS = ROOT / "bundles" / "variants"
 SHARED = ROOT.parent / "shared" / "data"
 OUTPUTS = ("data", "eval", "features", "models", "predictions", "runs")  # what runs leave, as .gitignore has it
 
@@ -35,7 +37,7 @@ class Shipped(NamedTuple):
     """A bundle as it lies in the repository: its folder, and what its texts hold."""
 
     folder: Path
-    configs: dict[str, dict[str, Any]]  # by name; without the metadata
+    configs: dict[str, dict[str, Any]]  # by name, with those of variants/; without the metadata
     metadata: dict[str, Any]
     card: str
     classes: list[str]  # in the order of their labels
@@ -44,7 +46,8 @@ class Shipped(NamedTuple):
 
 def _shipped(name: str, classes: list[str], size: list[int]) -> Shipped:
     folder = ROOT / "bundles" / name
-    configs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "configs").glob("*.json"))}
+    paths = [*sorted((folder / "configs").glob("*.json")), *sorted(VARIANTS.glob("*.json"))]
+    configs = {path.stem: json.loads(path.read_text()) for path in paths}
     return Shipped(folder, configs, configs.pop("metadata"), (folder / "docs" / "README.md").read_text(), classes, size)
 
 
@@ -75,7 +78,8 @@ SMALL_PATCHES: dict[str, Any] = {"thumbnail_size": [32, 32], "patch_size": 32}  
 
 
 def copy_bundle(folder: Path, name: str = "bach") -> Path:
-    """A fresh copy of a bundle, without what runs have left in it."""
+    """A fresh copy of a bundle, without what runs have left in it, and of variants/ beside it."""
+    shutil.copytree(VARIANTS, folder / "variants", dirs_exist_ok=True)
     return Path(shutil.copytree(BUNDLES[name].folder, folder / name, ignore=shutil.ignore_patterns(*OUTPUTS)))
 
 
@@ -124,8 +128,8 @@ def settings(bundle: Path, **overrides: Any) -> dict[str, Any]:
 
 
 def workflow(bundle: Path, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
-    """The initialized workflow of ``configs/<name>.json``, in this process."""
-    files = [str(bundle / "configs" / f"{name}.json") for name in configs]
+    """The initialized workflow of these configurations, in this process."""
+    files = [str(bundle / file) for file in config_files(bundle, *configs)]
     options = settings(bundle, **overrides)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "parsing config_file")  # MONAI asks whether one trusts the configuration
@@ -141,7 +145,7 @@ def run(bundle: Path, *configs: str, **overrides: Any) -> ConfigWorkflow:
 
 
 def command(run_id: str, *configs: str, processes: int = 0, **overrides: Any) -> list[str]:
-    """The command line of a run, by torchrun if there are ``processes``."""
+    """The command line of a run with the bundle's own configurations, by torchrun if there are ``processes``."""
     launcher = [sys.executable, "-m"]
     if processes:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
