@@ -98,7 +98,7 @@ def test_each_doubling_has_a_name_of_its_own(mpp, levels):
 
 @pytest.mark.parametrize("size", [None, 9, (9,), (9, 9, 9), "99", ("9", "9"), (0, 9), (9, -1), (9, math.nan)])
 def test_what_is_no_size(size):
-    with pytest.raises(ValueError, match="size must be the height and width of the pictures"):
+    with pytest.raises(ValueError, match="size must be the height and width of the images"):
         automatic_magnifications(size, 1.0, 4)
 
 
