@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from monai_jsma.datalists.regions import Area
+from monai_jsma.datalists.regions import Area, merge_areas
 from monai_jsma.geometry import PatchGeometry
 from monai_jsma.predictions.records import PredictionRecord
 
@@ -34,31 +34,6 @@ class Pointing(NamedTuple):
         return self.share / self.expected if self.share is not None and self.expected else None
 
 
-def _even_odd(ring: np.ndarray) -> shapely.Geometry:
-    """What an outline encloses by the even-odd rule, even if it crosses itself."""
-    whole = shapely.Polygon(ring)
-    if whole.is_valid:
-        return whole
-    lines = shapely.unary_union(shapely.LineString([*ring, ring[0]]))  # cut where they cross
-    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
-    return shapely.union_all([face for face in faces if _odd(ring, face.representative_point())])
-
-
-def _odd(ring: np.ndarray, point: shapely.Point) -> bool:
-    """Whether an odd number of the outline's edges lies beyond a point."""
-    (rows, cols), (next_rows, next_cols) = ring.T, np.roll(ring, -1, axis=0).T
-    crossed = (rows <= point.x) != (next_rows <= point.x)  # x is the row here
-    slopes = (next_cols - cols)[crossed] / (next_rows - rows)[crossed]
-    return bool(np.count_nonzero(cols[crossed] + (point.x - rows[crossed]) * slopes > point.y) % 2)
-
-
-def _union(areas: Iterable[Area]) -> shapely.Geometry:
-    """All areas as one geometry of (row, column)."""
-    return shapely.union_all(
-        [_even_odd(a.ring).difference(shapely.union_all([_even_odd(hole) for hole in a.holes])) for a in areas]
-    )
-
-
 def covered_shares(geometry: PatchGeometry, location: tuple[int, int], areas: Iterable[Area]) -> np.ndarray:
     """Share of each cell that lies inside any of the areas, float64 ``(cells,)``.
 
@@ -70,7 +45,7 @@ def covered_shares(geometry: PatchGeometry, location: tuple[int, int], areas: It
     boxes = np.array([geometry.cell_box(i) for i in range(geometry.num_cells)]) + [*location, 0, 0]
     cells = shapely.box(boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3])
     (top, left), (height, width) = location, geometry.size
-    annotated = _union(areas).intersection(shapely.box(top, left, top + height, left + width))
+    annotated = merge_areas(areas).intersection(shapely.box(top, left, top + height, left + width))
     shapely.prepare(annotated)
     shares = shapely.covers(annotated, cells).astype(np.float64)
     partly = shapely.intersects(annotated, cells) & (shares == 0)  # few: an exact overlay costs most
