@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files and text: whole-file writes, checksums, file names, CSV, text tables, and lists in one line of a message."""
+"""Files and text: faults, whole-file writes, checksums, file names, CSV, text tables, lists in one line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import hashlib
 import io
 import os
 import re
+import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "Fault",
     "checkpoint_file",
     "count_cores",
     "csv_text",
@@ -23,9 +27,34 @@ __all__ = [
     "read_lines",
     "read_table",
     "region_name",
+    "replace_file",
     "text_table",
     "write_whole",
 ]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What failed or is wrong: where, in which stage, and the reason.
+
+    Args:
+        where: path of the file; or what there is a name for, if there is no file.
+        stage: the step that failed, such as "open" or "label".
+        reason: message of the error.
+        location: row and column of the failed region's top-left corner, in level-0 pixels; (0, 0) for a whole image.
+        item: position in the datalist, such as "training[3]"; "" where there is none.
+    """
+
+    where: str
+    stage: str
+    reason: str
+    location: tuple[int, int] = (0, 0)
+    item: str = ""
+
+    @property
+    def line(self) -> str:
+        """The reason in one line, as a table has room for."""
+        return " ".join(self.reason.split())
 
 
 def file_sha256(path: str | Path) -> str:
@@ -54,14 +83,42 @@ def checkpoint_file(path: str | Path) -> str:
     return str(path)
 
 
-def write_whole(path: str | Path, text: str) -> Path:
-    """Write a file, all of it or nothing, with its folder where that is missing. Returns the path."""
+@contextmanager
+def replace_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
+    """Write a file whole or not at all: the one way in which this package writes files.
+
+    The block writes to the path that it is given. When the block ends, the file there takes the place of ``path``;
+    when the block raises an error, it is deleted, and ``path`` is as it was before.
+
+    Args:
+        path: path of the file; its folder is made if needed.
+        shared: whether several processes may write the file at the same time.
+
+    Example::
+
+        >>> with replace_file("models/model.pt") as unfinished:  # doctest: +SKIP
+        ...     torch.save(state, unfinished)
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8"))  # bytes: text mode would change the line ends on Windows
-    os.replace(part, path)
-    return path
+    writer = f"-{uuid.uuid4().hex}" if shared else ""
+    unfinished = path.with_name(f".{path.stem}.part{writer}{path.suffix}")  # cuCIM goes by the suffix
+    try:
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())  # before it gets its name, so that a power failure leaves no half file
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, content: str | bytes) -> Path:
+    """Write text or bytes to a file, whole or not at all (see :func:`replace_file`). Returns the path."""
+    if isinstance(content, str):
+        content = content.encode("utf-8")  # bytes: text mode would change the line ends on Windows
+    with replace_file(path) as unfinished:
+        unfinished.write_bytes(content)
+    return Path(path)
 
 
 def region_name(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> str:

@@ -19,7 +19,7 @@ from ignite.handlers import Checkpoint
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
-from monai_jsma._io import checkpoint_file
+from monai_jsma._io import checkpoint_file, replace_file
 
 __all__ = ["BestModelSaver", "TrainingStateSaver", "checkpoint_file"]
 
@@ -89,10 +89,8 @@ class _WholeFile(BaseSaveHandler):
 
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
         if idist.get_rank() == 0:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_name(self.path.name + ".part")
-            torch.save(checkpoint, part)
-            part.replace(self.path)
+            with replace_file(self.path) as unfinished:
+                torch.save(checkpoint, unfinished)
 
     def remove(self, filename: str) -> None:
         """Nothing: the next one takes its place."""

@@ -11,12 +11,12 @@ that 2 or 4 does not divide has no such level. Sizes are (height, width) in pixe
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
+from monai_jsma._io import replace_file
 from monai_jsma.geometry import Box
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.image_reader import read_picture
@@ -53,15 +53,10 @@ def tile_picture(source: str | Path, path: str | Path, mpp: float) -> bool:
         if (why := _difference(path, levels, mpp)) is not None:
             raise ValueError(f"{path}: is no pyramid of {source} ({why}); remove it or choose another folder.")
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part.tif")  # cuCIM goes by the ending
-    try:
-        _write(part, levels, mpp)
-        if (why := _difference(part, levels, mpp)) is not None:
-            raise SlideError(f"{path}: was not written rightly ({why}); check the disk and try again.")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replace_file(path) as unfinished:
+        _write(unfinished, levels, mpp)
+        if (why := _difference(unfinished, levels, mpp)) is not None:
+            raise SlideError(f"{path}: was not written correctly ({why}); check the disk and try again.")
     return True
 
 
@@ -85,8 +80,6 @@ def _write(path: Path, levels: list[np.ndarray], mpp: float) -> None:
                 metadata=None,
                 software="monai_jsma",
             )
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())  # before it gets its name, so that a power cut leaves no half file
 
 
 def _difference(path: Path, levels: list[np.ndarray], mpp: float) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import uuid
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
+from monai_jsma._io import replace_file
 from monai_jsma.geometry import Box, PatchGeometry
 
 __all__ = [
@@ -84,13 +84,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | Liter
     Processes may write the same picture at the same time.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with replace_file(path, shared=True) as unfinished:
         figure.savefig(unfinished, format="png", dpi=dpi)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

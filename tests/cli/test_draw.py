@@ -182,7 +182,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(folder, slide, capsys):
     assert "predict the changed file again" in errors[1]
     assert len(list(out.glob("*.geojson"))) == 3
     assert len(list(out.glob("*.png"))) == 2
-    assert not list(out.glob("*.part"))
+    assert not list(out.glob(".*.part*"))
     assert main([*argv, "--geojson-only"]) == 0
 
 

@@ -49,7 +49,7 @@ def test_everything_is_attempted(case):
         rows = list(csv.reader(file))
     assert rows[0] == ["key", "image", "stage", "reason"]
     assert rows[1:] == [[" ".join(value.split()) for value in fault] for fault in case.faults]
-    assert not list(case.folder.glob("*.part"))
+    assert not list(case.folder.glob(".*.part*"))
 
 
 def test_command(case, tmp_path, capsys):

@@ -105,7 +105,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, source, monkeypatch):
         overwrite(part, tile_range(part, 0, 1)[0] + 5, b"\x01\x02")
 
     monkeypatch.setattr(tiled_module, "_write", damage)
-    with pytest.raises(SlideError, match=r"out\.tif: was not written rightly \(level 0 has other pixels\)"):
+    with pytest.raises(SlideError, match=r"out\.tif: was not written correctly \(level 0 has other pixels\)"):
         tile_picture(path, tmp_path / "out.tif", 0.42)
     assert [p.name for p in tmp_path.iterdir()] == ["b001.tif"]
     monkeypatch.undo()
