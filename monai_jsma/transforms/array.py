@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Array transforms: a path becomes a lazy pyramid, a pyramid becomes a thumbnail; the random ones act on the pyramid.
 
-Because they change the view and not the pixels, thumbnail and patches always agree, whenever each is read. The random
-ones come before the thumbnail: one that was made already does not follow.
+They change the view and not the pixels, so thumbnail and patches always agree, whenever each is read. The random
+transforms come before the thumbnail: one that was made already does not change with the view.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from monai.utils import TransformBackends
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
-from monai_jsma.geometry import Magnification, sorted_magnifications
+from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, sorted_magnifications
 from monai_jsma.slides.identity import file_identity
 from monai_jsma.slides.open import inspect_slide, known_mpp
 from monai_jsma.slides.readers import open_reader
@@ -32,19 +32,20 @@ _BACKENDS = [TransformBackends.NUMPY]
 
 
 class LoadPyramid(Transform):
-    """Open a picture or slide as a :class:`~monai_jsma.data.Pyramid`.
+    """Open an image or slide as a :class:`~monai_jsma.data.Pyramid`.
 
-    Flat pictures (PNG, JPEG, BMP, strip TIFF) are decoded into memory; tiled pyramids and slides stay on disk, and only
+    Flat images (PNG, JPEG, BMP, strip TIFF) are decoded into memory; tiled pyramids and slides stay on disk, and only
     the patches that are asked for are decoded.
 
     Args:
         magnifications: spacings in um per pixel, or names ("100X").
         patch_size: height and width of a patch, in pixels of its magnification.
-        reader: force "cucim", "openslide", "tifffile" or "pil" instead of the choice by the file's tags.
+        reader: name of the reader to use ("cucim", "openslide", "tifffile" or "pil") instead of the choice by the
+            file's tags.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
-        default_mpp: um per pixel of level 0 where neither the call nor the file tells a credible one.
-        aligned: put the patches side by side, see :class:`~monai_jsma.geometry.PatchGeometry`. Of tiled files with
-            ``patch_size`` the tiles' size, a patch then decodes one tile; in a region, if it begins on tile borders.
+        default_mpp: spacing of level 0 in um per pixel where neither the call nor the file states a credible one.
+        aligned: put the patches side by side, see :class:`~monai_jsma.geometry.PatchGeometry`. In a tiled file whose
+            tiles have ``patch_size``, a patch then decodes one tile; in a region, if it begins on tile borders.
 
     Raises:
         ValueError: if ``default_mpp`` is no spacing of a microscope.
@@ -57,19 +58,19 @@ class LoadPyramid(Transform):
         magnifications: Sequence[float | str | Magnification],
         patch_size: int = 299,
         reader: str | None = None,
-        max_upsampling: float = 1.05,
+        *,
+        max_upsampling: float = MAX_UPSAMPLING,
         default_mpp: float | None = None,
         aligned: bool = False,
     ) -> None:
         if default_mpp is not None:
             resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
-        self.options: dict[str, Any] = {
-            "magnifications": sorted_magnifications(magnifications),
-            "patch_size": patch_size,
-            "max_upsampling": max_upsampling,
-            "aligned": aligned,
-        }
-        self.reader, self.default_mpp = reader, default_mpp
+        self.magnifications = sorted_magnifications(magnifications)
+        self.patch_size = patch_size
+        self.reader = reader
+        self.max_upsampling = max_upsampling
+        self.default_mpp = default_mpp
+        self.aligned = aligned
 
     def __call__(
         self,
@@ -81,8 +82,8 @@ class LoadPyramid(Transform):
         """Open ``path``.
 
         Args:
-            path: file of a picture or slide.
-            mpp: um per pixel of level 0; overrides what the file says.
+            path: path of an image or slide.
+            mpp: spacing of level 0 in um per pixel; overrides what the file states.
             location: row and column of a region's top-left corner, in level-0 pixels.
             size: height and width of the region, in level-0 pixels.
 
@@ -92,64 +93,76 @@ class LoadPyramid(Transform):
             ValueError: if its spacing is unknown, too coarse for the magnifications, or the region leaves it.
         """
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
-        known, source = known_mpp(info, self.default_mpp)
-        identity = file_identity(info.path)  # before any pixel is read: of what is read, or of what was there before
+        level_0_mpp, mpp_source = known_mpp(info, self.default_mpp)
+        # Taken before any pixel is read: if the file is exchanged meanwhile, the pixels are never kept under its name.
+        identity = file_identity(info.path)
         return Pyramid(
             open_reader(info),
-            identity=identity,
-            mpp=known,
-            mpp_source=source,
+            mpp=level_0_mpp,
+            magnifications=self.magnifications,
+            patch_size=self.patch_size,
             path=info.path,
-            origin=(0, 0) if location is None else (int(location[0]), int(location[1])),
-            size=None if size is None else (int(size[0]), int(size[1])),
-            **self.options,
+            mpp_source=mpp_source,
+            origin=(0, 0) if location is None else _pair(location),
+            size=None if size is None else _pair(size),
+            max_upsampling=self.max_upsampling,
+            aligned=self.aligned,
+            identity=identity,
         )
 
 
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
+
+
 class PyramidThumbnail(Transform):
-    """The thumbnail of a pyramid: the whole picture averaged to one size.
+    """The thumbnail of a pyramid: the whole image averaged to one size.
 
     Args:
-        size: height and width; pictures of another shape are stretched, and so is their attention, back again.
+        size: height and width of the thumbnail; images of another shape are stretched, and so is their attention.
     """
 
     backend = _BACKENDS
 
     def __init__(self, size: Sequence[int]) -> None:
-        self.size = (int(size[0]), int(size[1]))
+        self.size = _pair(size)
 
     def __call__(self, pyramid: Pyramid) -> MetaTensor:
         """``uint8`` of shape ``(3, height, width)``, with the file's name and spacing as metadata."""
-        g = pyramid.geometry
-        scale = np.diag([g.size[0] / self.size[0], g.size[1] / self.size[1], 1.0, 1.0])
+        image_size = pyramid.geometry.size
+        down = image_size[0] / self.size[0]
+        right = image_size[1] / self.size[1]
         meta = {
             "filename_or_obj": pyramid.path,
             "mpp": pyramid.mpp,
             "mpp_source": pyramid.mpp_source,
             "location": np.asarray(pyramid.origin),
-            "size": np.asarray(g.size),
+            "size": np.asarray(image_size),
             "orientation": pyramid.orientation,
         }
-        return MetaTensor(torch.from_numpy(pyramid.thumbnail(self.size)), affine=torch.as_tensor(scale), meta=meta)
+        pixels = torch.from_numpy(pyramid.thumbnail(self.size))
+        affine = torch.as_tensor(np.diag([down, right, 1.0, 1.0]))
+        return MetaTensor(pixels, affine=affine, meta=meta)
 
 
 class RandPyramidOrientation(RandomizableTransform):
     """One of the eight orientations of a square at random; of the four that keep height and width if it is no square.
 
     Args:
-        prob: probability to act at all.
+        prob: probability that the transform acts at all.
     """
 
     backend = _BACKENDS
 
     def __init__(self, prob: float = 1.0) -> None:
         super().__init__(prob)
-        self._choice = 0
+        self._orientation = 0
 
     def randomize(self, data: Any = None) -> None:
-        """Draw one of the eight; how many of them a picture allows is not known yet."""
+        """Draw one of the eight; how many of them an image allows is not known yet."""
         super().randomize(None)
-        self._choice = int(self.R.randint(8))
+        self._orientation = int(self.R.randint(8))
 
     def __call__(self, pyramid: Pyramid, randomize: bool = True) -> Pyramid:
         """The pyramid in the drawn orientation."""
@@ -158,23 +171,28 @@ class RandPyramidOrientation(RandomizableTransform):
         if not self._do_transform:
             return pyramid
         height, width = pyramid.geometry.size
-        return pyramid.oriented(self._choice if height == width else self._choice & 3 | pyramid.orientation & 4)
+        if height == width:
+            return pyramid.oriented(self._orientation)
+        reversals = self._orientation & 3
+        transposed = pyramid.orientation & 4  # stays as it is
+        return pyramid.oriented(reversals | transposed)
 
 
 class RandPyramidStain(RandomizableTransform):
-    """Random amounts of hematoxylin, eosin and residual, equal over a picture.
+    """Random amounts of hematoxylin, eosin and residual, the same over all of an image.
 
     Args:
         scale: each amount is multiplied by 1 plus a uniform number in [-scale, scale].
-        shift: and a uniform number in [-shift, shift] is added, in optical density.
-        prob: probability to act at all.
+        shift: each amount is shifted by a uniform number in [-shift, shift], in optical density.
+        prob: probability that the transform acts at all.
     """
 
     backend = _BACKENDS
 
     def __init__(self, scale: float = 0.1, shift: float = 0.01, prob: float = 1.0) -> None:
         super().__init__(prob)
-        self.scale, self.shift = scale, shift
+        self.scale = scale
+        self.shift = shift
         self._stain = StainMap()
 
     def randomize(self, data: Any = None) -> None:
@@ -192,12 +210,12 @@ class RandPyramidStain(RandomizableTransform):
 
 
 class RandPyramidCrop(RandomizableTransform):
-    """A part of the picture at random, so that the patches of every epoch are new ones at the same magnifications.
+    """A part of the image at random, so that the patches of every epoch are new ones at the same magnifications.
 
     Args:
         min_scale: height and width are each multiplied by a uniform number in [min_scale, 1], and rounded to whole
             pixels of the coarsest magnification, on which the part begins too.
-        prob: probability to act at all.
+        prob: probability that the transform acts at all.
 
     Raises:
         ValueError: if ``min_scale`` is outside (0, 1].
@@ -210,12 +228,14 @@ class RandPyramidCrop(RandomizableTransform):
         if not 0 < min_scale <= 1:
             raise ValueError(f"min_scale must be in (0, 1], but got {min_scale}.")
         self.min_scale = min_scale
-        self._scale, self._place = np.ones(2), np.zeros(2)
+        self._scales = np.ones(2)
+        self._places = np.zeros(2)
 
     def randomize(self, data: Any = None) -> None:
         """Draw the share of rows and columns, and where they begin."""
         super().randomize(None)
-        self._scale, self._place = self.R.uniform(self.min_scale, 1, 2), self.R.uniform(0, 1, 2)
+        self._scales = self.R.uniform(self.min_scale, 1, 2)
+        self._places = self.R.uniform(0, 1, 2)
 
     def __call__(self, pyramid: Pyramid, randomize: bool = True) -> Pyramid:
         """The drawn part of the pyramid."""
@@ -224,9 +244,17 @@ class RandPyramidCrop(RandomizableTransform):
         if not self._do_transform:
             return pyramid
         stored = pyramid.stored_geometry
-        # Whole pixels of the coarsest magnification: what needs no resampling, or only means of boxes, still does not.
-        unit = max(1, round(stored.magnifications[0].mpp / stored.mpp))  # type: ignore[union-attr]
-        height, width = (min(n, max(1, round(n * x / unit)) * unit) for n, x in zip(stored.size, self._scale))
-        rooms = ((n - m) // unit for n, m in zip(stored.size, (height, width)))
-        row, col = (int((room + 1) * place) * unit for room, place in zip(rooms, self._place))
+        # Whole pixels of the coarsest magnification: patches that need no resampling, or only means of boxes, still do.
+        unit = max(1, round(stored.spacings[0] / stored.mpp))
+        row, height = _crop_axis(stored.size[0], unit, scale=self._scales[0], place=self._places[0])
+        col, width = _crop_axis(stored.size[1], unit, scale=self._scales[1], place=self._places[1])
         return pyramid.cropped((row, col), (height, width))
+
+
+def _crop_axis(length: int, unit: int, *, scale: float, place: float) -> tuple[int, int]:
+    """Start and length of a crop along one axis, in pixels: multiples of ``unit`` where the axis is long enough."""
+    num_units = max(1, round(length * scale / unit))
+    cropped = min(length, num_units * unit)
+    num_starts = (length - cropped) // unit + 1
+    start = int(num_starts * place) * unit
+    return start, cropped

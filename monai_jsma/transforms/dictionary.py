@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple
 
-from monai_jsma.geometry import Magnification
+from monai_jsma.geometry import MAX_UPSAMPLING, Magnification
 from monai_jsma.transforms.array import (
     LoadPyramid,
     PyramidThumbnail,
@@ -46,17 +46,17 @@ class LoadPyramidd(MapTransform):
     """Dictionary form of :class:`~monai_jsma.transforms.LoadPyramid`: paths become pyramids.
 
     Args:
-        keys: of the paths.
+        keys: keys of the paths.
         magnifications: spacings in um per pixel, or names ("100X").
         patch_size: height and width of a patch, in pixels of its magnification.
-        reader: force a reader instead of the choice by the file's tags.
+        reader: name of the reader to use instead of the choice by the file's tags.
         max_upsampling: how much finer than level 0 a magnification may be before it is refused.
-        mpp_key: of the spacing of level 0 in the same item, if it has one.
-        location_key: of the (row, column) of a region, if it has one.
-        size_key: of the (height, width) of a region, if it has one.
-        default_mpp: um per pixel of level 0 where neither the item nor the file tells a credible one.
-        allow_missing_keys: do not raise if a key is missing.
+        mpp_key: key of the spacing of level 0 in the same item, if it has one.
+        location_key: key of the (row, column) of a region, if the item has one.
+        size_key: key of the (height, width) of a region, if the item has one.
+        default_mpp: spacing of level 0 in um per pixel where neither the item nor the file states a credible one.
         aligned: put the patches side by side, on the file's tile borders.
+        allow_missing_keys: do not raise if a key is missing.
     """
 
     backend = LoadPyramid.backend
@@ -66,24 +66,34 @@ class LoadPyramidd(MapTransform):
         keys: KeysCollection,
         magnifications: Sequence[float | str | Magnification],
         patch_size: int = 299,
+        *,
         reader: str | None = None,
-        max_upsampling: float = 1.05,
+        max_upsampling: float = MAX_UPSAMPLING,
         mpp_key: str = "mpp",
         location_key: str = "location",
         size_key: str = "size",
         default_mpp: float | None = None,
-        allow_missing_keys: bool = False,
         aligned: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.loader = LoadPyramid(magnifications, patch_size, reader, max_upsampling, default_mpp, aligned)
-        self.item_keys = (mpp_key, location_key, size_key)
+        self.loader = LoadPyramid(
+            magnifications,
+            patch_size,
+            reader,
+            max_upsampling=max_upsampling,
+            default_mpp=default_mpp,
+            aligned=aligned,
+        )
+        self.mpp_key = mpp_key
+        self.location_key = location_key
+        self.size_key = size_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Open the file of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.loader(d[key], *(d.get(k) for k in self.item_keys))
+            d[key] = self.loader(d[key], d.get(self.mpp_key), d.get(self.location_key), d.get(self.size_key))
         return d
 
 
@@ -91,10 +101,13 @@ class PyramidThumbnaild(MapTransform):
     """Dictionary form of :class:`~monai_jsma.transforms.PyramidThumbnail`; the pyramid stays beside its thumbnail.
 
     Args:
-        keys: of the pyramids; the thumbnails take their place.
+        keys: keys of the pyramids; the thumbnails take their place.
         size: height and width of the thumbnail.
-        pyramid_key: where the pyramid goes; with several keys, one name for each.
+        pyramid_key: key under which the pyramid is kept; with several keys, one name for each.
         allow_missing_keys: do not raise if a key is missing.
+
+    Raises:
+        ValueError: when ``pyramid_key`` has another number of names than ``keys``.
     """
 
     backend = PyramidThumbnail.backend
@@ -104,6 +117,7 @@ class PyramidThumbnaild(MapTransform):
         keys: KeysCollection,
         size: Sequence[int],
         pyramid_key: KeysCollection = "pyramid",
+        *,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -122,7 +136,7 @@ class PyramidThumbnaild(MapTransform):
 
 
 class _RandPyramidd(RandomizableTransform, MapTransform):
-    """A random change of the view, drawn once and given to all keys."""
+    """A random change of the view, drawn once and applied to all keys."""
 
     def __init__(self, keys: KeysCollection, transform: _RandPyramid, allow_missing_keys: bool) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -138,7 +152,7 @@ class _RandPyramidd(RandomizableTransform, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Draw once, change the pyramid of each key."""
+        """Draw once, then change the pyramid of each key."""
         d = dict(data)
         self.transform.randomize()
         for key in self.key_iterator(d):
@@ -150,8 +164,8 @@ class RandPyramidOrientationd(_RandPyramidd):
     """Dictionary form of :class:`~monai_jsma.transforms.RandPyramidOrientation`.
 
     Args:
-        keys: of the pyramids.
-        prob: probability to act at all.
+        keys: keys of the pyramids.
+        prob: probability that the transform acts at all.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -165,10 +179,10 @@ class RandPyramidStaind(_RandPyramidd):
     """Dictionary form of :class:`~monai_jsma.transforms.RandPyramidStain`.
 
     Args:
-        keys: of the pyramids.
+        keys: keys of the pyramids.
         scale: each amount of stain is multiplied by 1 plus a uniform number in [-scale, scale].
-        shift: and a uniform number in [-shift, shift] is added, in optical density.
-        prob: probability to act at all.
+        shift: each amount is shifted by a uniform number in [-shift, shift], in optical density.
+        prob: probability that the transform acts at all.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -179,6 +193,7 @@ class RandPyramidStaind(_RandPyramidd):
         keys: KeysCollection,
         scale: float = 0.1,
         shift: float = 0.01,
+        *,
         prob: float = 1.0,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -189,9 +204,9 @@ class RandPyramidCropd(_RandPyramidd):
     """Dictionary form of :class:`~monai_jsma.transforms.RandPyramidCrop`.
 
     Args:
-        keys: of the pyramids.
+        keys: keys of the pyramids.
         min_scale: height and width are each multiplied by a uniform number in [min_scale, 1].
-        prob: probability to act at all.
+        prob: probability that the transform acts at all.
         allow_missing_keys: do not raise if a key is missing.
 
     Raises:
@@ -201,7 +216,12 @@ class RandPyramidCropd(_RandPyramidd):
     backend = RandPyramidCrop.backend
 
     def __init__(
-        self, keys: KeysCollection, min_scale: float = 0.7, prob: float = 1.0, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        min_scale: float = 0.7,
+        prob: float = 1.0,
+        *,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, RandPyramidCrop(min_scale, prob), allow_missing_keys)
 

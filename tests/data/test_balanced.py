@@ -71,5 +71,5 @@ def test_every_picture_of_a_large_class_comes_in_some_epoch():
 
 @pytest.mark.parametrize("labels", [[], [0, None]])
 def test_pictures_without_labels(labels):
-    with pytest.raises(ValueError, match="pictures that all have a label, but got"):
+    with pytest.raises(ValueError, match="images that all have a label, but got"):
         BalancedSampler(labels)

@@ -141,7 +141,7 @@ def test_array_and_dictionary_form_draw_alike():
     it = pyramid_of()
     for array, dictionary in (
         (RandPyramidOrientation(0.5), RandPyramidOrientationd("image", 0.5)),
-        (RandPyramidStain(0.2, 0.1, 0.5), RandPyramidStaind("image", 0.2, 0.1, 0.5)),
+        (RandPyramidStain(0.2, 0.1, 0.5), RandPyramidStaind("image", 0.2, 0.1, prob=0.5)),
         (RandPyramidCrop(0.4, 0.5), RandPyramidCropd("image", 0.4, 0.5)),
     ):
         array.set_random_state(3)
