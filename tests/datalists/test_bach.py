@@ -1,18 +1,19 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""From BACH's folders to a datalist: the paper's split, the label order, and the bundle on it."""
+"""From BACH's folders, as people have them, to a datalist: the paper's split, the labels, and the bundle on it."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from bach_cases import CLASSES, TEST, images, make_bach, truth
+from bach_cases import CLASSES, TEST, images, make_bach, truth, write_truth
 from bundle_runs import copy_bundle, predicted, run
 
 from monai_jsma.__main__ import main
@@ -109,8 +110,8 @@ def test_patients_are_on_one_side(tmp_path, root):
 def test_wrong_patients(tmp_path, root):
     table, patient_of = tmp_path / "patients.csv", {name: name for name, _ in truth(root)}
     cases = {
-        "pictures without a patient could leak: Photos/Benign/b003.tif;": {**patient_of, "b003.tif": None},
-        "names that are no pictures: b999": {**patient_of, "b999.tif": "P"},
+        "images without a patient could leak between splits: Photos/Benign/b003.tif;": {**patient_of, "b003.tif": None},
+        "names that are not images: b999": {**patient_of, "b999.tif": "P"},
         "named more than once: b003": {**patient_of, "Photos/Benign/B003.tif": "P"},
         "group, patient or picture must lie on one side only, but found b003.tif in": {
             **patient_of,
@@ -179,3 +180,112 @@ def test_the_bundle_trains_on_it_and_predicts_the_unlabelled(tmp_path, tiled):
     assert all(sum(p) == pytest.approx(1, abs=1e-4) and len(p) == 4 for p in table.values())
     drawn = {path.stem.rsplit("_", 1)[0] for path in (bundle / "predictions" / "attention").glob("*.png")}
     assert drawn == {f"test{i}" for i in range(4)}
+
+
+def test_odd_files_are_left_out_and_named(root, caplog):
+    content = bach_datalist(root)
+    for name in ("Thumbs.db", "Normal/Thumbs.db", "Benign/._b001.tif", "InSitu/is001 (1).tif", "Unsure/b777.tif"):
+        (root / "Photos" / name).parent.mkdir(exist_ok=True)
+        (root / "Photos" / name).write_bytes(b"x")
+    (root / "__MACOSX" / "Photos" / "Normal").mkdir(parents=True)
+    caplog.clear()
+    assert bach_datalist(root) == content
+    assert "left out, not named like BACH's images: Benign/._b001.tif, InSitu/is001 (1).tif, " in caplog.text
+    assert "(5 in all)" in caplog.text
+
+
+def test_unexpected_numbers_are_warned_of(root, caplog):
+    (root / "Photos" / "InSitu" / "is004.tif").unlink()
+    write_truth(root, [line for line in truth(root) if line[0] != "b002.tif"])
+    assert sum(len(bach_datalist(root)[side]) for side in ("training", "validation")) == 39
+    messages = "\n".join(record.message for record in caplog.records)
+    assert "9 InSitu images, but BACH has 100" in messages
+    assert "10 unlabeled test images, but BACH has 100" in messages
+    assert "in the table only: is004" in messages
+    assert "not in the table: b002" in messages
+    (root / "Photos" / "microscopy_ground_truth.csv").unlink()
+    bach_datalist(root)
+    assert "has no microscopy_ground_truth.csv, so the labels are those of the folders alone" in caplog.text
+
+
+def test_words_of_the_table_and_folders(root):
+    """Other copies write the classes otherwise."""
+    content = bach_datalist(root)
+    (root / "Photos" / "InSitu").rename(root / "Photos" / "in situ")
+    write_truth(
+        root, [[name.removesuffix(".tif").upper(), label.replace("InSitu", "In_Situ")] for name, label in truth(root)]
+    )
+    again = bach_datalist(root)
+    for side in SIDES:
+        assert [{**i, "image": i["image"].replace("in situ", "InSitu")} for i in again[side]] == content[side]
+
+
+def test_disagreement_is_an_error(root):
+    lines = truth(root)
+    write_truth(root, [[name, "Benign" if name == "iv007.tif" else label] for name, label in lines])
+    with pytest.raises(ValueError, match=r"disagree on iv007 \(folder Invasive, table Benign\); correct the wrong one"):
+        bach_datalist(root)
+    write_truth(root, [*lines, ["b001.tif", "Normal"]])
+    with pytest.raises(ValueError, match=r"row 41: b001\.tif has two labels"):
+        bach_datalist(root)
+    write_truth(root, [["b001.tif", "Malign"]])
+    with pytest.raises(
+        ValueError, match=r"row 1: a row needs the name of a file and one of .* but is \['b001\.tif', 'Malign'\]"
+    ):
+        bach_datalist(root)
+    write_truth(root, lines)
+    photos = root / "Photos"
+    shutil.move(photos / "InSitu" / "is001.tif", photos / "Invasive" / "is001.tif")
+    with pytest.raises(ValueError, match=r"is001\.tif: begins with 'is', but the images of Invasive with 'iv'"):
+        bach_datalist(root)
+
+
+def test_missing_parts_are_errors(tmp_path, root):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        bach_datalist(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no folder Photos with the folders Normal, Benign, InSitu, Inv"):
+        bach_datalist(tmp_path / TEST)
+    shutil.rmtree(root / "Photos" / "Benign")
+    with pytest.raises(ValueError, match="Photos: no images of Benign; unzip"):
+        bach_datalist(root)
+
+
+def test_copies_are_errors(tmp_path, root):
+    shutil.copy(root / "Photos" / "Normal" / "n001.tif", tmp_path / TEST / "Photos" / "test3.tif")
+    with pytest.raises(
+        ValueError, match=r"files of the same picture: Photos/Normal/n001\.tif = .*test3\.tif; keep one"
+    ):
+        bach_datalist(root)
+
+
+def test_test_folder_inside_or_given_or_absent(tmp_path, root, caplog):
+    shutil.move(tmp_path / TEST / "Photos", root / "Test set")
+    (tmp_path / TEST).rmdir()
+    assert len(bach_datalist(root)["test"]) == 10
+    shutil.move(root / "Test set", tmp_path / "elsewhere")
+    assert len(bach_datalist(root, test=tmp_path / "elsewhere")["test"]) == 10
+    caplog.clear()
+    assert bach_datalist(root)["test"] == []
+    assert "No unlabeled test images in or beside" in caplog.text
+    shutil.copytree(tmp_path / "elsewhere", root / "Photos" / "test")
+    assert len(bach_datalist(root)["test"]) == 10
+    with pytest.raises(FileNotFoundError, match=r"InSitu: holds no test0\.tif"):
+        bach_datalist(root, test=root / "Photos" / "InSitu")
+    for name in ("test_a", "test_b"):
+        shutil.copytree(tmp_path / "elsewhere", root / name)
+    with pytest.raises(ValueError, match="Several folders have test images: .*test_a.*test_b; choose one with --test"):
+        bach_datalist(root)
+
+
+@pytest.mark.parametrize("place", ["root", "above", "photos"])
+def test_the_folder_that_people_name(tmp_path, root, place):
+    named = {"root": root, "above": tmp_path, "photos": root / "Photos"}[place]
+    content = bach_datalist(named)
+    assert len(load_datalist(save_datalist(content, named / "d.json"), "training")) == 32
+    assert len(load_datalist(named / "d.json", "test")) == 10
+
+
+def test_relative_root_gives_the_same(root, monkeypatch):
+    content = bach_datalist(root)
+    monkeypatch.chdir(root)
+    assert bach_datalist(".") == content
