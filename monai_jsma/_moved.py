@@ -33,12 +33,16 @@ class _MovedModules(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         parent, _, name = fullname.rpartition(".")
-        return ModuleSpec(fullname, self) if parent == "monai_jsma" and name in MODULES else None
+        if parent == "monai_jsma" and name in MODULES:
+            return ModuleSpec(fullname, self)
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
-        moved = importlib.import_module(MODULES[module.__name__.rpartition(".")[2]])
+        name = module.__name__.rpartition(".")[2]
+        moved = importlib.import_module(MODULES[name])
         module.__doc__ = f"Moved to :mod:`{moved.__name__}`."
-        vars(module).update({name: getattr(moved, name) for name in moved.__all__})
+        for public in moved.__all__:
+            setattr(module, public, getattr(moved, public))
 
 
 def install() -> None:
@@ -48,16 +52,17 @@ def install() -> None:
 
 
 def lookup(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` for names that moved out of it.
+    """Make the ``__getattr__`` of a package for names that have moved out of it.
 
     Args:
-        package: its name.
-        homes: the module that has each name now.
+        package: name of the package.
+        homes: the module that has each name now, as ``"module"``, or as ``"module:name"`` if it has another name there.
     """
 
-    def find(name: str) -> Any:
+    def find_moved(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        return getattr(importlib.import_module(homes[name]), name)
+        module, _, new_name = homes[name].partition(":")
+        return getattr(importlib.import_module(module), new_name or name)
 
-    return find
+    return find_moved
