@@ -16,10 +16,10 @@ __all__ = ["MODULES", "install", "lookup"]
 
 MODULES: Mapping[str, str] = {
     "checkpoints": "monai_jsma.handlers.checkpoints",
-    "pointing": "monai_jsma.predictions.pointing",
+    "pointing": "monai_jsma.predictions.measures",
     "record_log": "monai_jsma.predictions.log",
     "records": "monai_jsma.predictions.records",
-    "results": "monai_jsma.predictions.from_engine",
+    "results": "monai_jsma.predictions",
     "schedulers": "monai_jsma.handlers.num_patches",
     "tables": "monai_jsma.predictions.tables",
     "uncertainty": "monai_jsma.predictions.measures",
@@ -43,6 +43,8 @@ class _MovedModules(MetaPathFinder, Loader):
         module.__doc__ = f"Moved to :mod:`{moved.__name__}`."
         for public in moved.__all__:
             setattr(module, public, getattr(moved, public))
+        if hasattr(moved, "__getattr__"):
+            vars(module)["__getattr__"] = moved.__getattr__  # names that moved out of a package
 
 
 def install() -> None:

@@ -178,5 +178,5 @@ def test_true_magnification_that_is_not_offered_is_refused():
 def test_attention_shorter_than_the_grid_is_refused():
     data, made = row(grey_pyramid(LARGE), {0: 1.0})
     made["attention"] = made["attention"][:20]
-    with pytest.raises(ValueError, match="slides/a.png: attention of shape .20,. for a picture of 21 cells"):
+    with pytest.raises(ValueError, match="slides/a.png: attention of shape .20,. for an image of 21 cells"):
         measured(AttentionShare(), [(data, made)])

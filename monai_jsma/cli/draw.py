@@ -124,12 +124,12 @@ def _read_areas(args: argparse.Namespace, files: Sequence[str]) -> tuple[dict[st
 
 def _scores(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[list[Any]]:
     """Rows of the table: all annotations, then each class; all attention, then each magnification."""
-    from monai_jsma.predictions.pointing import pointing_scores
+    from monai_jsma.predictions.measures import pointing_scores
     from monai_jsma.visualize import by_class
 
     place = (record.file, *record.location, *record.size)
     classes = {_ALL: areas, **{name or _UNNAMED: of_class for name, of_class in by_class(areas).items()}}
     for name, of_class in classes.items():
-        for magnification, score in pointing_scores(record, of_class).items():
+        for magnification, score in pointing_scores(record.evidence, of_class).items():
             values = *place, name, magnification or _ALL, score.share, score.expected, score.enrichment
             yield [f"{value:.6g}" if isinstance(value, float) else value for value in values]

@@ -1,9 +1,9 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ignite handlers that show where the network looked: in TensorBoard, and as one PNG a picture (paper, Section 4.3.4).
+"""Ignite handlers that show where the network looked: in TensorBoard, and as one PNG per image (paper, Section 4.3.4).
 
-Both take the thumbnail, the attention and the drawn cells from :func:`~monai_jsma.predictions.picture_results`, and
-read the sampled patches again from the pyramids. They work on trainers and evaluators.
+Both take the evidence of the engine's last batch and read the sampled patches again from the pyramids. They work on
+trainers and evaluators.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
 from monai_jsma._io import region_name
-from monai_jsma.predictions.from_engine import PictureResult, picture_results
+from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.visualize import (
     attention_image,
     drawn_patches,
@@ -32,18 +33,18 @@ __all__ = ["AttentionImageHandler", "AttentionImageSaver", "picture_name"]
 
 
 class AttentionImageHandler(TensorBoardHandler):
-    """Writes the attention and the sampled patches of the last batch's first pictures to TensorBoard.
+    """Writes the attention and the sampled patches of the last batch's first images to TensorBoard.
 
-    For picture ``i`` these are ``attention/<magnification>/i``, ``patches/boxes/i`` and ``patches/strip/i``.
+    For image ``i`` these are ``attention/<magnification>/i``, ``patches/boxes/i`` and ``patches/strip/i``.
 
     Args:
-        summary_writer: a writer shared with other handlers; by default an own one.
-        log_dir: folder of the own writer.
-        interval: write every so many epochs.
-        max_pictures: pictures of a batch to show at most.
-        max_patches: patches of a picture to show at most, those of greatest weight.
-        tag_prefix: put before every tag, where a trainer and an evaluator share a writer.
-        global_epoch_transform: gives the step from the engine's epoch, where that is not the trainer's.
+        summary_writer: writer that is shared with other handlers; by default the handler makes one.
+        log_dir: folder of the handler's own writer.
+        interval: number of epochs from one writing to the next.
+        max_pictures: maximum number of images of a batch to show.
+        max_patches: maximum number of patches of an image to show, those of highest weight.
+        tag_prefix: prefix of every tag, where a trainer and an evaluator share a writer.
+        global_epoch_transform: function that gives the step from the engine's epoch, if that is not the trainer's.
     """
 
     def __init__(
@@ -51,123 +52,143 @@ class AttentionImageHandler(TensorBoardHandler):
         summary_writer: Any = None,
         log_dir: str = "./runs",
         interval: int = 1,
+        *,
         max_pictures: int = 2,
         max_patches: int = 16,
         tag_prefix: str = "",
         global_epoch_transform: Callable[[int], int] = lambda epoch: epoch,
     ) -> None:
         super().__init__(summary_writer=summary_writer, log_dir=log_dir)
-        self.interval, self.max_pictures, self.max_patches = interval, max_pictures, max_patches
-        self.tag_prefix, self.global_epoch_transform = tag_prefix, global_epoch_transform
+        self.interval = interval
+        self.max_pictures = max_pictures
+        self.max_patches = max_patches
+        self.tag_prefix = tag_prefix
+        self.global_epoch_transform = global_epoch_transform
 
     def attach(self, engine: Engine) -> None:
         """Write on completed epochs of ``engine``."""
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the pictures of the engine's last batch."""
+        """Write the first images of the engine's last batch."""
         step = self.global_epoch_transform(engine.state.epoch)
-        for i, result in enumerate(picture_results(engine)[: self.max_pictures]):
-            for name, image in self._images(result).items():
+        for i, evidence in enumerate(collect_evidence(engine)[: self.max_pictures]):
+            for name, image in self._draw(evidence).items():
                 self._writer.add_image(f"{self.tag_prefix}{name}/{i}", image, step, dataformats="HWC")
         self._writer.flush()
 
-    def _images(self, result: PictureResult) -> dict[str, np.ndarray]:
-        geometry, thumbnail, frame = result.pyramid.geometry, result.thumbnail, result.frame
-        images = {
-            f"attention/{name}": attention_image(thumbnail, geometry, result.attention, level, frame)
-            for level, name in enumerate(geometry.names)
-        }
-        cells, weights = drawn_patches(result.cells, result.weights)
+    def _draw(self, evidence: Evidence) -> dict[str, np.ndarray]:
+        geometry = evidence.geometry
+        thumbnail = evidence.thumbnail
+        if thumbnail is None:  # a record's: it was drawn when it was predicted
+            return {}
+        images = {}
+        for level, name in enumerate(geometry.names):
+            images[f"attention/{name}"] = attention_image(
+                thumbnail, geometry, evidence.attention, level, evidence.frame
+            )
+        cells, weights = drawn_patches(evidence.cells, evidence.weights)
         images["patches/boxes"] = patch_boxes_image(
-            thumbnail, geometry, cells, weights, frame=frame, most=self.max_patches
+            thumbnail, geometry, cells, weights, frame=evidence.frame, most=self.max_patches
         )
-        cells, weights = cells[: self.max_patches], weights[: self.max_patches]
-        images["patches/strip"] = patch_strip_image(result.pyramid.read(cells), geometry, cells, weights)
+        shown = cells[: self.max_patches]
+        patches = evidence.read_patches(shown)
+        images["patches/strip"] = patch_strip_image(patches, geometry, shown, weights[: self.max_patches])
         return images
 
 
 class AttentionImageSaver:
-    """Writes one PNG for each picture of an evaluation: boxes, the attention of each magnification, the patches.
+    """Writes one PNG for each image of an evaluation: boxes, the attention of each magnification, the patches.
 
     A file is complete or absent. Its name (:func:`picture_name`) does not depend on order, batches or processes, so
-    evaluating again replaces it.
+    another evaluation replaces it.
 
     Args:
-        output_dir: folder of the files; it is made when needed.
-        class_names: names of the classes, for the title; without them their indices are written.
-        max_pictures: pictures of an evaluation to write at most, in each process; by default all.
-        max_patches: patches of a picture to show at most, those of greatest weight.
+        output_dir: folder of the files; it is made if needed.
+        class_names: names of the classes, for the title; by default their indices are written.
+        max_pictures: maximum number of images of an evaluation to write, in each process; by default all.
+        max_patches: maximum number of patches of an image to show, those of highest weight.
     """
 
     def __init__(
         self,
         output_dir: str | os.PathLike,
         class_names: Sequence[str] | None = None,
+        *,
         max_pictures: int | None = None,
         max_patches: int = 16,
     ) -> None:
-        self.output_dir, self.class_names = Path(output_dir), class_names
-        self.max_pictures, self.max_patches = max_pictures, max_patches
-        self._written = 0
+        self.output_dir = Path(output_dir)
+        self.class_names = class_names
+        self.max_pictures = max_pictures
+        self.max_patches = max_patches
+        self._count = 0
 
     def attach(self, engine: Engine) -> None:
-        """Write the pictures of every batch of ``engine``."""
+        """Write the images of every batch of ``engine``."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def _start(self) -> None:
-        self._written = 0
+        self._count = 0
 
     def __call__(self, engine: Engine) -> None:
-        """Write the pictures of the engine's last batch."""
-        left = None if self.max_pictures is None else self.max_pictures - self._written
-        if left == 0:
+        """Write the images of the engine's last batch."""
+        if self._count == self.max_pictures:
             return
-        for result in picture_results(engine)[:left]:
-            if "image" in result.data:  # else it was predicted, and drawn, before the run was stopped and went on
-                self._save(result)
-            self._written += 1
+        batch = collect_evidence(engine)
+        # Evidence of a record has been drawn before its run was stopped and resumed; it counts, and comes first.
+        batch.sort(key=lambda evidence: evidence.thumbnail is not None)
+        for evidence in batch:
+            if self._count == self.max_pictures:
+                return
+            if evidence.thumbnail is not None:
+                self._save(evidence, evidence.thumbnail)
+            self._count += 1
 
-    def _save(self, result: PictureResult) -> None:
-        cells, weights = (values[: self.max_patches] for values in drawn_patches(result.cells, result.weights))
+    def _save(self, evidence: Evidence, thumbnail: np.ndarray) -> None:
+        cells, weights = drawn_patches(evidence.cells, evidence.weights)
+        cells = cells[: self.max_patches]
         figure = overview_figure(
-            result.thumbnail,
-            result.pyramid.geometry,
-            result.attention,
-            result.pyramid.read(cells),
+            thumbnail,
+            evidence.geometry,
+            evidence.attention,
+            evidence.read_patches(cells),
             cells,
-            weights,
-            title=self._title(result),
-            frame=result.frame,
+            weights[: self.max_patches],
+            title=self._make_title(evidence),
+            frame=evidence.frame,
         )
-        save_figure(figure, self.output_dir / f"{picture_name(result)}.png", dpi="figure")
+        save_figure(figure, self.output_dir / f"{picture_name(evidence)}.png", dpi="figure")
 
-    def _title(self, result: PictureResult) -> str:
-        """File, place of a region, and the classes that are known."""
-        parts = [Path(result.filename).name]
-        if any(result.pyramid.origin):
-            parts.append("at row {}, column {}".format(*result.pyramid.origin))
-        for word, key in (("true", "label"), ("predicted", "pred")):
-            index = result.class_index(key)
-            if index is not None:
-                parts.append(f"{word} {self._class_name(index, result.filename)}")
+    def _make_title(self, evidence: Evidence) -> str:
+        """File, location of a region, and the classes that are known."""
+        parts = [Path(evidence.file).name]
+        if any(evidence.location):
+            row, col = evidence.location
+            parts.append(f"at row {row}, column {col}")
+        if evidence.label is not None:
+            parts.append(f"true {self._class_name(evidence.label, evidence.file)}")
+        if evidence.prediction is not None:
+            parts.append(f"predicted {self._class_name(evidence.prediction, evidence.file)}")
         return ", ".join(parts)
 
-    def _class_name(self, index: int, filename: str) -> str:
+    def _class_name(self, index: int, file: str) -> str:
         if self.class_names is None:
             return f"class {index}"
         if not 0 <= index < len(self.class_names):
-            raise ValueError(f"{filename}: class {index} has no name among {list(self.class_names)}.")
+            raise ValueError(f"{file}: class {index} has no name among {list(self.class_names)}.")
         return self.class_names[index]
 
 
-def picture_name(result: PictureResult) -> str:
-    """A file name without ending for a picture: its own, the place of a region, and six digits that tell its path.
+def picture_name(evidence: Evidence) -> str:
+    """A file name without suffix for an image: its stem, the location of a region, and six hex digits of its path.
 
     Raises:
-        ValueError: when the picture has no file name.
+        ValueError: if the image has no file name.
     """
-    if not result.filename:
-        raise ValueError("a picture without a file name cannot be saved: set 'filename_or_obj' in its metadata.")
-    return region_name(result.filename, result.pyramid.origin, result.pyramid.geometry.size)
+    if not evidence.file:
+        raise ValueError(
+            "an image without a file name cannot be saved: give its pyramid a 'path' or its metadata 'filename_or_obj'."
+        )
+    return region_name(evidence.file, evidence.location, evidence.geometry.size)

@@ -22,9 +22,10 @@ from monai_jsma.data.prediction_dataset import FailedRegion
 from monai_jsma.datalists.groups import group_of
 from monai_jsma.datalists.item_regions import place_of
 from monai_jsma.datalists.whole_slides import Unread
-from monai_jsma.predictions.from_engine import PictureResult, make_record, picture_results
+from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.predictions.log import RecordLog, describe_run
-from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.predictions.records import PredictionRecord, make_record
 from monai_jsma.predictions.replay import replay
 from monai_jsma.predictions.tables import failure_table, prediction_table, slide_table
 
@@ -103,7 +104,7 @@ class PredictionSaver:
     def __call__(self, engine: Engine) -> None:
         """Write the records of the engine's last batch."""
         if not self._replaying:
-            self._log.append([self._record(result) for result in picture_results(engine)])
+            self._log.append([self._record(evidence) for evidence in collect_evidence(engine)])
 
     def _start(self) -> None:
         _ = self.recorded  # of all processes, before one of them appends to it
@@ -144,14 +145,14 @@ class PredictionSaver:
             (self.output_dir / "failed.csv").unlink(missing_ok=True)
         self._log.finish(records)
 
-    def _record(self, result: PictureResult) -> PredictionRecord:
-        pyramid = result.pyramid
-        item = self.items[self._number((pyramid.path, pyramid.origin, pyramid.stored_geometry.size))]
-        scores, label = result.data["pred"], item.get("label")
-        classes = self.class_names or [f"class {i}" for i in range(len(scores))]
+    def _record(self, evidence: Evidence) -> PredictionRecord:
+        item = self.items[self._number((evidence.file, evidence.location, evidence.stored_geometry.size))]
+        label = item.get("label")
+        num_classes = 0 if evidence.scores is None else len(evidence.scores)
+        classes = self.class_names or [f"class {i}" for i in range(num_classes)]
         if label is not None and label not in range(len(classes)):
-            raise ValueError(f"{pyramid.path}: label {label!r} is none of the {len(classes)} classes {list(classes)}.")
-        return make_record(result, classes, label=label, group=group_of(item), run=self.run)
+            raise ValueError(f"{evidence.file}: label {label!r} is none of the {len(classes)} classes {list(classes)}.")
+        return make_record(evidence, classes, label=label, group=group_of(item), run=self.run)
 
     def _number(self, key: Key) -> int:
         """Of the item of a record."""

@@ -1,207 +1,121 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the network did with each picture of an engine's last batch, for metrics, handlers and reports.
+"""From the last batch of an engine to the :class:`Evidence` of each of its images.
 
-MONAI's engines hold batch and output either as they were (tensors of a whole batch) or, by default, decollated (a list
-with one mapping a picture). :func:`picture_results` reads both. Attention has shape ``(cells,)``, over the flat cell
-index of :mod:`monai_jsma.geometry`; it belongs to the picture as it is oriented.
+MONAI's engines hold batch and output either as they were (a dictionary of tensors of the whole batch) or, by default,
+decollated (a list with one dictionary for each image). Both are read.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine
 from monai.data import decollate_batch
 
-from monai_jsma.geometry import to_mpp
-from monai_jsma.predictions.records import PatchRecord, PredictionRecord
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.predictions.evidence import Evidence
 
-if TYPE_CHECKING:
-    from monai_jsma.data.pyramid import Pyramid
-
-__all__ = ["PictureResult", "make_record", "picture_results"]
+__all__ = ["collect_evidence"]
 
 
-@dataclass(frozen=True)
-class PictureResult:
-    """One picture and what the network made of it.
+def collect_evidence(engine: Engine) -> list[Evidence]:
+    """Collect the evidence of each image of an engine's last batch.
 
     Args:
-        pyramid: the picture, to read patches from.
-        data: the picture's items of batch and output; where both have one, the batch's, which is as it was loaded.
+        engine: an engine whose batch has ``"pyramid"`` and whose output has ``"attention"``, such as
+            :class:`~monai_jsma.engines.JSMAEvaluator`. An item of the batch may have its ``"evidence"`` instead, as
+            :class:`~monai_jsma.engines.JSMAPredictor` takes it from a record.
 
     Raises:
-        ValueError: when the attention is shorter than the picture's cells.
+        ValueError: if batch or output lack what is needed, or the attention does not fit the image.
     """
-
-    pyramid: Pyramid
-    data: Mapping[str, Any]
-
-    @property
-    def attention(self) -> np.ndarray:
-        """Probability of each cell, float64 ``(cells,)``; the padding of a batch of unequal pictures is cut off."""
-        attention, cells = _array(self.data["attention"]).astype(np.float64), self.pyramid.geometry.num_cells
-        if attention.ndim != 1 or len(attention) < cells:
-            raise ValueError(f"{self.filename}: attention of shape {attention.shape} for a picture of {cells} cells.")
-        return attention[:cells]
-
-    @property
-    def cells(self) -> np.ndarray:
-        """Flat index of the drawn cells ``(k,)``, in the order of drawing."""
-        return _array(self.data["cells"]).astype(np.int64)
-
-    @property
-    def weights(self) -> np.ndarray:
-        """Aggregation weight of the drawn cells, float64 ``(k,)``; 0 where nothing was drawn."""
-        return _array(self.data["weights"]).astype(np.float64)
-
-    @property
-    def patches_read(self) -> int:
-        """How many patches were read: a cell that was drawn twice was read once."""
-        return len(np.unique(self.cells[self.weights > 0]))
-
-    @property
-    def certified(self) -> bool | None:
-        """Whether the label is that of all patches, for certain; None where it was not asked."""
-        value = self.data.get("certified")
-        return None if value is None else bool(_array(value))
-
-    @property
-    def thumbnail(self) -> np.ndarray:
-        """The thumbnail that was attended to, ``(3, height, width)``."""
-        return _array(self.data["image"])
-
-    @property
-    def filename(self) -> str:
-        """The picture's file, as its metadata names it."""
-        meta = getattr(self.data.get("image"), "meta", {})
-        return str(meta.get("filename_or_obj") or self.pyramid.path)
-
-    def class_index(self, key: str) -> int | None:
-        """Class under ``"label"`` or ``"pred"``: an index, or scores and their maximum; None if there is none."""
-        if self.data.get(key) is None:
-            return None
-        value = _array(self.data[key]).reshape(-1)
-        return int(value[0]) if value.size == 1 else int(value.argmax())
-
-    @property
-    def frame(self) -> tuple[int, int] | None:
-        """Row and column of the picture's corner in level 0 of its file; None if the picture is turned or mirrored."""
-        return self.pyramid.origin if self.pyramid.orientation == 0 else None
+    items = _split_batch(engine.state.batch)
+    outputs = _split_batch(engine.state.output)
+    collected = []
+    for item, output in zip(items, outputs, strict=True):
+        if "evidence" in item:
+            collected.append(item["evidence"])
+        else:
+            # Where both have a key, the item has the value as it was loaded, the output as the network took it.
+            collected.append(_make_evidence({**output, **item}))
+    return collected
 
 
-def picture_results(engine: Engine) -> list[PictureResult]:
-    """Results of the last batch of ``engine``, which must carry ``"pyramid"``, its output ``"attention"``.
-
-    Raises:
-        ValueError: when batch or output lack them.
-    """
-    batch, output = _per_picture(engine.state.batch), _per_picture(engine.state.output)
-    results = []
-    for items, made in zip(batch, output, strict=True):
-        data = {**made, **items}
-        if "pyramid" not in data or "attention" not in data:
-            raise ValueError(
-                f"attention cannot be shown: engine.state holds {sorted(data)}, but 'pyramid' (of the transforms) and "
-                "'attention' (of JSMATrainer or JSMAEvaluator) are needed."
-            )
-        results.append(PictureResult(data["pyramid"], data))
-    return results
-
-
-def make_record(
-    result: PictureResult,
-    classes: Sequence[str],
-    *,
-    label: int | None = None,
-    group: str | None = None,
-    run: Mapping[str, Any] | None = None,
-) -> PredictionRecord:
-    """The record of one picture of an engine's batch.
-
-    Args:
-        result: the picture; its ``pred`` must be probabilities ``(classes,)``.
-        classes: name of each class.
-        label: index of the true class, when known.
-        group: of the picture; its file by default.
-        run: what made the prediction, see :class:`~monai_jsma.predictions.records.PredictionRecord`.
-
-    Raises:
-        ValueError: when the probabilities do not fit the classes, or something is not finite.
-    """
-    pyramid, geometry = result.pyramid, result.pyramid.stored_geometry
-    probabilities = _numbers(_array(result.data["pred"]))
-    if len(probabilities) != len(classes) or abs(sum(probabilities) - 1) > 1e-3:
-        raise ValueError(f"{pyramid.path}: {len(classes)} probabilities were expected, but got {probabilities}.")
-    stored = [pyramid.stored_index(cell) for cell in range(geometry.num_cells)]
-    attention = np.empty(geometry.num_cells)
-    attention[stored] = result.attention
-    weights: Counter[int] = Counter()
-    for cell, weight in zip(result.cells.tolist(), result.weights.tolist(), strict=True):
-        if weight > 0:  # 0: nothing was drawn
-            weights[stored[cell]] += weight
-    draws, intervals = result.data.get("draw_probabilities"), result.data.get("intervals")
-    return PredictionRecord(
-        file=pyramid.path,
-        location=pyramid.origin,
-        size=geometry.size,
-        mpp=pyramid.mpp,
-        mpp_source=pyramid.mpp_source,
-        classes=tuple(classes),
-        probabilities=probabilities,
-        label=label,
-        group=pyramid.path if group is None else group,
-        magnifications=tuple(map(to_mpp, geometry.magnifications)),
-        patch_size=geometry.patch_size,
-        attention=_numbers(attention),
-        patches=tuple(_patch_record(pyramid, cell, attention[cell], weight) for cell, weight in weights.most_common()),
-        draw_probabilities=None if draws is None else tuple(map(_numbers, _array(draws))),
-        certified=result.certified,
-        intervals=None if intervals is None else tuple((low, high) for low, high in map(_numbers, _array(intervals))),
-        run=dict(run or {}),
-        aligned=geometry.aligned,
-    )
-
-
-def _patch_record(pyramid: Pyramid, cell: int, attention: float, weight: float) -> PatchRecord:
-    """Of a cell of the picture as stored."""
-    geometry, (top, left) = pyramid.stored_geometry, pyramid.origin
-    level, row, col = geometry.cell(cell)
-    box = geometry.box(cell)
-    box = box._replace(row=box.row + top, col=box.col + left)
-    mpp = to_mpp(geometry.magnifications[level])
-    return PatchRecord(geometry.names[level], mpp, row, col, box, *_numbers((attention, weight)))
-
-
-def _numbers(values: Iterable[float]) -> tuple[float, ...]:
-    """Nine digits of each number: what float32 holds.
-
-    Raises:
-        ValueError: when one is not finite.
-    """
-    numbers = tuple(float(f"{float(value):.9g}") for value in values)
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"finite numbers were expected, but got {numbers}.")
-    return numbers
-
-
-def _per_picture(state: Any) -> list[dict[str, Any]]:
+def _split_batch(state: Any) -> list[dict[str, Any]]:
+    """The batch or the output of an engine, as one dictionary for each image."""
     if isinstance(state, list):
         return state
     if not isinstance(state, Mapping):
-        raise ValueError(f"a mapping or MONAI's list of mappings was expected in engine.state, but got {type(state)}.")
+        raise ValueError(f"engine.state must hold a dictionary or MONAI's list of dictionaries, but has {type(state)}.")
     items = decollate_batch({key: value for key, value in state.items() if key != "pyramid"})
     if "pyramid" in state:
-        items = [{**item, "pyramid": pyramid} for item, pyramid in zip(items, state["pyramid"], strict=True)]
+        for item, pyramid in zip(items, state["pyramid"], strict=True):
+            item["pyramid"] = pyramid
     return items
 
 
-def _array(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+def _make_evidence(data: Mapping[str, Any]) -> Evidence:
+    """The evidence of one image, from its item in the batch and its part of the output."""
+    if "pyramid" not in data or "attention" not in data:
+        raise ValueError(
+            f"there is no attention to show or to measure: engine.state holds {sorted(data)}, but 'pyramid' (of the "
+            "transforms) and 'attention' (of JSMATrainer or JSMAEvaluator) are needed."
+        )
+    pyramid: Pyramid = data["pyramid"]
+    metadata = getattr(data.get("image"), "meta", {})
+    file = pyramid.path or str(metadata.get("filename_or_obj") or "")
+    certified = _optional_array(data, "certified")
+    scores = _optional_array(data, "pred")
+    return Evidence(
+        file=file,
+        location=pyramid.origin,
+        geometry=pyramid.geometry,
+        orientation=pyramid.orientation,
+        mpp_source=pyramid.mpp_source,
+        attention=_cut_padding(data["attention"], pyramid.geometry.num_cells, file),
+        cells=_to_array(data["cells"]).astype(np.int64),
+        weights=_to_array(data["weights"]).astype(np.float64),
+        scores=None if scores is None else scores.reshape(-1).astype(np.float64),
+        label=_class_index(data, "label"),
+        certified=None if certified is None else bool(certified),
+        intervals=_optional_array(data, "intervals"),
+        draw_probabilities=_optional_array(data, "draw_probabilities"),
+        true_cells=_optional_array(data, "cell"),
+        true_magnification=data.get("level"),
+        thumbnail=_optional_array(data, "image"),
+        pyramid=pyramid,
+    )
+
+
+def _cut_padding(attention: Any, num_cells: int, file: str) -> np.ndarray:
+    """The attention of one image without the padding of its batch, float64 ``(num_cells,)``."""
+    array = _to_array(attention).astype(np.float64)
+    if array.ndim != 1 or len(array) < num_cells:
+        raise ValueError(f"{file}: attention of shape {array.shape} for an image of {num_cells} cells.")
+    return array[:num_cells]
+
+
+def _class_index(data: Mapping[str, Any], key: str) -> int | None:
+    """A class that is given as its index or as one-hot scores; None if there is none."""
+    value = _optional_array(data, key)
+    if value is None:
+        return None
+    value = value.reshape(-1)
+    if value.size == 1:
+        return int(value[0])
+    return int(value.argmax())
+
+
+def _optional_array(data: Mapping[str, Any], key: str) -> np.ndarray | None:
+    value = data.get(key)
+    return None if value is None else _to_array(value)
+
+
+def _to_array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)

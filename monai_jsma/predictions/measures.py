@@ -1,23 +1,72 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""How uncertain a prediction is, in nats: predictive entropy and, of repeated draws, mutual information.
+"""Numbers that follow from a prediction: shares of the magnifications, uncertainty, pointing score.
 
-The predictive entropy is the entropy of the probabilities, those of all draws in the mean: all of the uncertainty. The
-mutual information of label and draw is that minus the mean entropy of the single draws: the part that comes from which
-patches were drawn. It is 0 where all draws say the same, however unsure each of them is.
+**Shares** (paper, Tables 3 and 4). The share of a magnification is the attention summed over its cells. Its prior share
+is its number of cells over that of all magnifications, which is the share that uniform attention would give.
 
-Nine decimals are kept, as many digits as a record has: what differs by less is a tie, not an order.
+**Uncertainty**, in nats. The predictive entropy is the entropy of the probabilities (of repeated draws, of their mean):
+all of the uncertainty. The mutual information of label and draw is the predictive entropy minus the mean entropy of the
+single draws: the part that comes from which patches were drawn. It is 0 where all draws agree, however uncertain each
+of them is. Nine decimals are kept, as many as a record has: a smaller difference is a tie, not an order.
+
+**Pointing score.** How much attention lies inside the areas that a pathologist annotated, and how much would lie there
+by chance. A cell gives its attention to an area in proportion to its surface inside it. (Cells, not patches, because
+cells tile the image.) By chance it is the annotated share of the image's surface. Overlapping areas count once, holes
+do not count. Areas are polygons of (row, column) in level-0 pixels of the file.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
 import numpy as np
+import shapely
 from numpy.typing import ArrayLike
 from scipy.special import entr
 
-__all__ = ["mutual_information", "predictive_entropy"]
+from monai_jsma.datalists.regions import Area, merge_areas
+from monai_jsma.geometry import PatchGeometry
+from monai_jsma.predictions.evidence import Evidence
+
+__all__ = [
+    "Pointing",
+    "covered_shares",
+    "magnification_shares",
+    "mutual_information",
+    "pointing_scores",
+    "predictive_entropy",
+    "prior_shares",
+]
 
 _DECIMALS = 9
+
+
+# --------------------------------------------------------------------------------------------------------------- shares
+
+
+def magnification_shares(geometry: PatchGeometry, attention: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Share of the attention of each magnification, by name, coarse to fine.
+
+    Args:
+        geometry: patch grids of the image.
+        attention: probability of every cell, ``(cells,)``.
+    """
+    return {name: math.fsum(attention[cells]) for name, cells in geometry.slices.items()}
+
+
+def prior_shares(geometry: PatchGeometry) -> dict[str, float]:
+    """Share of the cells of each magnification, by name, coarse to fine: the share that uniform attention would have.
+
+    Args:
+        geometry: patch grids of the image.
+    """
+    return {name: (cells.stop - cells.start) / geometry.num_cells for name, cells in geometry.slices.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------- uncertainty
 
 
 def predictive_entropy(probabilities: ArrayLike) -> np.ndarray:
@@ -25,12 +74,90 @@ def predictive_entropy(probabilities: ArrayLike) -> np.ndarray:
     return np.round(_entropy(np.asarray(probabilities)), _DECIMALS)
 
 
-def mutual_information(draws: ArrayLike) -> np.ndarray:
+def mutual_information(draw_probabilities: ArrayLike) -> np.ndarray:
     """Mutual information ``(...)`` of label and draw, from the probabilities of each draw ``(..., draws, classes)``."""
-    each = np.asarray(draws)
-    found = _entropy(each.mean(axis=-2)) - _entropy(each).mean(axis=-1)
-    return np.abs(np.round(found, _DECIMALS))  # never negative, but for rounding: no -0.0
+    draws = np.asarray(draw_probabilities)
+    entropy_of_mean = _entropy(draws.mean(axis=-2))
+    mean_entropy = _entropy(draws).mean(axis=-1)
+    information = np.round(entropy_of_mean - mean_entropy, _DECIMALS)
+    return np.abs(information)  # never negative except by rounding: no -0.0
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
     return entr(probabilities).sum(axis=-1)
+
+
+# ------------------------------------------------------------------------------------------------------- pointing score
+
+
+class Pointing(NamedTuple):
+    """Pointing score.
+
+    Args:
+        share: share of the attention that lies inside the annotated areas; None if there is no attention.
+        expected: share of the image's surface that lies inside them.
+    """
+
+    share: float | None
+    expected: float
+
+    @property
+    def enrichment(self) -> float | None:
+        """Share over expected share: above 1 the attention points to the areas; None where it is not defined."""
+        if self.share is None or not self.expected:
+            return None
+        return self.share / self.expected
+
+
+def pointing_scores(evidence: Evidence, areas: Iterable[Area]) -> dict[str, Pointing]:
+    """Pointing scores of an image: ``""`` for all of its attention, then one for each magnification, coarse to fine.
+
+    Args:
+        evidence: evidence of the image as it is stored.
+        areas: annotated areas, in level-0 pixels of the file.
+    """
+    geometry = evidence.geometry
+    attention = np.asarray(evidence.attention)
+    covered = covered_shares(geometry, evidence.location, areas)
+    # All cells of a magnification are equally large, so that their mean is the share of the surface.
+    coarsest = geometry.slices[geometry.names[0]]
+    expected = float(covered[coarsest].mean())
+
+    scores = {"": Pointing(_share_inside(attention, covered), expected)}
+    for name, cells in geometry.slices.items():
+        share = _share_inside(attention[cells], covered[cells])
+        scores[name] = Pointing(share, expected)
+    return scores
+
+
+def covered_shares(geometry: PatchGeometry, location: tuple[int, int], areas: Iterable[Area]) -> np.ndarray:
+    """Share of each cell's surface that lies inside any of the areas, float64 ``(cells,)``.
+
+    Args:
+        geometry: patch grids of an image or region.
+        location: row and column of the region's top-left corner in level-0 pixels of the file.
+        areas: annotated areas, in level-0 pixels of the file.
+    """
+    top, left = location
+    height, width = geometry.size
+    region = shapely.box(top, left, top + height, left + width)
+    annotated = merge_areas(areas).intersection(region)
+    shapely.prepare(annotated)
+
+    boxes = np.array([geometry.cell_box(index) for index in range(geometry.num_cells)])
+    rows = boxes[:, 0] + top
+    cols = boxes[:, 1] + left
+    cells = shapely.box(rows, cols, rows + boxes[:, 2], cols + boxes[:, 3])
+
+    shares = shapely.covers(annotated, cells).astype(np.float64)
+    partly = shapely.intersects(annotated, cells) & (shares == 0)  # few: an exact overlay costs most
+    inside = shapely.intersection(annotated, cells[partly])
+    shares[partly] = shapely.area(inside) / shapely.area(cells[partly])
+    return shares
+
+
+def _share_inside(attention: np.ndarray, covered: np.ndarray) -> float | None:
+    total = attention.sum()
+    if total <= 0:
+        return None
+    return float(attention @ covered / total)

@@ -1,18 +1,22 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction records: what was predicted for a picture or a region, and from which patches, as one line of JSON.
+"""Prediction records: what was predicted for an image or a region, and from which patches, as one line of JSON.
 
 A record holds enough to draw attention, patches and tables again without the model: the file and region, the
 probabilities, the attention of every cell and the patches that were read. Each line stands alone, so files of records
-may be joined. Positions are (row, column), boxes (row, column, height, width), all in level-0 pixels of the file; cells
-are those of the picture as stored, in the flat order of :mod:`monai_jsma.geometry`.
+may be joined. Locations are (row, column), boxes (row, column, height, width), all in level-0 pixels of the file. Cells
+are those of the image as stored, in the flat order of :mod:`monai_jsma.geometry`.
+
+Records are checked by hand: nearly all checks compare several values (probabilities with classes, attention with the
+grids, patches with their cells), which pydantic would leave to functions of our own as well.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +25,19 @@ from typing import Any
 import numpy as np
 
 from monai_jsma.geometry import Box, GridCell, PatchGeometry
-from monai_jsma.predictions.measures import mutual_information, predictive_entropy
-from monai_jsma.predictions.record_checks import check_record
+from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.measures import (
+    magnification_shares,
+    mutual_information,
+    predictive_entropy,
+    prior_shares,
+)
 
-__all__ = ["PatchRecord", "PredictionRecord", "read_records"]
+__all__ = ["PatchRecord", "PredictionRecord", "make_record", "read_records"]
 
 PART = ".part"  # ends the name of the records of a run that is not finished
 _DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "mutual_information")  # written too
+_TOLERANCE = 1e-3  # of sums of probabilities
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,13 @@ class PatchRecord:
     """One patch that was read.
 
     Args:
-        magnification: its name, such as ``"100X"``.
-        mpp: its spacing in um per pixel.
-        row: of its cell in the grid of the magnification.
-        col: of its cell.
+        magnification: name of its magnification, such as ``"100X"``.
+        mpp: spacing of its magnification in um per pixel.
+        row: row of its cell in the grid of the magnification.
+        col: column of its cell.
         box: the patch in level-0 pixels of the file.
         attention: probability of its cell.
-        weight: with which its features entered the bag; with draws, the mean over them.
+        weight: aggregation weight of its features; with repeated draws, the mean over them.
     """
 
     magnification: str
@@ -55,26 +65,26 @@ class PatchRecord:
 
 @dataclass(frozen=True)
 class PredictionRecord:
-    """What the network made of one picture or region.
+    """What the network made of one image or region, as it is saved.
 
     Args:
-        file: path of the picture or slide.
-        location: row and column of the region in the file; (0, 0) for a whole picture.
-        size: its height and width.
-        mpp: um per pixel of level 0.
-        mpp_source: where that came from.
+        file: path of the image or slide.
+        location: row and column of the region in the file; (0, 0) for a whole image.
+        size: height and width of the region.
+        mpp: spacing of level 0 in um per pixel.
+        mpp_source: where the spacing came from.
         classes: name of each class.
-        probabilities: of each class.
-        label: index of the true class; None where it is not known.
-        group: what stays on one side of a split, e.g. the patient.
+        probabilities: probability of each class.
+        label: index of the true class; None if unknown.
+        group: what stays in one split, such as the patient.
         magnifications: spacings in um per pixel, coarse to fine.
         patch_size: height and width of a patch, in pixels of its magnification.
         attention: probability of every cell.
-        patches: those that were read, in order of weight.
-        draw_probabilities: of each class by each of repeated draws, ``(draws, classes)``; None without.
-        certified: whether the label is that of all patches, for certain; None where it was not asked.
-        intervals: between which the probability of each class lies if all patches are read, (low, high).
-        run: what made it: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
+        patches: patches that were read, by falling weight.
+        draw_probabilities: probabilities of each repeated draw, ``(draws, classes)``; None without repeated draws.
+        certified: whether the prediction is certainly that of all patches; None without certified stopping.
+        intervals: (lower, upper) bound of each class's probability of all patches; None without certified stopping.
+        run: what made the prediction: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
         aligned: whether the patches lay side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
     """
 
@@ -99,23 +109,30 @@ class PredictionRecord:
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
-        """File, location and size: one record of a run has it."""
+        """File, location and size: a run has one record of each."""
         return self.file, self.location, self.size
 
     @property
+    def prediction(self) -> int:
+        """Index of the most probable class."""
+        return int(np.argmax(self.probabilities))
+
+    @property
     def patches_read(self) -> int:
-        """How many patches the prediction is made of; one that was drawn twice was read once."""
+        """Number of patches that the prediction is made of; one that was drawn twice was read once."""
         return len(self.patches)
 
     @property
     def draws(self) -> int:
-        """How often the patches were drawn; 0 if those of highest attention were taken."""
+        """Number of repeated draws; 0 without."""
         return len(self.draw_probabilities or ())
 
     @property
     def spread(self) -> tuple[float, ...] | None:
-        """Standard deviation of each probability over the draws; None without."""
-        return None if self.draw_probabilities is None else tuple(np.std(self.draw_probabilities, axis=0).tolist())
+        """Standard deviation of each probability over the repeated draws; None without."""
+        if self.draw_probabilities is None:
+            return None
+        return tuple(np.std(self.draw_probabilities, axis=0).tolist())
 
     @property
     def predictive_entropy(self) -> float:
@@ -124,17 +141,24 @@ class PredictionRecord:
 
     @property
     def mutual_information(self) -> float | None:
-        """What the draws disagree about, see :mod:`monai_jsma.predictions.measures`; None without."""
-        return None if self.draw_probabilities is None else float(mutual_information(self.draw_probabilities))
+        """Uncertainty from the repeated draws, see :mod:`monai_jsma.predictions.measures`; None without."""
+        if self.draw_probabilities is None:
+            return None
+        return float(mutual_information(self.draw_probabilities))
 
     @property
-    def prediction(self) -> int:
-        """Index of the most probable class."""
-        return int(np.argmax(self.probabilities))
+    def shares(self) -> dict[str, float]:
+        """Share of the attention of each magnification, by name, coarse to fine (paper, Tables 3 and 4)."""
+        return magnification_shares(self.geometry, self.attention)
+
+    @property
+    def prior_shares(self) -> dict[str, float]:
+        """Share of the cells of each magnification, by name: the share that uniform attention would have."""
+        return prior_shares(self.geometry)
 
     @cached_property
     def geometry(self) -> PatchGeometry:
-        """The cells of the region, to place :attr:`attention`."""
+        """Patch grids of the region, to which :attr:`attention` belongs."""
         return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size, self.aligned)
 
     @cached_property
@@ -142,80 +166,188 @@ class PredictionRecord:
         """Flat index of the cell of each patch, int64 ``(patches,)``.
 
         Raises:
-            ValueError: when a patch has no such cell, or does not lie at it.
+            ValueError: if a patch does not lie at its cell.
         """
-        return np.array([self._cell_of(patch) for patch in self.patches], np.int64)
+        return np.array([self._find_cell(patch) for patch in self.patches], np.int64)
 
-    def _cell_of(self, patch: PatchRecord) -> int:
-        geometry, (top, left) = self.geometry, self.location
-        if patch.magnification in geometry.names:
+    def _find_cell(self, patch: PatchRecord) -> int:
+        geometry = self.geometry
+        if _is_in_grid(patch, geometry):
             level = geometry.names.index(patch.magnification)
             index = geometry.index(GridCell(level, patch.row, patch.col))
-            inside = all(0 <= i < n for i, n in zip((patch.row, patch.col), geometry.grids[level], strict=True))
-            if inside and np.allclose(np.add(geometry.box(index), (top, left, 0, 0)), patch.box, rtol=0, atol=0.01):
+            if np.allclose(_move_box(geometry.box(index), self.location), patch.box, rtol=0, atol=0.01):
                 return index
         raise ValueError(f"{self.file} at {self.location}: {patch} does not lie at a cell of the region.")
 
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the attention by name of the magnification, coarse to fine (paper, Tables 3 and 4)."""
-        ends = self.geometry.offsets
-        return {
-            name: math.fsum(self.attention[start:end])
-            for name, start, end in zip(self.geometry.names, ends, ends[1:], strict=False)
-        }
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The record as evidence, without pixels: for figures and metrics.
 
-    @property
-    def prior_shares(self) -> dict[str, float]:
-        """Share of the cells by name of the magnification: the share of an attention that is the same everywhere."""
-        cells = [rows * cols for rows, cols in self.geometry.grids]
-        return {name: n / sum(cells) for name, n in zip(self.geometry.names, cells, strict=True)}
+        Raises:
+            ValueError: if a patch does not lie at its cell.
+        """
+        draws = self.draw_probabilities
+        intervals = self.intervals
+        return Evidence(
+            file=self.file,
+            location=self.location,
+            geometry=self.geometry,
+            mpp_source=self.mpp_source,
+            attention=np.array(self.attention, np.float64),
+            cells=self.cells,
+            weights=np.array([patch.weight for patch in self.patches], np.float64),
+            scores=np.array(self.probabilities, np.float64),
+            label=self.label,
+            certified=self.certified,
+            intervals=None if intervals is None else np.array(intervals),
+            draw_probabilities=None if draws is None else np.array(draws),
+        )
 
     def to_json(self) -> str:
-        """One line, without its end; :meth:`from_json` reads it."""
-        found = {name: getattr(self, name) for name in (*(f.name for f in fields(self)), *_DERIVED)}
-        found["patches"] = [vars(patch) for patch in self.patches]
-        return json.dumps(found, allow_nan=False)
+        """One line of JSON, without its end; :meth:`from_json` reads it."""
+        names = [f.name for f in fields(self)]
+        values = {name: getattr(self, name) for name in (*names, *_DERIVED)}
+        values["patches"] = [vars(patch) for patch in self.patches]
+        return json.dumps(values, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> PredictionRecord:
-        """The record of a line.
+        """The record of a line of JSON.
 
         Raises:
-            ValueError: when it is none.
+            ValueError: if the line is not a record, or its values contradict each other.
         """
         try:
-            values = json.loads(line, parse_constant=_refuse)
-            known = {f.name: _frozen(values[f.name]) for f in fields(cls) if f.name in values}
-            known["patches"] = tuple(PatchRecord(**{**p, "box": Box(*p["box"])}) for p in values["patches"])
+            values = json.loads(line, parse_constant=_refuse_constant)
+            known = {f.name: _to_tuples(values[f.name]) for f in fields(cls) if f.name in values}
+            known["patches"] = tuple(_read_patch(patch) for patch in values["patches"])
             record = cls(**known)
-            check_record(record)
+            _check_record(record)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a prediction record: {error!r}") from error
         return record
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+# -------------------------------------------------------------------------------------------------- from evidence
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def make_record(
+    evidence: Evidence,
+    classes: Sequence[str],
+    *,
+    label: int | None = None,
+    group: str | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> PredictionRecord:
+    """Make the record of an image.
+
+    Args:
+        evidence: evidence of the image, with probabilities as its scores.
+        classes: name of each class.
+        label: index of the true class; by default that of the evidence.
+        group: group of the image, such as the patient; by default its file.
+        run: what made the prediction, see :class:`PredictionRecord`.
+
+    Raises:
+        ValueError: if the probabilities do not fit the classes, or a number is not finite.
+    """
+    geometry = evidence.stored_geometry
+    scores = () if evidence.scores is None else evidence.scores
+    probabilities = _round_numbers(scores)
+    if len(probabilities) != len(classes) or abs(sum(probabilities) - 1) > _TOLERANCE:
+        raise ValueError(f"{evidence.file}: {len(classes)} probabilities were expected, but got {probabilities}.")
+
+    stored_cells = evidence.stored_cells
+    attention = np.empty(geometry.num_cells)
+    attention[stored_cells] = evidence.attention
+
+    weights: Counter[int] = Counter()
+    for cell, weight in zip(evidence.cells, evidence.weights.tolist(), strict=True):
+        if weight > 0:  # 0: nothing was drawn
+            weights[int(stored_cells[cell])] += weight
+    patches = []
+    for index, weight in weights.most_common():
+        level, row, col = geometry.cell(index)
+        rounded_attention, rounded_weight = _round_numbers((attention[index], weight))
+        patches.append(
+            PatchRecord(
+                magnification=geometry.names[level],
+                mpp=geometry.spacings[level],
+                row=row,
+                col=col,
+                box=_move_box(geometry.box(index), evidence.location),
+                attention=rounded_attention,
+                weight=rounded_weight,
+            )
+        )
+
+    draws = evidence.draw_probabilities
+    intervals = evidence.intervals
+    return PredictionRecord(
+        file=evidence.file,
+        location=evidence.location,
+        size=geometry.size,
+        mpp=geometry.mpp,
+        mpp_source=evidence.mpp_source,
+        classes=tuple(classes),
+        probabilities=probabilities,
+        label=evidence.label if label is None else label,
+        group=evidence.file if group is None else group,
+        magnifications=geometry.spacings,
+        patch_size=geometry.patch_size,
+        attention=_round_numbers(attention),
+        patches=tuple(patches),
+        draw_probabilities=None if draws is None else tuple(_round_numbers(draw) for draw in draws),
+        certified=evidence.certified,
+        intervals=None if intervals is None else tuple(_round_interval(interval) for interval in intervals),
+        run=dict(run or {}),
+        aligned=geometry.aligned,
+    )
+
+
+def _round_numbers(values: Iterable[float]) -> tuple[float, ...]:
+    """Nine digits of each number, which is what float32 holds.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
+    numbers = tuple(float(f"{float(value):.9g}") for value in values)
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"finite numbers were expected, but got {numbers}.")
+    return numbers
+
+
+def _round_interval(interval: Iterable[float]) -> tuple[float, float]:
+    low, high = _round_numbers(interval)
+    return low, high
+
+
+def _move_box(box: Box, location: tuple[int, int]) -> Box:
+    """A box of a region as a box of its file."""
+    top, left = location
+    return box._replace(row=box.row + top, col=box.col + left)
+
+
+# ------------------------------------------------------------------------------------------------------ from JSON
 
 
 def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRecord]:
-    """The records of one or more files.
+    """Read the records of one or more files.
+
+    Args:
+        paths: path of a file of records, or several.
 
     Raises:
-        FileNotFoundError: when a file is missing; it says whether its run is unfinished.
-        ValueError: when a line is no record, or two of them are of the same region.
+        FileNotFoundError: if a file is missing; it says whether its run is unfinished.
+        ValueError: if a line is not a record, or two of them are of the same region.
     """
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
     records: dict[tuple, PredictionRecord] = {}
     for path in map(Path, paths):
         if not path.is_file():
-            begun = path.with_name(path.name + PART).is_file()
-            hint = " yet: their run was stopped; the same command goes on with it" if begun else ""
+            is_begun = path.with_name(path.name + PART).is_file()
+            hint = " yet: their run was stopped; run the same command again to finish it" if is_begun else ""
             raise FileNotFoundError(f"{path}: there are no such predictions{hint}.")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
@@ -226,3 +358,90 @@ def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRec
                 raise ValueError(f"{path}, line {number}: {record.file} at {record.location} was predicted before.")
             records[record.key] = record
     return list(records.values())
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _to_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_to_tuples(entry) for entry in value)
+    return value
+
+
+def _read_patch(values: Mapping[str, Any]) -> PatchRecord:
+    box = Box(*values["box"])
+    return PatchRecord(**{**values, "box": box})
+
+
+# --------------------------------------------------------------------------------------------------------- checks
+
+
+def _check_record(record: PredictionRecord) -> None:
+    """Raise ValueError for values that a table or figure would show as if they were correct."""
+    _check_names(record)
+    _check_region(record)
+    _check_probabilities("probabilities", record.probabilities, len(record.classes))
+    _check_probabilities("attention", record.attention, record.geometry.num_cells)
+    _check_draws(record)
+    _check_certificate(record)
+    for patch in record.patches:
+        if not _is_in_grid(patch, record.geometry):
+            raise ValueError(f"there is no cell {patch.row}, {patch.col} at {patch.magnification}")
+
+
+def _check_names(record: PredictionRecord) -> None:
+    classes = record.classes
+    label = record.label
+    if not isinstance(classes, tuple) or not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"classes are {classes!r}, not different names")
+    if not all(isinstance(name, str) for name in (*classes, record.file, record.group)):
+        raise ValueError("classes, file or group are not text")
+    if label is None:
+        return
+    if type(label) is not int or not 0 <= label < len(classes):
+        raise ValueError(f"label {label!r} is not an index of {len(classes)} classes")
+
+
+def _check_region(record: PredictionRecord) -> None:
+    numbers = (*record.location, *record.size)
+    if len(record.location) != 2 or not all(type(number) is int for number in numbers):
+        raise ValueError(f"location {record.location!r} or size {record.size!r} are not pairs of whole numbers")
+    if type(record.aligned) is not bool:
+        raise ValueError(f"aligned {record.aligned!r} is neither true nor false")
+
+
+def _check_probabilities(name: str, values: Sequence[float], count: int) -> None:
+    is_distribution = len(values) == count and min(values) >= 0 and abs(math.fsum(values) - 1) <= _TOLERANCE
+    if not is_distribution:
+        raise ValueError(f"{name} are not {count} probabilities that sum to 1")
+
+
+def _check_draws(record: PredictionRecord) -> None:
+    draws = record.draw_probabilities
+    if draws is None:
+        return
+    for draw in draws:
+        _check_probabilities("draw_probabilities", draw, len(record.classes))
+    if not draws or not np.allclose(np.mean(draws, axis=0), record.probabilities, atol=_TOLERANCE):
+        raise ValueError("probabilities are not the mean of draw_probabilities")
+
+
+def _check_certificate(record: PredictionRecord) -> None:
+    if record.certified is not None and type(record.certified) is not bool:
+        raise ValueError(f"certified {record.certified!r} is neither true nor false")
+    intervals = record.intervals
+    if intervals is None:
+        return
+    are_bounds = all(0 <= low <= high <= 1 for low, high in intervals)
+    if len(intervals) != len(record.classes) or not are_bounds:
+        raise ValueError(f"intervals {intervals!r} are not {len(record.classes)} pairs (low, high) in [0, 1]")
+
+
+def _is_in_grid(patch: PatchRecord, geometry: PatchGeometry) -> bool:
+    """Whether the grid of the patch's magnification has its cell."""
+    if patch.magnification not in geometry.names:
+        return False
+    rows, cols = geometry.grids[geometry.names.index(patch.magnification)]
+    return 0 <= patch.row < rows and 0 <= patch.col < cols

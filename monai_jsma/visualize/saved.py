@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.datalists.regions import Area
-from monai_jsma.predictions.pointing import pointing_scores
+from monai_jsma.predictions.measures import pointing_scores
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide
@@ -114,7 +114,7 @@ def _title(record: PredictionRecord) -> str:
 
 def _pointing(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[str]:
     if areas:
-        score = pointing_scores(record, areas)[""]
+        score = pointing_scores(record.evidence, areas)[""]
         enrichment = "" if score.enrichment is None else f": enrichment {score.enrichment:.2f}"
         inside = f"{score.share or 0:.1%} of all attention inside the annotations"
         yield f"{inside} ({score.expected:.1%} of the area){enrichment}"

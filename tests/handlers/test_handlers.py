@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from attention_cases import grey_pyramid, item, make_pyramid, output, show
+from attention_cases import evidence_of, grey_pyramid, item, make_pyramid, output, show
 from ignite.metrics import Accuracy
 from matplotlib.figure import Figure
 from monai.data import DataLoader, Dataset
@@ -20,7 +20,6 @@ from torch.utils.tensorboard import SummaryWriter
 from monai_jsma.engines import JSMAEvaluator
 from monai_jsma.handlers.attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
 from monai_jsma.metrics import AttentionOnTruth, AttentionShare
-from monai_jsma.predictions.from_engine import PictureResult
 from monai_jsma.visualize import attention_image, patch_boxes_image, patch_strip_image
 
 SIZE = (120, 200)  # 2 x 3 cells at 100X, then 3 x 5 at 200X
@@ -114,13 +113,13 @@ def test_steps_follow_interval_and_the_trainers_epoch(tmp_path):
 
 
 def test_last_batch_is_shown_and_few_patches_of_many_are_read(tmp_path):
-    shown, other = grey_pyramid(SIZE, "shown.png"), grey_pyramid(SIZE, "other.png")
+    last, other = grey_pyramid(SIZE, "shown.png"), grey_pyramid(SIZE, "other.png")
     read = []
-    shown.read = lambda cells: read.append(list(cells)) or np.zeros((len(cells), 3, 40, 40), np.uint8)
+    last.read = lambda cells: read.append(list(cells)) or np.zeros((len(cells), 3, 40, 40), np.uint8)
     other.read = lambda cells: pytest.fail("the first batch is not shown")
     handler = AttentionImageHandler(log_dir=str(tmp_path), max_patches=3)
     cells, weights = tuple(range(21)), tuple(i / 210 for i in range(21))
-    show([[row(other)], [row(shown, cells=cells, weights=weights)]], handler.attach)
+    show([[row(other)], [row(last, cells=cells, weights=weights)]], handler.attach)
     handler.close()
     assert read == [[20, 19, 18]]
 
@@ -179,8 +178,8 @@ def test_evaluator_with_postprocessing_shows_and_measures(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- PNG files
 
 
-def result_of(pyramid, **more):
-    return PictureResult(pyramid, {**item(pyramid), **output(pyramid, {0: 1.0}, (0,), (1.0,)), **more})
+def shown(pyramid, **more):
+    return evidence_of(pyramid, output(pyramid, {0: 1.0}, (0,), (1.0,)), image=item(pyramid)["image"], **more)
 
 
 @FORMS
@@ -189,7 +188,7 @@ def test_one_png_a_picture_and_again_the_same(tmp_path, decollated):
     saver = AttentionImageSaver(tmp_path / "maps")
     show([rows[:2], rows[2:]], saver.attach, decollated=decollated)
     files = sorted((tmp_path / "maps").iterdir())
-    assert [f.name for f in files] == [f"{picture_name(result_of(r[0]['pyramid']))}.png" for r in rows]
+    assert [f.name for f in files] == [f"{picture_name(shown(r[0]['pyramid']))}.png" for r in rows]
     assert [f.name.split("_")[0] for f in files] == ["0", "1", "2"]
     first = [np.asarray(Image.open(f).convert("RGB")) for f in files]
     assert not np.array_equal(first[0], first[1])
@@ -208,13 +207,13 @@ def test_names_are_unique_and_safe():
         make_pyramid(pixels, "a/Ünsafe: name*.svs", origin=(20, 30), size=(99, 99)),
         make_pyramid(pixels, "a/..." + "x" * 300 + ".svs"),
     ]
-    names = [picture_name(result_of(p)) for p in pyramids]
+    names = [picture_name(shown(p)) for p in pyramids]
     assert len(set(names)) == 5
     assert names[2].startswith("_nsafe_name__r20_c30_")
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzX0123456789._-") for name in names)
     assert all(len(name) < 140 and not name.startswith(".") for name in names)
     with pytest.raises(ValueError, match="without a file name"):
-        picture_name(result_of(make_pyramid(pixels, "")))
+        picture_name(shown(make_pyramid(pixels, "")))
 
 
 def test_title_names_file_region_and_classes(tmp_path, monkeypatch):

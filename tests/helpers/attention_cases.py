@@ -13,6 +13,8 @@ from ignite.engine import Engine
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.slides.readers import ArrayReader
 
 MAGNIFICATIONS, PATCH = (1.0, 0.5), 40
@@ -39,6 +41,14 @@ def output(pyramid: Pyramid, attention: Mapping[int, float], cells: Sequence[int
     for cell, value in attention.items():
         dense[cell] = value
     return {"attention": dense, "cells": torch.tensor(cells), "weights": torch.tensor(weights)}
+
+
+def evidence_of(pyramid: Pyramid, made: Mapping[str, Any], **more: Any) -> Evidence:
+    """The evidence of a picture, from what the network made of it."""
+    engine = Engine(lambda engine, batch: None)
+    engine.state.batch, engine.state.output = [{"pyramid": pyramid, **more}], [dict(made)]
+    (evidence,) = collect_evidence(engine)
+    return evidence
 
 
 def padded(outputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

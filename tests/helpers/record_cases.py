@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attention_cases import output
+from attention_cases import evidence_of, output
 
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.predictions.from_engine import PictureResult, make_record
-from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.predictions.records import PredictionRecord, make_record
 from monai_jsma.slides.open import inspect_slide
 from monai_jsma.slides.readers import open_reader
 
@@ -26,7 +25,8 @@ def record_of(
     """A record with ``attention`` on some cells; those of ``weights`` were read, by default the same."""
     drawn = attention if weights is None else weights
     made = output(pyramid, attention, list(drawn), list(drawn.values()))
-    return make_record(PictureResult(pyramid, {**made, "pred": torch.tensor([0.25, 0.75])}), CLASSES, **options)
+    evidence = evidence_of(pyramid, {**made, "pred": torch.tensor([0.25, 0.75])})
+    return make_record(evidence, CLASSES, **options)
 
 
 def pyramid_of(

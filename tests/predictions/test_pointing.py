@@ -9,7 +9,7 @@ from record_cases import record_of
 
 from monai_jsma.datalists.regions import Area
 from monai_jsma.geometry import PatchGeometry
-from monai_jsma.predictions.pointing import Pointing, covered_shares, pointing_scores
+from monai_jsma.predictions.measures import Pointing, covered_shares, pointing_scores
 
 GEOMETRY = PatchGeometry((60, 100), 0.5, (1.0, 0.5), 40)  # cells 1 x 2 and 2 x 3
 PLACE = (10, 30)
@@ -57,7 +57,7 @@ def test_cells_count_by_their_area_inside():
     left_half = Area(("tumour",), box(10, 30, 60, 50))
     np.testing.assert_allclose(covered_shares(GEOMETRY, PLACE, [left_half]), [1, 0, 1, 0.5, 0, 1, 0.5, 0])
     made = record({0: 0.25, 3: 0.5, 7: 0.25})
-    scores = pointing_scores(made, [left_half])
+    scores = pointing_scores(made.evidence, [left_half])
     assert list(scores) == ["", "100X", "200X"]
     np.testing.assert_allclose(list(scores.values()), [(0.5, 0.5), (1, 0.5), (1 / 3, 0.5)])
 
@@ -78,8 +78,8 @@ def test_an_outline_that_goes_back_on_itself_encloses_nothing_there():
 
 
 def test_scores_that_are_not_defined():
-    assert pointing_scores(record({0: 1.0}), [Area((), box(500, 500, 9, 9))])[""].enrichment is None
-    scores = pointing_scores(record({0: 1.0}), [Area((), box(10, 30, 30, 100))])
+    assert pointing_scores(record({0: 1.0}).evidence, [Area((), box(500, 500, 9, 9))])[""].enrichment is None
+    scores = pointing_scores(record({0: 1.0}).evidence, [Area((), box(10, 30, 30, 100))])
     assert scores["200X"] == Pointing(None, 0.5)
     assert scores["200X"].enrichment is None
     assert scores[""].enrichment == pytest.approx(1)
@@ -89,7 +89,8 @@ def test_attention_that_is_the_same_everywhere_has_no_enrichment():
     rng = np.random.default_rng(0)
     areas = [Area((), rng.uniform((10, 30), (70, 130), (7, 2))) for _ in range(2)]
     areas_of_cells = np.array([GEOMETRY.cell_box(i).height * GEOMETRY.cell_box(i).width for i in range(8)])
-    score = pointing_scores(record(dict(enumerate(areas_of_cells / areas_of_cells.sum()))), areas)
+    made = record(dict(enumerate(areas_of_cells / areas_of_cells.sum())))
+    score = pointing_scores(made.evidence, areas)
     assert 0 < score[""].expected < 1
     assert all(s.enrichment == pytest.approx(1, rel=1e-6) for s in score.values())
 

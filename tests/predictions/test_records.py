@@ -6,17 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from attention_cases import grey_pyramid, item, make_pyramid, output
+from attention_cases import evidence_of, grey_pyramid, item, make_pyramid, output
 
-from monai_jsma.predictions.from_engine import PictureResult, make_record
-from monai_jsma.predictions.records import PredictionRecord, read_records
+from monai_jsma.predictions.records import PredictionRecord, make_record, read_records
 
 CLASSES = ("benign", "tumour, viable")
 
 
 def result(pyramid, attention, cells, weights, pred=(0.25, 0.75), **more):
     made = output(pyramid, attention, cells, weights)
-    return PictureResult(pyramid, {**made, **item(pyramid), "pred": torch.tensor(pred), **more})
+    return evidence_of(pyramid, {**made, "pred": torch.tensor(pred), **more}, image=item(pyramid)["image"])
 
 
 def record(**options):
@@ -157,7 +156,7 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"probabilities": [NAN, 1.0]}, "NaN is no number"),
+        ({"probabilities": [NAN, 1.0]}, "NaN is not a number"),
         ({"probabilities": [1.5, -0.5]}, "probabilities are not 2 probabilities"),
         ({"probabilities": [0.25, 0.25]}, "probabilities are not 2 probabilities"),
         ({"probabilities": [1.0]}, "probabilities are not 2 probabilities"),
@@ -180,7 +179,7 @@ NAN = float("nan")
         ({"size": [1e400, 3]}, "not a prediction record"),
         ({"draw_probabilities": []}, "probabilities are not the mean of draw_probabilities"),
         ({"draw_probabilities": [[0.25, 0.75], [0.5, 0.5]]}, "probabilities are not the mean of draw_probabilities"),
-        ({"draw_probabilities": [[0.25, 0.75], [0.25, NAN]]}, "NaN is no number"),
+        ({"draw_probabilities": [[0.25, 0.75], [0.25, NAN]]}, "NaN is not a number"),
         ({"draw_probabilities": [[0.25, 0.75, 0.0]]}, "draw_probabilities are not 2 probabilities"),
         ({"draw_probabilities": [[1.5, -0.5], [-1.0, 2.0]]}, "draw_probabilities are not 2 probabilities"),
         ({"draw_probabilities": [0.25, 0.75]}, "not a prediction record"),

@@ -15,7 +15,7 @@ from record_cases import pyramid_of, record_of
 from slide_files import write_pyramid
 
 from monai_jsma.datalists.annotations import read_annotations
-from monai_jsma.predictions.pointing import covered_shares
+from monai_jsma.predictions.measures import covered_shares
 from monai_jsma.visualize import feature_collection
 
 RED, GREY = (250, 10, 10), 100

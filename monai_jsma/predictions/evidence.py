@@ -1,0 +1,117 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The evidence of a prediction: what a network made of one image, and where it looked.
+
+This is the one form in which predictions are passed on. :func:`~monai_jsma.predictions.collect_evidence` makes it of an
+engine's batch, and a saved :class:`~monai_jsma.predictions.PredictionRecord` holds it too
+(:attr:`~monai_jsma.predictions.PredictionRecord.evidence`). Records, tables, metrics and figures are made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.geometry import PatchGeometry, oriented_size, stored_cell
+
+__all__ = ["Evidence"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evidence:
+    """What a network made of one image or region, and from which patches.
+
+    Cells are flat indices of :attr:`geometry`, that is, of the image as the network saw it. In training the image may
+    be turned or mirrored; :attr:`stored_cells` gives the cells of the image as it is stored.
+
+    Args:
+        file: path of the image.
+        location: row and column of the region's top-left corner in level-0 pixels of the file; (0, 0) for a whole
+            image.
+        geometry: patch grids of the image.
+        orientation: orientation of the image, see :mod:`monai_jsma.geometry`; 0 is as stored.
+        mpp_source: where the spacing of level 0 came from.
+        attention: probability of every cell, float64 ``(cells,)``.
+        cells: flat indices of the drawn cells, int64 ``(k,)``, in the order of drawing.
+        weights: aggregation weights of the drawn cells, float64 ``(k,)``; 0 where nothing was drawn.
+        scores: probability of each class, float64 ``(classes,)``; logits if the engine has no postprocessing, or the
+            index of the class alone, ``(1,)``. None if the engine gives no predictions.
+        label: index of the true class; None if unknown.
+        certified: whether the prediction is certainly that of all patches; None without certified stopping.
+        intervals: lower and upper bound of each class's probability of all patches, ``(classes, 2)``; None without.
+        draw_probabilities: probabilities of each repeated draw, ``(draws, classes)``; None without repeated draws.
+        true_cells: flat indices, in the image as stored, of the cells that tell the class, where this is known.
+        true_magnification: name of the magnification that tells the class, where this is known.
+        thumbnail: the thumbnail that was attended to, ``(3, height, width)``; None if it was not kept.
+        pyramid: the image, to read patches again; None if the evidence comes from a record.
+    """
+
+    file: str
+    location: tuple[int, int]
+    geometry: PatchGeometry
+    attention: np.ndarray
+    cells: np.ndarray
+    weights: np.ndarray
+    orientation: int = 0
+    mpp_source: str = "given"
+    scores: np.ndarray | None = None
+    label: int | None = None
+    certified: bool | None = None
+    intervals: np.ndarray | None = None
+    draw_probabilities: np.ndarray | None = None
+    true_cells: np.ndarray | None = None
+    true_magnification: str | None = None
+    thumbnail: np.ndarray | None = None
+    pyramid: Pyramid | None = None
+
+    @property
+    def prediction(self) -> int | None:
+        """Index of the class with the highest score; None without scores."""
+        if self.scores is None:
+            return None
+        if len(self.scores) == 1:
+            return int(self.scores[0])
+        return int(self.scores.argmax())
+
+    @property
+    def patches_read(self) -> int:
+        """Number of patches that were read; a cell that was drawn twice was read once."""
+        drawn = self.cells[self.weights > 0]
+        return len(np.unique(drawn))
+
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        """The :attr:`location`, for the axes of a figure; None if the image is turned or mirrored."""
+        return self.location if self.orientation == 0 else None
+
+    @property
+    def stored_geometry(self) -> PatchGeometry:
+        """Patch grids of the image as it is stored."""
+        size = oriented_size(self.geometry.size, self.orientation)
+        return replace(self.geometry, size=size)
+
+    @property
+    def stored_cells(self) -> np.ndarray:
+        """Flat index, in the image as stored, of each cell of :attr:`geometry`: int64 ``(cells,)``."""
+        if self.orientation == 0:
+            return np.arange(self.geometry.num_cells)
+        stored_geometry = self.stored_geometry
+        indices = []
+        for index in range(self.geometry.num_cells):
+            cell = self.geometry.cell(index)
+            stored = stored_cell(cell, self.geometry.grids[cell.level], self.orientation)
+            indices.append(stored_geometry.index(stored))
+        return np.array(indices, np.int64)
+
+    def read_patches(self, cells: Iterable[int]) -> np.ndarray:
+        """Read patches again: uint8 ``(number of cells, 3, patch_size, patch_size)``.
+
+        Raises:
+            ValueError: if the evidence has no pyramid.
+        """
+        if self.pyramid is None:
+            raise ValueError(f"{self.file}: evidence of a record has no pyramid to read patches from.")
+        return self.pyramid.read(cells)
