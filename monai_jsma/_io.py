@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "Fault",
     "checkpoint_file",
     "count_cores",
     "csv_text",
     "few",
     "file_sha256",
+    "find_data_files",
+    "is_data_file",
     "read_lines",
     "read_table",
     "region_name",
@@ -31,6 +34,11 @@ __all__ = [
     "text_table",
     "write_whole",
 ]
+
+IMAGE_SUFFIXES = (
+    ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp",
+    ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,23 @@ def region_name(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, 
         stem += f"_r{row}_c{col}"
     digest = hashlib.sha256(f"{path}|{location}|{size}".encode()).hexdigest()
     return f"{stem}_{digest[:6]}"
+
+
+def is_data_file(path: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a path is a file with one of the suffixes, and not hidden: macOS writes ``._a.tif`` beside ``a.tif``.
+
+    Args:
+        path: the path to look at.
+        suffixes: lower-case suffixes with their dots, such as :data:`IMAGE_SUFFIXES`; case is ignored.
+    """
+    if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+        return False
+    return path.is_file()
+
+
+def find_data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files in a folder and its subfolders for which :func:`is_data_file` holds, sorted."""
+    return [path for path in sorted(folder.rglob("*")) if is_data_file(path, suffixes)]
 
 
 def read_lines(path: Path) -> list[list[str]]:

@@ -57,8 +57,6 @@ monai_jsma.cli.runs: make_variants takes 4 positional arguments
 monai_jsma.data.balanced: BalancedSampler.__init__ takes 4 positional arguments
 monai_jsma.data.tensor_batch: TensorPyramidBatch.__init__ takes 5 positional arguments
 monai_jsma.datalists.canvas: SyntheticPicture takes 4 positional arguments
-monai_jsma.datalists.gleason: RegionSettings takes 8 positional arguments
-monai_jsma.datalists.prostate: gather takes 4 positional arguments
 monai_jsma.datalists.schema: resolved_item takes 5 positional arguments
 monai_jsma.datalists.synthetic: make_dataset takes 4 positional arguments
 monai_jsma.datalists.tissue: tissue_regions takes 4 positional arguments

@@ -94,27 +94,15 @@ def _write_picture(record: PredictionRecord, areas: Sequence[Area], args: argpar
 def _read_areas(args: argparse.Namespace, files: Sequence[str]) -> tuple[dict[str, list[Area]], list[str]]:
     """The annotated areas of each file, and what failed. Annotations of other slides are not used, and counted."""
     from monai_jsma._io import few
-    from monai_jsma.datalists.annotations import ANNOTATION_SUFFIXES, read_annotations
-    from monai_jsma.datalists.gleason import find_slide
+    from monai_jsma.datalists.annotations import find_annotations, match_annotations
 
     path: Path = args.annotations
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ANNOTATION_SUFFIXES) if path.is_dir() else [path]
-    areas: dict[str, list[Area]] = defaultdict(list)
-    faults, others = [], []
     slides = {Path(file): file for file in files}
-    for table in found:
-        if table.resolve() == (args.output / _TABLE).resolve():
-            continue  # of an earlier run
-        try:
-            named = read_annotations(table)
-        except (ValueError, OSError) as error:
-            faults.append(str(error))
-            continue
-        for name, of_slide in named.items():
-            try:
-                areas[slides[find_slide(name, list(slides))]] += of_slide
-            except ValueError as error:
-                others.append(f"{table}: {name}: {error}")
+    tables = find_annotations(path, skip=[args.output / _TABLE])  # the table is of an earlier run
+    areas_of, found = match_annotations(tables, list(slides))
+    areas = {slides[slide]: of_slide for slide, of_slide in areas_of.items()}
+    others = [fault.reason for fault in found if fault.stage == "match"]
+    faults = [fault.reason for fault in found if fault.stage != "match"]
     if others:
         print(f"not used: {few(others)}")
     if not areas:

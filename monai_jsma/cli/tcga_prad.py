@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from monai_jsma.cli import Commands, add_command
 
 __all__ = ["add_parser", "run"]
+
+_COLUMNS = ("slide", "stage", "reason")  # of the table of what failed
 
 
 def add_parser(commands: Commands) -> None:
@@ -47,19 +46,20 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the datalist and the table of what failed, and print what is on each side."""
+    from monai_jsma._io import csv_text, write_whole
     from monai_jsma.cli.folder import summary
-    from monai_jsma.datalists.gleason import RegionSettings, class_mapping
-    from monai_jsma.datalists.prostate import gather
+    from monai_jsma.datalists.prostate import RegionSettings, class_mapping, gather
     from monai_jsma.datalists.schema import save_datalist
 
     out = args.out or args.slides / "datalist.json"
     failed = out.parent / "failed.csv"
     names = ("size_um", "cover", "per_slide", "per_class", "mpp", "folds", "fold", "seed")
     settings = RegionSettings(**{name: getattr(args, name) for name in names})
-    cohort = gather(args.slides, args.annotations, settings, class_mapping(args.map), skip=(out, failed))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_failures(cohort.failures, failed)
-    if not (cohort.failures and args.strict):
+    cohort = gather(
+        args.slides, args.annotations, settings=settings, mapping=class_mapping(args.map), skip=(out, failed)
+    )
+    write_whole(failed, csv_text(_COLUMNS, ((fault.where, fault.stage, fault.line) for fault in cohort.faults)))
+    if not (cohort.faults and args.strict):
         content = cohort.datalist()
         save_datalist(content, out)
         print(summary(content))
@@ -68,16 +68,6 @@ def run(args: argparse.Namespace) -> None:
             unknown = ", ".join(f"{name} ({n})" for name, n in sorted(content["unknown"].items()))
             print(f"not used, as --map names no class for them: {unknown}")
         print(out)
-    if cohort.failures:
+    if cohort.faults:
         kept = "no datalist was written" if args.strict else "the datalist holds the rest"
-        raise ValueError(f"{len(cohort.failures)} slides or annotations failed, listed in {failed}; {kept}.")
-
-
-def write_failures(failures: Iterable[tuple[str, str, str]], path: Path) -> None:
-    """Write what failed, all of it or nothing; a table without rows says that nothing did."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["slide", "stage", "reason"])
-        table.writerows(failures)
-    os.replace(part, path)
+        raise ValueError(f"{len(cohort.faults)} slides or annotations failed, listed in {failed}; {kept}.")

@@ -9,9 +9,8 @@ from .bach import bach_datalist
 from .canvas import SyntheticPicture
 from .digits import make_digit_picture
 from .folder import folder_datalist
-from .gleason import RegionSettings, class_mapping
 from .groups import check_groups, group_of
-from .prostate import Cohort, gather
+from .prostate import Cohort, RegionSettings, class_mapping, gather
 from .regions import Area, Region, choose_balanced, place_regions
 from .schema import class_names, load_datalist, save_datalist
 from .shuffled import shuffle_labels

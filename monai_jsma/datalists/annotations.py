@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Annotations of slides as pathologists' tools write them: QuPath GeoJSON, Aperio ImageScope XML, CSV of boxes.
 
-All three give coordinates in level-0 pixels. The files say (x, y), the areas read from them (row, column).
+All three give coordinates in level-0 pixels. The files have (x, y), the areas read from them (row, column).
 
 * GeoJSON: a FeatureCollection, a list of features or one feature; the class is ``properties.classification.name``
   (QuPath writes ``names`` for a derived class). Points and lines have no area and are not used.
 * XML: the class is the text of a region, else the name or the description of its layer. A region with ``NegativeROA``
   is cut out of its layer. Arrows and rulers are not used. A document type, where entities are declared, is refused.
-* CSV: ``slide,label,row,col,height,width``, a box each row.
+* CSV: ``slide,label,row,col,height,width``, one box in each row.
+
+A file of annotations is named as its slide (:func:`find_slide`). A TCGA slide is called
+``TCGA-2A-A8VL-01Z-00-DX1.<id>.svs``.
 """
 
 from __future__ import annotations
@@ -16,20 +19,108 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
+from monai_jsma._io import Fault, find_data_files
 from monai_jsma.datalists.regions import Area
 
-__all__ = ["ANNOTATION_SUFFIXES", "read_annotations"]
+__all__ = [
+    "ANNOTATION_SUFFIXES",
+    "TCGA_BARCODE",
+    "find_annotations",
+    "find_slide",
+    "match_annotations",
+    "read_annotations",
+]
 
+TCGA_BARCODE = re.compile(r"TCGA-\w{2}-\w{4}(?!\w)", re.ASCII | re.IGNORECASE)  # of a patient: 12 characters
 _BOX = ("row", "col", "height", "width")
+_COLUMNS = ("slide", "label", *_BOX)
 _NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _ELLIPSE, _ARROW, _RULER = "2", "3", "4"  # ImageScope's numbers of region types
+_ELLIPSE_POINTS = 128
+
+
+def find_annotations(path: str | Path, *, skip: Iterable[Path] = ()) -> list[Path]:
+    """Find the files of annotations in a folder and its subfolders.
+
+    Args:
+        path: the folder, or one file of annotations.
+        skip: files in the folder that are not annotations, such as the results of an earlier run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    skipped = {file.resolve() for file in skip}
+    return [file for file in find_data_files(path, ANNOTATION_SUFFIXES) if file.resolve() not in skipped]
+
+
+def match_annotations(paths: Iterable[Path], slides: Sequence[Path]) -> tuple[dict[Path, list[Area]], list[Fault]]:
+    """Read files of annotations and find their slides.
+
+    Args:
+        paths: files of annotations.
+        slides: paths of the slides.
+
+    Returns:
+        the areas of each slide that has annotations; and the faults, of stage "annotation" where a file cannot be read,
+        of stage "match" where its slide is not found.
+    """
+    areas_of: dict[Path, list[Area]] = defaultdict(list)
+    faults = []
+    for path in paths:
+        try:
+            areas_by_name = read_annotations(path)
+        except (ValueError, OSError) as error:
+            faults.append(Fault(path.name, "annotation", str(error)))
+            continue
+        for name, areas in areas_by_name.items():
+            try:
+                slide = find_slide(name, slides)
+            except ValueError as error:
+                faults.append(Fault(name, "match", f"{path}: {error}"))
+                continue
+            areas_of[slide] += areas
+    return dict(areas_of), faults
+
+
+def find_slide(name: str, slides: Sequence[Path]) -> Path:
+    """Find the slide of an annotation.
+
+    Their names without suffix are equal, or one continues the other after a dot; a TCGA barcode may also continue
+    after a dash.
+
+    Args:
+        name: name of the slide as the annotation gives it, with or without suffix.
+        slides: paths of the slides.
+
+    Raises:
+        ValueError: when no slide has the name, or several have.
+    """
+    matches = [slide for slide in slides if name in (slide.stem, slide.name)]
+    if not matches:
+        matches = [slide for slide in slides if _continues(slide.stem, name) or _continues(name, slide.stem)]
+    if not matches:
+        raise ValueError("no slide has this name; name the annotation as its slide.")
+    if len(matches) > 1:
+        names = f"{matches[0].name}, {matches[1].name}"
+        raise ValueError(f"{len(matches)} slides have this name: {names}; name the annotation as its slide.")
+    return matches[0]
+
+
+def _continues(name: str, start: str) -> bool:
+    """Whether a name begins with another one and goes on after a separator."""
+    if len(name) <= len(start) or not name.startswith(start):
+        return False
+    separators = ".-" if TCGA_BARCODE.match(start) else "."
+    return name[len(start)] in separators
 
 
 def read_annotations(path: str | Path) -> dict[str, list[Area]]:
@@ -39,139 +130,199 @@ def read_annotations(path: str | Path) -> dict[str, list[Area]]:
         path: ``.geojson`` or ``.json``, ``.xml`` or ``.csv``.
 
     Returns:
-        the areas of each slide; GeoJSON and XML name none, so that theirs is the stem of the file.
+        the areas of each slide; GeoJSON and XML name no slide, so theirs is the file name without suffix.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not what its suffix says, or an area is not; the message begins with the path.
+        ValueError: when the file or one of its areas does not have the expected form; the message begins with the path.
     """
     path = Path(path)
-    if path.suffix.lower() not in _READERS:
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
         raise ValueError(f"{path}: annotations are {', '.join(_READERS)} files.")
     try:
-        return _READERS[path.suffix.lower()](path)
+        return read(path)
     except (ValueError, csv.Error, ElementTree.ParseError, RecursionError) as error:
-        raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{path}: {reason}.") from error
 
 
-def _ring(points: Any, what: str) -> np.ndarray:
-    """Outline of (x, y) points as an array of (row, column)."""
-    try:
-        ring = np.array([(float(y), float(x)) for x, y, *_ in points])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what}: an outline is a list of (x, y) numbers") from error
-    if len(ring) < 3 or not np.isfinite(ring).all():
-        raise ValueError(f"{what}: an outline needs at least 3 points with finite coordinates, but has {len(ring)}")
-    return ring
-
-
-def _geojson(path: Path) -> dict[str, list[Area]]:
+def _read_geojson(path: Path) -> dict[str, list[Area]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"not a JSON file: {error}") from error
+    areas = []
+    for i, feature in enumerate(_list_features(content)):
+        areas.extend(_parse_feature(feature, f"feature {i}"))
+    return {path.stem: areas}
+
+
+def _list_features(content: Any) -> list[Any]:
+    features = content
     if isinstance(content, dict):
-        content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
-    if not isinstance(content, list):
-        raise ValueError("needed are a FeatureCollection, a list of features or one feature")
-    return {path.stem: [area for i, feature in enumerate(content) for area in _areas(feature, f"feature {i}")]}
+        is_collection = content.get("type") == "FeatureCollection"
+        features = content.get("features") if is_collection else [content]
+    if not isinstance(features, list):
+        raise ValueError("expected a FeatureCollection, a list of features or one feature")
+    return features
 
 
-def _areas(feature: Any, what: str) -> Iterator[Area]:
-    if (
-        not isinstance(feature, dict)
-        or feature.get("type") != "Feature"
-        or not isinstance(feature.get("geometry"), dict)
-    ):
-        raise ValueError(f"{what}: needed is a GeoJSON Feature with a geometry")
-    names = _class_of(feature.get("properties"))
-    kind, parts = feature["geometry"].get("type"), feature["geometry"].get("coordinates")
+def _parse_feature(feature: Any, where: str) -> list[Area]:
+    is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
+    geometry = feature.get("geometry") if is_feature else None
+    if not isinstance(geometry, dict):
+        raise ValueError(f"{where}: expected a GeoJSON Feature with a geometry")
+    kind = geometry.get("type")
     if kind in _NO_AREA:
-        return
-    if kind not in ("Polygon", "MultiPolygon") or not isinstance(parts, list):
-        raise ValueError(f"{what}: geometry '{kind}' is no Polygon or MultiPolygon with coordinates")
-    for part in [parts] if kind == "Polygon" else parts:
-        if not isinstance(part, list) or not part:
-            raise ValueError(f"{what}: a polygon is a list of outlines")
-        ring, *holes = (_ring(points, what) for points in part)
-        yield Area(names, ring, tuple(holes))
+        return []
+
+    coordinates = geometry.get("coordinates")
+    if kind not in ("Polygon", "MultiPolygon") or not isinstance(coordinates, list):
+        raise ValueError(f"{where}: geometry '{kind}' is not a Polygon or MultiPolygon with coordinates")
+    polygons = [coordinates] if kind == "Polygon" else coordinates
+    names = _class_names(feature.get("properties"))
+    areas = []
+    for polygon in polygons:
+        if not isinstance(polygon, list) or not polygon:
+            raise ValueError(f"{where}: a polygon is a list of outlines")
+        ring, *holes = [_parse_outline(points, where) for points in polygon]
+        areas.append(Area(names, ring, tuple(holes)))
+    return areas
 
 
-def _class_of(properties: Any) -> tuple[str, ...]:
-    found = properties.get("classification") if isinstance(properties, dict) else None
-    if not isinstance(found, dict):
+def _class_names(properties: Any) -> tuple[str, ...]:
+    """The name of the class in the properties of a feature; empty if it has none."""
+    if not isinstance(properties, dict):
         return ()
-    name = found.get("name") or ": ".join(map(str, found.get("names") or ()))
+    classification = properties.get("classification")
+    if not isinstance(classification, dict):
+        return ()
+    parts = [str(part) for part in classification.get("names") or ()]
+    name = classification.get("name") or ": ".join(parts)
     return (str(name),) if name else ()
 
 
+def _parse_outline(points: Any, where: str) -> np.ndarray:
+    """Turn an outline of (x, y) points into an array of (row, column)."""
+    ring = _parse_points(points, where)
+    if len(ring) < 3:
+        raise ValueError(f"{where}: an outline needs at least 3 points, but has {len(ring)}")
+    return ring
+
+
+def _parse_points(points: Any, where: str) -> np.ndarray:
+    try:
+        rows_and_cols = [(float(y), float(x)) for x, y, *_ in points]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: an outline is a list of (x, y) numbers") from error
+    ring = np.array(rows_and_cols)
+    if not np.isfinite(ring).all():
+        raise ValueError(f"{where}: an outline needs finite coordinates")
+    return ring
+
+
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Entities are declared in a document type only, and no annotation needs one."""
+    """Refuses a document type: only there are entities declared, and no annotation needs one."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("a document type (DOCTYPE) is not accepted")
 
 
-def _imagescope(path: Path) -> dict[str, list[Area]]:
+def _read_imagescope(path: Path) -> dict[str, list[Area]]:
+    parser = ElementTree.XMLParser(target=_NoDoctype())
     try:
-        root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
-    except (ElementTree.ParseError, LookupError) as error:
+        root = ElementTree.parse(path, parser).getroot()
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: of an unknown encoding
         raise ValueError(f"not an XML file: {error}") from error
     if root.tag != "Annotations":
-        raise ValueError(f"ImageScope's XML begins with 'Annotations', this with '{root.tag}'")
-    return {path.stem: [area for i, layer in enumerate(root.iter("Annotation")) for area in _layer(layer, i)]}
+        raise ValueError(f"ImageScope's XML begins with 'Annotations', but this file with '{root.tag}'")
+    areas = []
+    for i, layer in enumerate(root.iter("Annotation")):
+        areas.extend(_parse_layer(layer, f"layer {i}"))
+    return {path.stem: areas}
 
 
-def _layer(layer: ElementTree.Element, index: int) -> list[Area]:
-    described = [a.get("Value", "") for a in layer.iter("Attribute") if a.get("Name") == "Description"]
-    names = [layer.get("Name", ""), *described]
-    found: dict[bool, list[tuple[str, np.ndarray]]] = {False: [], True: []}
+def _parse_layer(layer: ElementTree.Element, where: str) -> list[Area]:
+    layer_names = [layer.get("Name", "")]
+    for attribute in layer.iter("Attribute"):
+        if attribute.get("Name") == "Description":
+            layer_names.append(attribute.get("Value", ""))
+
+    outlines = []
+    holes = []
     for i, region in enumerate(layer.iter("Region")):
-        if region.get("Type") not in (_ARROW, _RULER):
-            outline = _region_ring(region, f"layer {index}, region {i}")
-            found[region.get("NegativeROA") == "1"].append((region.get("Text", ""), outline))
-    holes = tuple(ring for _, ring in found[True])
-    return [Area(tuple(n.strip() for n in (text, *names) if n.strip()), ring, holes) for text, ring in found[False]]
+        if region.get("Type") in (_ARROW, _RULER):
+            continue
+        ring = _parse_region(region, f"{where}, region {i}")
+        if region.get("NegativeROA") == "1":
+            holes.append(ring)
+        else:
+            outlines.append((region.get("Text", ""), ring))
+
+    areas = []
+    for text, ring in outlines:
+        names = [name.strip() for name in (text, *layer_names)]
+        area = Area(tuple(name for name in names if name), ring, tuple(holes))
+        areas.append(area)
+    return areas
 
 
-def _region_ring(region: ElementTree.Element, what: str) -> np.ndarray:
-    points = [(v.get("X"), v.get("Y")) for v in region.iter("Vertex")]
-    if region.get("Type") != _ELLIPSE or len(points) != 2:
-        return _ring(points, what)
-    (top, left), _, (bottom, right) = _ring([points[0], points[0], points[1]], what)  # two corners of its box
-    angle = np.arange(128) * (2 * np.pi / 128)
-    middle, half = ((top + bottom) / 2, (left + right) / 2), ((bottom - top) / 2, (right - left) / 2)
-    return np.stack([middle[0] + half[0] * np.sin(angle), middle[1] + half[1] * np.cos(angle)], axis=1)
+def _parse_region(region: ElementTree.Element, where: str) -> np.ndarray:
+    points = [(vertex.get("X"), vertex.get("Y")) for vertex in region.iter("Vertex")]
+    if region.get("Type") == _ELLIPSE and len(points) == 2:
+        return _ellipse_in_box(_parse_points(points, where))
+    return _parse_outline(points, where)
 
 
-def _boxes(path: Path) -> dict[str, list[Area]]:
+def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
+    """Outline of the ellipse that fills a box, given by two opposite corners."""
+    first, last = corners
+    center = (first + last) / 2
+    radii = (last - first) / 2
+    angles = np.arange(_ELLIPSE_POINTS) * (2 * np.pi / _ELLIPSE_POINTS)
+    unit_circle = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    return center + radii * unit_circle
+
+
+def _read_boxes(path: Path) -> dict[str, list[Area]]:
     with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
-        rows = [{str(k).strip(): v for k, v in row.items()} for row in csv.DictReader(file, strict=True)]
-    if not rows or not {"slide", "label", *_BOX} <= set(rows[0]):
-        raise ValueError(f"needed are rows with the columns slide, label, {', '.join(_BOX)}")
-    found: dict[str, list[Area]] = {}
+        reader = csv.DictReader(file, strict=True)
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = list(reader)
+    if not rows or not set(_COLUMNS) <= set(columns):
+        raise ValueError(f"expected rows with the columns {', '.join(_COLUMNS)}")
+
+    areas_of: dict[str, list[Area]] = defaultdict(list)
     for number, row in enumerate(rows, 1):
-        slide, label = ((row[key] or "").strip() for key in ("slide", "label"))
+        slide = (row["slide"] or "").strip()
+        label = (row["label"] or "").strip()
         if not slide:
             raise ValueError(f"row {number}: the slide is not named")
-        found.setdefault(slide, []).append(Area((label,) if label else (), _box_ring(row, f"row {number}")))
-    return found
+        names = (label,) if label else ()
+        area = Area(names, _parse_box(row, f"row {number}"))
+        areas_of[slide].append(area)
+    return dict(areas_of)
 
 
-def _box_ring(row: Mapping[str, str | None], what: str) -> np.ndarray:
+def _parse_box(row: Mapping[str, str | None], where: str) -> np.ndarray:
     try:
-        top, left, height, width = (float(row[key] or "") for key in _BOX)
+        top, left, height, width = [float(row[column] or "") for column in _BOX]
     except ValueError as error:
-        raise ValueError(f"{what}: row, col, height and width must be numbers") from error
-    if not (math.isfinite(top + left + height + width) and height > 0 and width > 0):
-        raise ValueError(f"{what}: a box needs a finite place and a positive height and width")
-    return np.array([(top, left), (top, left + width), (top + height, left + width), (top + height, left)])
+        raise ValueError(f"{where}: row, col, height and width must be numbers") from error
+    is_finite = math.isfinite(top + left + height + width)
+    if not is_finite or height <= 0 or width <= 0:
+        raise ValueError(f"{where}: a box needs a finite location and a positive height and width")
+    bottom = top + height
+    right = left + width
+    return np.array([(top, left), (top, right), (bottom, right), (bottom, left)])
 
 
 _READERS: dict[str, Callable[[Path], dict[str, list[Area]]]] = {
-    ".geojson": _geojson,
-    ".json": _geojson,
-    ".xml": _imagescope,
-    ".csv": _boxes,
+    ".geojson": _read_geojson,
+    ".json": _read_geojson,
+    ".xml": _read_imagescope,
+    ".csv": _read_boxes,
 }
 ANNOTATION_SUFFIXES = tuple(_READERS)

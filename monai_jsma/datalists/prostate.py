@@ -2,205 +2,146 @@
 # SPDX-License-Identifier: Apache-2.0
 """From annotated prostate slides to a datalist of regions of three classes (paper, Section 4.1).
 
-Every slide goes from its annotation to its regions by itself; what fails is told with its stage, and the rest goes on.
-Regions are lazy: a place in a slide, in level-0 pixels, never a file of its own.
+:func:`gather` reads the annotations, finds their slides and places the regions of each slide;
+:meth:`Cohort.datalist` chooses equally many of each class and splits them by patient. Every slide is treated by itself:
+a slide that fails is reported with its stage, and the others go on. A region is a location in a slide, in level-0
+pixels; its pixels are read when they are needed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import few, file_sha256
-from monai_jsma.datalists.annotations import ANNOTATION_SUFFIXES, read_annotations
-from monai_jsma.datalists.gleason import CLASSES, RegionSettings, class_mapping, find_slide, patient_of, plain
+from monai_jsma._io import IMAGE_SUFFIXES, Fault, few, file_sha256, find_data_files
+from monai_jsma.datalists.annotations import (
+    ANNOTATION_SUFFIXES,
+    TCGA_BARCODE,
+    find_annotations,
+    match_annotations,
+)
+from monai_jsma.datalists.item_checks import check_mpp
 from monai_jsma.datalists.regions import Area, Region, choose_balanced, place_regions
 from monai_jsma.datalists.splits import fold_sides, split_by_group
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide
 
-__all__ = ["SLIDE_SUFFIXES", "Cohort", "Failure", "gather"]
+__all__ = ["CLASSES", "Cohort", "RegionSettings", "SlideRegions", "class_mapping", "gather", "patient_of"]
 
-SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".png", ".jpg")
+CLASSES = ("benign", "Gleason 3", "Gleason 4/5")
+_IGNORE = "ignore"
+_FORMS = ("Gleason ", "Gleason pattern ", "G", "GP", "")  # how the name of a pattern may begin
+_NAMES = (  # what each class may be called in annotations
+    ("benign", "normal", "non-tumor", "non-tumour"),
+    ("Gleason 3", "Gleason pattern 3", "G3", "GP3", "3"),
+    tuple(f"{form}{pattern}" for form in _FORMS for pattern in ("4", "5", "4/5")),
+)
 
 _logger = logging.getLogger(__name__)
+Mapped = Mapping[str, int | None]  # class of each name in :func:`_simplify`'s form; None: not used
 
 
-class Failure(NamedTuple):
-    """A slide, or an annotation where no slide is known, the stage it failed at, and why."""
+@dataclass(frozen=True, kw_only=True)
+class RegionSettings:
+    """How regions are placed, chosen and split.
 
-    slide: str
-    stage: str
-    reason: str
-
-
-class Cohort:
-    """Annotated slides on their way to regions; :func:`gather` makes one.
-
-    Attributes:
-        failures: what failed.
-        unknown: number of annotations of each class name that is in no mapping.
-        placed: the regions of each slide, best covered first.
+    Args:
+        size_um: height and width of a region, in um.
+        cover: minimum share of a region that lies in its class.
+        per_slide: maximum number of regions of a slide.
+        per_class: maximum number of regions of a class.
+        folds: number of folds of the split by patient.
+        fold: index of the fold to test on.
+        seed: random seed of locations, choice and split.
+        mpp: um per pixel of level 0 of all slides, in place of what the files say.
     """
 
-    def __init__(self, root: Path, settings: RegionSettings, mapping: Mapping[str, int | None]) -> None:
-        self._root, self._settings, self._mapping = root, settings, mapping
-        self._areas: dict[str, list[Area]] = defaultdict(list)
-        self._items: dict[str, dict[str, Any]] = {}
-        self.placed: dict[str, list[Region]] = {}
-        self.failures: list[Failure] = []
-        self.unknown: Counter[str] = Counter()
+    size_um: float = 2000.0
+    cover: float = 0.5
+    per_slide: int = 12
+    per_class: int = 95
+    folds: int = 5
+    fold: int = 0
+    seed: int = 0
+    mpp: float | None = None
 
-    def _fail(self, slide: str, stage: str, error: object) -> None:
-        self.failures.append(Failure(slide, stage, " ".join(str(error).split())))
+    def __post_init__(self) -> None:
+        if not 0 < self.size_um < math.inf or not 0 < self.cover <= 1:
+            raise ValueError(f"size_um must be above 0 and cover above 0 and at most 1, but got {self}.")
+        if min(self.per_slide, self.per_class) < 1 or self.seed < 0:
+            raise ValueError(f"per_slide and per_class must be at least 1 and seed at least 0, but got {self}.")
+        if self.mpp is not None:
+            check_mpp(self.mpp, "mpp")
 
-    def read(self, paths: Iterable[Path], slides: Sequence[Path]) -> None:
-        """Read annotations and find their slides."""
-        for path in paths:
-            try:
-                found = read_annotations(path)
-            except (ValueError, OSError) as error:
-                self._fail(path.name, "annotation", error)
-                continue
-            for name, areas in found.items():
-                try:
-                    self._areas[find_slide(name, slides).relative_to(self._root).as_posix()] += areas
-                except ValueError as error:
-                    self._fail(name, "match", f"{path}: {error}")
 
-    def place(self) -> None:
-        """Place the regions of every slide with annotations."""
-        for slide in sorted(self._areas):
-            self._place(slide)
-        self._drop_copies()
-        self.failures.sort()
+@dataclass(frozen=True)
+class SlideRegions:
+    """The regions of one slide.
 
-    def _place(self, slide: str) -> None:
-        _logger.info("%s: placing regions", slide)
-        by_class, unknown = self._by_class(self._areas[slide])
-        if not by_class:
-            if unknown or not self._areas[slide]:  # else all of it is to be ignored
-                names = f" but {few(sorted(unknown))}, name its class with --map" if unknown else ""
-                self._fail(slide, "class", f"no annotated area of a known class{names}.")
-            return
-        try:
-            info = inspect_slide(self._root / slide, mpp=self._settings.mpp)
-            regions = self._regions(slide, info, by_class)
-            item = {"image": slide, "patient": patient_of(Path(slide).name), "sha256": file_sha256(info.path)}
-        except (SlideError, OSError) as error:
-            self._fail(slide, "slide", error)
-        except ValueError as error:
-            self._fail(slide, "regions", error)
-        else:
-            side = self._side(info)
-            self._items[slide] = {**item, "mpp": info.mpp, "mpp_source": info.mpp_source, "size": [side, side]}
-            self.placed[slide] = regions
+    Args:
+        item: what the items of all its regions have in common: image, patient, sha256, mpp, mpp_source and size.
+        regions: the regions, best covered first.
+    """
 
-    def _by_class(self, areas: Iterable[Area]) -> tuple[dict[int, list[Area]], Counter[str]]:
-        """The areas of each class, and how many there are of each name that is in no mapping."""
-        found: dict[int, list[Area]] = defaultdict(list)
-        unknown: Counter[str] = Counter()
-        for area in areas:
-            known = [n for n in area.names if plain(n) in self._mapping]
-            label = self._mapping[plain(known[0])] if known else None
-            if label is not None:
-                found[label].append(area)
-            elif not known:
-                unknown[area.names[0] if area.names else "(no class)"] += 1
-        self.unknown += unknown
-        return found, unknown
+    item: dict[str, Any]
+    regions: list[Region]
 
-    def _side(self, info: SlideInfo) -> int:
-        if info.mpp is None:
-            turned_down = f" ({info.mpp_source})" if info.mpp_source else ""
-            raise SlideError(f"{info.path}: its um per pixel are unknown{turned_down}; give them with --mpp.")
-        return round(self._settings.size_um / info.mpp)
 
-    def _regions(self, slide: str, info: SlideInfo, areas: Mapping[int, Sequence[Area]]) -> list[Region]:
-        for area in (a for of_class in areas.values() for a in of_class):
-            low, high = area.ring.min(0), area.ring.max(0)
-            if (high <= 0).any() or (low >= info.size).any():
-                raise ValueError(
-                    f"an annotation at row {low[0]:g}, column {low[1]:g} is outside the slide of {info.size}: is it "
-                    "of another slide, or not in level-0 pixels?"
-                )
-        # The name and not the order of the slides seeds, so that another slide changes nothing here.
-        name = int.from_bytes(hashlib.sha256(Path(slide).stem.encode()).digest()[:8])
-        rng = np.random.default_rng((self._settings.seed, name))
-        side = self._side(info)
-        placed = place_regions(areas, info.size, side, cover=self._settings.cover, rng=rng)
-        if not placed:
-            raise ValueError(
-                f"no region of {side}x{side} pixels in the slide of {info.size} lies to {self._settings.cover:.0%} in "
-                "annotations of one class; lower --cover or --size-um."
-            )
-        return placed
+def class_mapping(overrides: Iterable[str] = ()) -> dict[str, int | None]:
+    """The class of each annotated name, None for names that are not used.
 
-    def _drop_copies(self) -> None:
-        """One slide under two names could lie on two sides of a split: keep the first."""
-        first: dict[str, str] = {}
-        for slide in sorted(self._items):
-            kept = first.setdefault(self._items[slide]["sha256"], slide)
-            if kept != slide:
-                self._fail(slide, "copy", f"the same file as {kept}, which is kept.")
-                del self._items[slide], self.placed[slide]
+    Args:
+        overrides: ``name=class``, where the class is one of :data:`CLASSES` or ``ignore``.
 
-    def datalist(self) -> dict[str, Any]:
-        """Choose as many regions of each class and split them by patient.
+    Returns:
+        label by name without case, spaces and punctuation: "Gleason 4/5", "gleason_4_5" and "GLEASON45" are one name.
 
-        Returns:
-            the content for :func:`~monai_jsma.datalists.save_datalist`; ``placed`` counts the regions there were to
-            choose from, ``unknown`` the annotations of each class name that is in no mapping.
+    Raises:
+        ValueError: when an override has another form.
+    """
+    mapping: dict[str, int | None] = {}
+    for label, names in enumerate(_NAMES):
+        for name in names:
+            mapping[_simplify(name)] = label
 
-        Raises:
-            ValueError: when a class has no region, or the patients cannot be split.
-        """
-        settings, labels = self._settings, range(len(CLASSES))
-        rng = np.random.default_rng(settings.seed)
-        chosen = choose_balanced(
-            self.placed, labels, per_class=settings.per_class, per_slide=settings.per_slide, rng=rng
-        )
-        counts = Counter(r.label for regions in self.placed.values() for r in regions)
-        placed = {name: counts[i] for i, name in enumerate(CLASSES)}
-        if not chosen:
-            raise ValueError(self._why_none(placed))
-        items = [
-            {**self._items[slide], "label": r.label, "location": [r.row, r.col], "cover": round(r.cover, 4)}
-            for slide, regions in chosen.items()
-            for r in regions
-        ]
-        return {
-            "name": "regions of annotated prostate slides",
-            "labels": {str(i): name for i, name in enumerate(CLASSES)},
-            "settings": {**asdict(settings), "mapping": dict(self._mapping)},
-            "placed": placed,
-            "unknown": dict(self.unknown),
-            **fold_sides(items, split_by_group(items, settings.folds, settings.seed), settings.fold),
-        }
+    label_of: dict[str, int | None] = {_simplify(name): label for label, name in enumerate(CLASSES)}
+    label_of[_IGNORE] = None
+    for override in overrides:
+        name, _, class_name = override.rpartition("=")
+        if not _simplify(name) or _simplify(class_name) not in label_of:
+            raise ValueError(f"'{override}' is not name=class with a class of {', '.join(CLASSES)} or {_IGNORE}.")
+        mapping[_simplify(name)] = label_of[_simplify(class_name)]
+    return mapping
 
-    def _why_none(self, placed: Mapping[str, int]) -> str:
-        why = [f"every class needs a region, but there are {', '.join(f'{n} of {name}' for name, n in placed.items())}"]
-        if self.failures:
-            why.append(f"{len(self.failures)} slides or annotations failed, first {' '.join(self.failures[0])}")
-        if self.unknown:
-            why.append(f"unknown class names (--map names their class): {', '.join(sorted(self.unknown))}")
-        return "; ".join(w.rstrip(".") for w in why) + "."
+
+def _simplify(name: str) -> str:
+    """A name without case, spaces and punctuation, as names are compared."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def patient_of(slide: str) -> str:
+    """The patient of a slide's name: the first 12 characters of a TCGA barcode, else the name without its suffix."""
+    if TCGA_BARCODE.match(slide):
+        return slide[:12].upper()
+    return Path(slide).stem
 
 
 def gather(
     slides: str | Path,
     annotations: str | Path,
-    settings: RegionSettings | None = None,
-    mapping: Mapping[str, int | None] | None = None,
     *,
+    settings: RegionSettings | None = None,
+    mapping: Mapped | None = None,
     skip: Iterable[Path] = (),
 ) -> Cohort:
     """Read annotations, find their slides and place the regions.
@@ -208,26 +149,217 @@ def gather(
     Args:
         slides: folder of slides, searched with its subfolders; image paths are relative to it.
         annotations: folder of annotations, or one file (:mod:`monai_jsma.datalists.annotations`).
-        settings: how regions are made.
-        mapping: of :func:`monai_jsma.datalists.gleason.class_mapping`.
-        skip: files in the folder of annotations that are none, such as the results of an earlier run.
+        settings: how regions are placed; the defaults if None.
+        mapping: class of each annotated name, of :func:`class_mapping`; its defaults if None.
+        skip: files in the folder of annotations that are not annotations, such as the results of an earlier run.
 
     Raises:
-        FileNotFoundError: when a folder, the slides or the annotations are missing.
+        FileNotFoundError: when there are no slides or no annotations.
     """
-    root, skipped = Path(slides), {p.resolve() for p in skip}
-    paths = _files(root, SLIDE_SUFFIXES, "slides")
-    tables = [p for p in _files(Path(annotations), ANNOTATION_SUFFIXES, "annotations") if p.resolve() not in skipped]
-    cohort = Cohort(root, settings or RegionSettings(), class_mapping() if mapping is None else mapping)
-    cohort.read(tables, paths)
-    cohort.place()
+    root = Path(slides)
+    slide_paths = find_data_files(root, IMAGE_SUFFIXES)
+    _check_found(slide_paths, root, f"slides ({', '.join(IMAGE_SUFFIXES)})")
+    annotation_paths = find_annotations(annotations, skip=skip)
+    _check_found(annotation_paths, annotations, f"annotations ({', '.join(ANNOTATION_SUFFIXES)})")
+
+    cohort = Cohort(settings or RegionSettings(), class_mapping() if mapping is None else mapping)
+    areas_of, faults = match_annotations(annotation_paths, slide_paths)
+    cohort.faults += faults
+    names = {path.relative_to(root).as_posix(): path for path in areas_of}
+    for name in sorted(names):
+        _logger.info("%s: placing regions", name)
+        path = names[name]
+        cohort.add_slide(name, path, areas_of[path])
+    cohort.faults.sort(key=lambda fault: (fault.where, fault.stage, fault.reason))
     return cohort
 
 
-def _files(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
-    if path.is_file() and what == "annotations":
-        return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-    if not found:
-        raise FileNotFoundError(f"{path}: there is no folder with {what} ({', '.join(suffixes)}).")
-    return found
+def _check_found(paths: Sequence[Path], folder: str | Path, kind: str) -> None:
+    if not paths:
+        raise FileNotFoundError(f"{folder}: there is no folder with {kind}.")
+
+
+class Cohort:
+    """Annotated slides and their regions; :func:`gather` makes one.
+
+    Args:
+        settings: how regions are placed, chosen and split.
+        mapping: class of each annotated name.
+
+    Attributes:
+        slides: the regions of each slide, by its path relative to the folder of slides.
+        faults: what failed, with the stages "annotation", "match", "class", "slide", "regions" and "copy".
+        unknown: number of annotations of each class name that the mapping does not have.
+    """
+
+    def __init__(self, settings: RegionSettings, mapping: Mapped) -> None:
+        self.slides: dict[str, SlideRegions] = {}
+        self.faults: list[Fault] = []
+        self.unknown: Counter[str] = Counter()
+        self._settings = settings
+        self._mapping = mapping
+        self._first_of: dict[str, str] = {}  # the first slide with each checksum
+
+    def add_slide(self, name: str, path: Path, areas: Sequence[Area]) -> None:
+        """Place the regions of one slide; if that fails, add a fault.
+
+        Args:
+            name: path of the slide relative to the folder of slides.
+            path: path of the slide.
+            areas: its annotated areas.
+        """
+        areas_of, unknown = _sort_by_class(areas, self._mapping)
+        self.unknown += unknown
+        if not areas_of:
+            if unknown or not areas:  # else all annotations are to be ignored
+                names = f", only {few(sorted(unknown))}; name its class with --map" if unknown else ""
+                self.faults.append(Fault(name, "class", f"no annotated area has a known class{names}."))
+            return
+
+        try:
+            slide = _place_on_slide(name, path, areas_of, settings=self._settings)
+        except (SlideError, OSError) as error:
+            self.faults.append(Fault(name, "slide", str(error)))
+            return
+        except ValueError as error:
+            self.faults.append(Fault(name, "regions", str(error)))
+            return
+
+        # One slide under two names could be in two splits.
+        first = self._first_of.setdefault(slide.item["sha256"], name)
+        if first != name:
+            self.faults.append(Fault(name, "copy", f"the same file as {first}, which is kept."))
+            return
+        self.slides[name] = slide
+
+    def datalist(self) -> dict[str, Any]:
+        """Choose equally many regions of each class and split them by patient.
+
+        Returns:
+            the content for :func:`~monai_jsma.datalists.save_datalist`; ``placed`` has the number of regions of each
+            class to choose from, ``unknown`` the number of annotations of each class name that is in no mapping.
+
+        Raises:
+            ValueError: when a class has no region, or the patients cannot be split.
+        """
+        settings = self._settings
+        placed = {name: slide.regions for name, slide in self.slides.items()}
+        chosen = choose_balanced(
+            placed,
+            range(len(CLASSES)),
+            per_class=settings.per_class,
+            per_slide=settings.per_slide,
+            rng=np.random.default_rng(settings.seed),
+        )
+        num_placed = self._count_regions()
+        if not chosen:
+            raise ValueError(self._explain_empty(num_placed))
+
+        items = []
+        for name, regions in chosen.items():
+            for region in regions:
+                items.append(_region_item(self.slides[name].item, region))
+        fold_of = split_by_group(items, settings.folds, settings.seed)
+        return {
+            "name": "regions of annotated prostate slides",
+            "labels": {str(label): name for label, name in enumerate(CLASSES)},
+            "settings": {**asdict(settings), "mapping": dict(self._mapping)},
+            "placed": num_placed,
+            "unknown": dict(self.unknown),
+            **fold_sides(items, fold_of, settings.fold),
+        }
+
+    def _count_regions(self) -> dict[str, int]:
+        """The number of regions of each class."""
+        numbers = dict.fromkeys(CLASSES, 0)
+        for slide in self.slides.values():
+            for region in slide.regions:
+                numbers[CLASSES[region.label]] += 1
+        return numbers
+
+    def _explain_empty(self, num_placed: Mapping[str, int]) -> str:
+        numbers = ", ".join(f"{number} of {name}" for name, number in num_placed.items())
+        reasons = [f"every class needs a region, but there are {numbers}"]
+        if self.faults:
+            first = self.faults[0]
+            what = f"{first.where} {first.stage} {first.line.rstrip('.')}"
+            reasons.append(f"{len(self.faults)} slides or annotations failed, first {what}")
+        if self.unknown:
+            names = ", ".join(sorted(self.unknown))
+            reasons.append(f"unknown class names (--map names their class): {names}")
+        return "; ".join(reasons) + "."
+
+
+def _sort_by_class(areas: Iterable[Area], mapping: Mapped) -> tuple[dict[int, list[Area]], Counter[str]]:
+    """The areas of each class, and the number of areas of each name that the mapping does not have."""
+    areas_of: dict[int, list[Area]] = defaultdict(list)
+    unknown: Counter[str] = Counter()
+    for area in areas:
+        known = [_simplify(name) for name in area.names if _simplify(name) in mapping]
+        if not known:
+            unknown[area.names[0] if area.names else "(no class)"] += 1
+            continue
+        label = mapping[known[0]]
+        if label is not None:
+            areas_of[label].append(area)
+    return dict(areas_of), unknown
+
+
+def _place_on_slide(
+    name: str, path: Path, areas_of: Mapping[int, Sequence[Area]], *, settings: RegionSettings
+) -> SlideRegions:
+    """Place the regions of a slide in its areas of each class.
+
+    Raises:
+        SlideError: when the slide cannot be read or its spacing is unknown.
+        ValueError: when an area is outside the slide, or no region fits.
+    """
+    info = inspect_slide(path, mpp=settings.mpp)
+    if info.mpp is None:
+        why = f" ({info.mpp_source})" if info.mpp_source else ""
+        raise SlideError(f"{info.path}: its um per pixel are unknown{why}; give them with --mpp.")
+    for areas in areas_of.values():
+        for area in areas:
+            _check_touches(area, info)
+
+    side = round(settings.size_um / info.mpp)
+    regions = place_regions(areas_of, info.size, side, cover=settings.cover, rng=_slide_rng(name, settings.seed))
+    if not regions:
+        raise ValueError(
+            f"no region of {side}x{side} pixels in the slide of {info.size} has {settings.cover:.0%} of its "
+            "area in annotations of one class; lower --cover or --size-um."
+        )
+    item = {
+        "image": name,
+        "patient": patient_of(path.name),
+        "sha256": file_sha256(info.path),
+        "mpp": info.mpp,
+        "mpp_source": info.mpp_source,
+        "size": [side, side],
+    }
+    return SlideRegions(item, regions)
+
+
+def _check_touches(area: Area, info: SlideInfo) -> None:
+    low = area.ring.min(axis=0)
+    high = area.ring.max(axis=0)
+    if (high <= 0).any() or (low >= info.size).any():
+        raise ValueError(
+            f"an annotation at row {low[0]:g}, column {low[1]:g} is outside the slide of {info.size}: is it of another "
+            "slide, or not in level-0 pixels?"
+        )
+
+
+def _slide_rng(name: str, seed: int) -> np.random.Generator:
+    """A random source of the slide's name, not of its number, so that another slide changes nothing here."""
+    digest = hashlib.sha256(Path(name).stem.encode()).digest()
+    return np.random.default_rng((seed, int.from_bytes(digest[:8])))
+
+
+def _region_item(slide_item: Mapping[str, Any], region: Region) -> dict[str, Any]:
+    return {
+        **slide_item,
+        "label": region.label,
+        "location": [region.row, region.col],
+        "cover": round(region.cover, 4),
+    }

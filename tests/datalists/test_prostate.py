@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_jsma.datalists.annotations import read_annotations
-from monai_jsma.datalists.gleason import class_mapping, find_slide, patient_of
+from monai_jsma.datalists.annotations import find_slide, read_annotations
+from monai_jsma.datalists.prostate import class_mapping, patient_of
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_named_classes():
     mapping = class_mapping(["Tumor: low=Gleason 3", "a=b=GLEASON_4/5", "stroma = ignore", "benign=gleason 3"])
     assert [mapping[n] for n in ("tumorlow", "ab", "stroma", "benign", "gleason4")] == [1, 2, None, 1, 2]
     for wrong in ("x", "=benign", "x=Gleason 9", "x="):
-        with pytest.raises(ValueError, match=f"'{wrong}' is no name=class"):
+        with pytest.raises(ValueError, match=f"'{wrong}' is not name=class"):
             class_mapping([wrong])
 
 
@@ -45,7 +45,7 @@ def test_slide_of_an_annotation():
     for name in ("a-2", "TCGA-2A-A8VL-01Z-00-DX3", "TCGA-2A-A8V", "c"):
         with pytest.raises(ValueError, match="no slide has this name"):
             find_slide(name, slides)
-    with pytest.raises(ValueError, match="2 slides have: TCGA-2A-A8VL-01Z-00-DX1"):
+    with pytest.raises(ValueError, match="2 slides have this name: TCGA-2A-A8VL-01Z-00-DX1"):
         find_slide("TCGA-2A-A8VL", slides)
 
 
