@@ -31,7 +31,7 @@ LINKING = sorted(p for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md") f
 # command as written: the test that covers it
 COVERED = {
     "python -m monai.bundle run training --config_file configs/train.json "
-    "--dataset_dir /path/to/ICIAR2018_BACH_Challenge": "tests/test_bundle.py::test_trains",
+    "--dataset_dir /path/to/ICIAR2018_BACH_Challenge": "tests/bundles/test_bundle.py::test_trains",
     "pip install .": "tests/test_packaging.py::test_wheel_holds_every_module",
 }
 
