@@ -36,8 +36,14 @@ def run(args: argparse.Namespace) -> None:
     """Write the report and print each run's accuracy."""
     from monai_jsma.report import Settings, read_runs, write_report
 
-    settings = Settings(args.by, args.ordered, args.resamples, args.seed, args.errors)
-    content = write_report(read_runs(args.predictions), args.output, settings, args.base_dir)
+    settings = Settings(
+        by=args.by,
+        ordered=args.ordered,
+        resamples=args.resamples,
+        seed=args.seed,
+        errors=args.errors,
+    )
+    content = write_report(read_runs(args.predictions), args.output, settings, base_dir=args.base_dir)
     for found in content["runs"]:
         print(f"{found['name']}: {found['regions']} regions of {found['groups']} groups, {_accuracy(found['scored'])}")
     print(args.output / "report.html")

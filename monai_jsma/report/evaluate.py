@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""All numbers of a report, as one mapping for JSON; figures and page are made of it alone.
+"""All numbers of a report, as one mapping for JSON; figures and page are made from it alone.
 
 Undefined numbers are None; estimates are those of :mod:`monai_jsma.report.intervals`.
 """
@@ -8,50 +8,63 @@ Undefined numbers are None; estimates are those of :mod:`monai_jsma.report.inter
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from monai_jsma._io import file_sha256
-from monai_jsma.report.attention import AttentionShares
-from monai_jsma.report.curves import curves, reliability
-from monai_jsma.report.errors import worst_errors
-from monai_jsma.report.intervals import bootstrap, estimates
-from monai_jsma.report.notes import notes
-from monai_jsma.report.runs import Run
-from monai_jsma.report.scored import Scored, Settings, difference
-from monai_jsma.report.scores import confusion, is_wrong
-from monai_jsma.report.selective import SELECTIVE, orders, risk_coverage_curve, selective_scores
-from monai_jsma.report.units import make_units
+from monai_jsma.report.attention_shares import AttentionShares
+from monai_jsma.report.cases import Cases, Run, make_cases
+from monai_jsma.report.comparison import RunScores, Settings, subtract_scores
+from monai_jsma.report.intervals import add_intervals, bootstrap
+from monai_jsma.report.notes import write_notes
+from monai_jsma.report.scores import CLASS_SCORES, count_confusion, find_wrong, make_curves, make_reliability
+from monai_jsma.report.selective import SELECTIVE, make_orders, make_risk_coverage_curve, score_order
 
 __all__ = ["evaluate"]
+
+
+class _ScoredRun(NamedTuple):
+    run: Run
+    scores: RunScores | None  # None if no record has a label
 
 
 def evaluate(runs: Sequence[Run], settings: Settings | None = None) -> dict[str, Any]:
     """All numbers of some runs, and the differences of each to the first.
 
+    Args:
+        runs: runs of the report, with the same classes.
+        settings: evaluation settings.
+
     Raises:
-        ValueError: when regions of one unit differ in label or group, or runs do in the label of a unit.
+        ValueError: if regions of one case differ in label or group, or runs differ in the label of a case.
     """
     settings = settings or Settings()
-    units = [make_units(run.records, settings.by) for run in runs]
-    scored = [Scored(found, settings) if found else None for found in units]
+    scored_runs = []
+    for run in runs:
+        cases = make_cases(run.records, settings.by)
+        scores = None if cases is None else RunScores(cases, settings, name=run.name)
+        scored_runs.append(_ScoredRun(run, scores))
+
+    first, *others = scored_runs
     return {
-        **{name: getattr(settings, name) for name in ("by", "ordered", "resamples", "seed")},
+        "by": settings.by,
+        "ordered": settings.ordered,
+        "resamples": settings.resamples,
+        "seed": settings.seed,
         "classes": list(runs[0].classes),
-        "runs": [_run_content(run, found, settings) for run, found in zip(runs, scored, strict=True)],
-        "differences": [
-            difference(runs[0].name, scored[0], run.name, found)
-            for run, found in zip(runs[1:], scored[1:], strict=True)
-        ],
+        "runs": [_describe_run(one, settings) for one in scored_runs],
+        "differences": [_describe_difference(first, other) for other in others],
     }
 
 
-def _run_content(run: Run, scored: Scored | None, settings: Settings) -> dict[str, Any]:
+def _describe_run(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:
+    run, scores = scored_run
     made_by: list[Mapping[str, Any]] = []
     for record in run.records:
         if record.run not in made_by:
             made_by.append(record.run)
+
     return {
         "name": run.name,
         "files": [{"path": path, "sha256": file_sha256(path)} for path in run.paths],
@@ -59,68 +72,137 @@ def _run_content(run: Run, scored: Scored | None, settings: Settings) -> dict[st
         "regions": len(run.records),
         "regions_without_label": sum(record.label is None for record in run.records),
         "groups": len({record.group for record in run.records}),
-        "notes": notes(run, scored.units if scored else None),
-        "patches": _patches_content(run),
-        "attention": _attention_content(run, scored is not None, settings),
-        "scored": _scored_content(run.classes, scored) if scored else None,
-        "errors": worst_errors(scored.units, settings.errors) if scored else [],
+        "notes": write_notes(run, scores.cases if scores else None),
+        "patches": _describe_patches(run),
+        "attention": _describe_attention(scored_run, settings),
+        "scored": _describe_scores(scores, run.classes) if scores else None,
+        "errors": _list_worst_errors(scores.cases, settings.errors) if scores else [],
     }
 
 
-def _scored_content(classes: Sequence[str], scored: Scored) -> dict[str, Any]:
-    units, found = scored.units, estimates(scored.values, scored.resampled)
-    counts = np.bincount(units.labels, minlength=len(classes))
-    per_class = {name: values for name, values in found.items() if isinstance(values, list)}
+def _describe_scores(scores: RunScores, classes: Sequence[str]) -> dict[str, Any]:
+    cases = scores.cases
+    label_counts = np.bincount(cases.labels, minlength=len(classes))
+    confusion = count_confusion(cases.labels, cases.probabilities)
+
+    estimates = add_intervals(scores.values, scores.resampled)
+    class_keys = [info.key for info in CLASS_SCORES]
+
     return {
-        "units": len(units.labels),
-        "groups": len(set(units.groups)),
-        "labels": counts.tolist(),
-        "right": int(confusion(units.labels, units.probabilities).trace()),
-        "most_frequent_class": classes[int(counts.argmax())],
-        "most_frequent": float(counts.max() / counts.sum()),
-        "scores": {name: value for name, value in found.items() if name not in per_class},
-        "classes": per_class,
-        "confusion": confusion(units.labels, units.probabilities).tolist(),
-        "reliability": reliability(units.labels, units.probabilities),
-        "curves": curves(units.labels, units.probabilities, classes),
-        "selective": _selective_content(scored),
+        "units": len(cases.labels),
+        "groups": len(set(cases.groups)),
+        "labels": label_counts.tolist(),
+        "right": int(confusion.trace()),
+        "most_frequent_class": classes[int(label_counts.argmax())],
+        "most_frequent": float(label_counts.max() / label_counts.sum()),
+        "scores": {key: estimates[key] for key in estimates if key not in class_keys},
+        "classes": {key: estimates[key] for key in class_keys},
+        "confusion": confusion.tolist(),
+        "reliability": make_reliability(cases.labels, cases.probabilities),
+        "curves": make_curves(cases.labels, cases.probabilities, classes),
+        "selective": _describe_orders(cases, scores.settings),
     }
 
 
-def _selective_content(scored: Scored) -> dict[str, dict[str, Any]]:
+def _describe_orders(cases: Cases, settings: Settings) -> dict[str, dict[str, Any]]:
     """How well each order of the predictions puts the errors last: its numbers and its curve."""
-    units, settings = scored.units, scored.settings
-    wrong = is_wrong(units.labels, units.probabilities)
-    found = orders(wrong, units.uncertainties)
+    wrong = find_wrong(cases.labels, cases.probabilities)
+    orders = make_orders(wrong, cases.uncertainties)
 
-    def measure(rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: selective_scores(wrong[rows], values[rows]) for name, values in found.items()}
+    def score_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: score_order(wrong[rows], values[rows]) for name, values in orders.items()}
 
-    resampled = bootstrap(measure, units.groups, settings.resamples, settings.seed)
-    told = estimates(measure(np.arange(len(wrong))), resampled)
+    all_rows = np.arange(len(wrong))
+    resampled = bootstrap(score_rows, cases.groups, settings.resamples, seed=settings.seed)
+    estimates = add_intervals(score_rows(all_rows), resampled)
+
+    numbers, curves = {}, {}
+    for name, uncertainty in orders.items():
+        numbers[name] = dict(zip(SELECTIVE, estimates[name], strict=True))
+        curves[name] = make_risk_coverage_curve(wrong, uncertainty)
+    return {"orders": numbers, "curves": curves}
+
+
+def _describe_patches(run: Run) -> dict[str, Any]:
+    """Mean number of patches read and of all cells, and the number of certified regions among those that asked."""
+    num_read = [record.patches_read for record in run.records]
+    num_cells = [record.geometry.num_cells for record in run.records]
+    certified = [record.certified for record in run.records if record.certified is not None]
     return {
-        "orders": {name: dict(zip(SELECTIVE, values, strict=True)) for name, values in told.items()},
-        "curves": {name: risk_coverage_curve(wrong, values) for name, values in found.items()},
+        "read": float(np.mean(num_read)),
+        "cells": float(np.mean(num_cells)),
+        "certified": sum(certified) if certified else None,
+        "asked": len(certified),
     }
 
 
-def _patches_content(run: Run) -> dict[str, Any]:
-    """How many were read of how many, in the mean, and how many regions are certified, of those that were to be."""
-    asked = [record.certified for record in run.records if record.certified is not None]
-    return {
-        "read": float(np.mean([record.patches_read for record in run.records])),
-        "cells": float(np.mean([record.geometry.num_cells for record in run.records])),
-        "certified": sum(asked) if asked else None,
-        "asked": len(asked),
-    }
-
-
-def _attention_content(run: Run, labelled: bool, settings: Settings) -> dict[str, Any]:
-    """Of all records; by true class where labels are known, else by predicted class."""
-    classes = np.array([(-1 if r.label is None else r.label) if labelled else r.prediction for r in run.records])
-    shares = AttentionShares(run.records, classes)
+def _describe_attention(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:
+    """Attention of all records; by true class if labels are known, else by predicted class."""
+    run, scores = scored_run
+    by = "prediction" if scores is None else "label"
+    classes = [getattr(record, by) for record in run.records]
+    class_of_record = np.array([-1 if index is None else index for index in classes])
     groups = np.array([record.group for record in run.records])
-    resampled = bootstrap(shares, groups, settings.resamples, settings.seed)
-    found = estimates(shares(np.arange(len(groups))), resampled)
-    counts = [int(np.count_nonzero(classes == c)) for c in range(len(run.classes))]
-    return {"magnifications": shares.names, "by": "label" if labelled else "prediction", "counts": counts, **found}
+
+    shares = AttentionShares(run.records, class_of_record)
+    values = shares.average(np.arange(len(groups)))
+    resampled = bootstrap(shares.average, groups, settings.resamples, seed=settings.seed)
+    counts = [classes.count(index) for index in range(len(run.classes))]
+    return {
+        "magnifications": shares.names,
+        "by": by,
+        "counts": counts,
+        **add_intervals(values, resampled),
+    }
+
+
+def _list_worst_errors(cases: Cases, max_errors: int) -> list[dict[str, Any]]:
+    """Wrongly classified cases, the lowest probability of the true class first."""
+    num_cases = len(cases.labels)
+    of_true_class = cases.probabilities[np.arange(num_cases), cases.labels]
+    wrong = find_wrong(cases.labels, cases.probabilities)
+    worst_first = np.argsort(of_true_class, kind="stable")
+    errors = [index for index in worst_first.tolist() if wrong[index]]
+    return [_describe_error(cases, index) for index in errors[:max_errors]]
+
+
+def _describe_error(cases: Cases, index: int) -> dict[str, Any]:
+    """One error; a case of several regions is shown by that with the lowest probability of the true class."""
+    label = int(cases.labels[index])
+    probabilities = cases.probabilities[index]
+    regions = cases.records[index]
+    worst = min(regions, key=lambda record: (record.probabilities[label], record.key))
+    return {
+        "file": worst.file,
+        "location": list(worst.location),
+        "size": list(worst.size),
+        "group": worst.group,
+        "regions": len(regions),
+        "label": label,
+        "prediction": int(probabilities.argmax()),
+        "probabilities": probabilities.tolist(),
+    }
+
+
+def _describe_difference(first: _ScoredRun, other: _ScoredRun) -> dict[str, Any]:
+    """Scores of the other run minus those of the first, over the cases that both have."""
+    difference: dict[str, Any] = {
+        "run": other.run.name,
+        "minus": first.run.name,
+        "units": 0,
+        "groups": 0,
+        "scores": {},
+    }
+    if first.scores is None or other.scores is None:
+        return difference
+
+    common = set(first.scores.cases.keys) & set(other.scores.cases.keys)
+    if not common:
+        return difference
+
+    first_scores = first.scores.select(common)
+    other_scores = other.scores.select(common)
+    difference["units"] = len(common)
+    difference["groups"] = len(set(first_scores.cases.groups))
+    difference["scores"] = subtract_scores(other_scores, first_scores)
+    return difference

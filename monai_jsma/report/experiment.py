@@ -1,14 +1,14 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What an experiment of several variants, seeds and folds shows: a table of every run, and one of the variants.
+"""Results of an experiment with several variants, seeds and folds: a table of all runs, and one of the variants.
 
-The page (:func:`~monai_jsma.report.write_report`) compares the variants for the first seed.
+The page (:func:`~monai_jsma.report.write.write_report`) compares the variants for the first seed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,89 +16,123 @@ import numpy as np
 
 from monai_jsma._io import csv_text, write_whole
 from monai_jsma.predictions.records import read_records
-from monai_jsma.report.attention import AttentionShares
-from monai_jsma.report.repeats import over_repeats
-from monai_jsma.report.runs import Run, read_runs
-from monai_jsma.report.scored import Scored, Settings
-from monai_jsma.report.units import make_units
+from monai_jsma.report.attention_shares import AttentionShares
+from monai_jsma.report.cases import Run, make_cases, read_runs
+from monai_jsma.report.comparison import RunScores, Settings, average_repeats
 from monai_jsma.report.write import write_report
 
 __all__ = ["write_experiment"]
 
 Predictions = Mapping[tuple[str, int, int], Path]  # by variant, seed and fold
-_SHOWN = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc_micro": "AUC", "ap_micro": "AP"}
+_COLUMNS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc_micro": "AUC", "ap_micro": "AP"}
 
 
 def write_experiment(predictions: Predictions, folder: Path, settings: Settings | None = None) -> list[str]:
     """Write ``runs.csv``, ``variants.json`` and the page in ``report``.
 
     Args:
-        predictions: files of records by variant, seed and fold; the folds of a seed make one run.
-        folder: where to.
-        settings: how they are evaluated.
+        predictions: files of records by variant, seed and fold; the folds of a seed are one run.
+        folder: folder to write to.
+        settings: evaluation settings.
 
     Returns:
-        the lines to print: a table of the variants, and the path of the page.
+        Lines to print: a table of the variants, and the path of the page.
     """
     settings = settings or Settings()
+    write_whole(folder / "runs.csv", _tabulate_runs(predictions))
+
     seeds = sorted({seed for _, seed, _ in predictions})
-    write_whole(folder / "runs.csv", _table_of_runs(predictions))
-    found: dict[str, Any] = {}
-    first: list[Run] = []
+    variants: dict[str, Any] = {}
+    first_runs = []
     for variant in dict.fromkeys(name for name, _, _ in predictions):
-        repeats = [_joined(predictions, variant, seed) for seed in seeds]
-        first.append(repeats[0])
-        units = [make_units(run.records, settings.by) for run in repeats]
-        scored = [Scored(one, settings) for one in units if one is not None]
-        found[variant] = {"scores": over_repeats(scored) if scored else {}, "attention": _attention(repeats)}
-    content = {"seeds": seeds, "variants": found}
-    write_whole(folder / "variants.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_report(first, folder / "report", settings)
-    return [*_lines(found, len(seeds)), str(folder / "report" / "report.html")]
+        repeats = [_join_folds(predictions, variant, seed) for seed in seeds]
+        first_runs.append(repeats[0])
+        variants[variant] = {
+            "scores": _score_repeats(repeats, settings),
+            "attention": _average_attention(repeats),
+        }
+
+    content = {"seeds": seeds, "variants": variants}
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    write_whole(folder / "variants.json", text + "\n")
+    write_report(first_runs, folder / "report", settings)
+    return [*_format_table(variants, len(seeds)), str(folder / "report" / "report.html")]
 
 
-def _joined(predictions: Predictions, variant: str, seed: int) -> Run:
-    files = [path for key, path in predictions.items() if key[:2] == (variant, seed)]
-    return read_runs([f"{variant}={path}" for path in files])[0]
+def _join_folds(predictions: Predictions, variant: str, seed: int) -> Run:
+    arguments = []
+    for (name, seed_of_run, _), path in predictions.items():
+        if (name, seed_of_run) == (variant, seed):
+            arguments.append(f"{variant}={path}")
+    return read_runs(arguments)[0]
 
 
-def _table_of_runs(predictions: Predictions) -> str:
+def _tabulate_runs(predictions: Predictions) -> str:
+    """One row for each run: numbers of regions, groups, labelled regions and correct predictions."""
     rows = []
     for (variant, seed, fold), path in predictions.items():
         records = read_records(path)
         labelled = [record for record in records if record.label is not None]
-        right = sum(record.prediction == record.label for record in labelled)
-        groups = len({record.group for record in records})
-        rows.append((variant, seed, fold, len(records), groups, len(labelled), right))
+        num_right = sum(record.prediction == record.label for record in labelled)
+        num_groups = len({record.group for record in records})
+        rows.append((variant, seed, fold, len(records), num_groups, len(labelled), num_right))
     return csv_text(("variant", "seed", "fold", "regions", "groups", "labelled", "right"), rows)
 
 
-def _attention(repeats: list[Run]) -> dict[str, dict[str, float]]:
-    """Share of each magnification and its enrichment: of all pictures of all repeats."""
+def _score_repeats(repeats: Sequence[Run], settings: Settings) -> dict[str, dict[str, Any]]:
+    scores = []
+    for run in repeats:
+        cases = make_cases(run.records, settings.by)
+        if cases is not None:
+            scores.append(RunScores(cases, settings))
+    return average_repeats(scores) if scores else {}
+
+
+def _average_attention(repeats: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Share of each magnification and its enrichment, over all regions of all repeats."""
     records = [record for run in repeats for record in run.records]
-    shares = AttentionShares(records, np.array([record.prediction for record in records]))
-    found = shares(np.arange(len(records)))
-    both = zip(shares.names, found["share"].tolist(), found["enrichment"].tolist(), strict=True)
-    return {name: {"share": share, "enrichment": enrichment} for name, share, enrichment in both}
+    predictions = np.array([record.prediction for record in records])
+    shares = AttentionShares(records, predictions)
+    means = shares.average(np.arange(len(records)))
+
+    attention = {}
+    for index, name in enumerate(shares.names):
+        attention[name] = {
+            "share": float(means["share"][index]),
+            "enrichment": float(means["enrichment"][index]),
+        }
+    return attention
 
 
-def _lines(found: Mapping[str, Any], seeds: int) -> list[str]:
-    rows = [["", *_SHOWN.values(), "attention (times its share of the cells)"]]
-    for variant, content in found.items():
-        cells = [_shown(content["scores"].get(name), with_spread=name == "accuracy") for name in _SHOWN]
-        shares = [f"{n} {a['share']:.0%} ({a['enrichment']:.2f})" for n, a in content["attention"].items()]
-        rows.append([variant, *cells, ", ".join(shares)])
+def _format_table(variants: Mapping[str, Any], num_seeds: int) -> list[str]:
+    rows = [["", *_COLUMNS.values(), "attention (times its share of the cells)"]]
+    for variant, content in variants.items():
+        row = [variant]
+        for name in _COLUMNS:
+            row.append(_format_score(content["scores"].get(name), with_spread=name == "accuracy"))
+        shares = []
+        for name, attention in content["attention"].items():
+            shares.append(f"{name} {attention['share']:.0%} ({attention['enrichment']:.2f})")
+        rows.append([*row, ", ".join(shares)])
+
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    spread = f", +- is the standard deviation over {seeds} seeds" if seeds > 1 else ""
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+
+    spread = f", +- is the standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
     return [*lines, f"[low, high]: 95 % interval over groups{spread}"]
 
 
-def _shown(score: Mapping[str, Any] | None, *, with_spread: bool) -> str:
+def _format_score(score: Mapping[str, Any] | None, *, with_spread: bool) -> str:
     if score is None or score["value"] is None:
         return "undefined"
     text = f"{score['value']:.3f}"
-    if with_spread:
-        text += "" if score["sd"] is None else f" +- {score['sd']:.3f}"
-        text += "" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]"
+    if not with_spread:
+        return text
+    if score["sd"] is not None:
+        text += f" +- {score['sd']:.3f}"
+    if score["low"] is not None:
+        text += f" [{score['low']:.3f}, {score['high']:.3f}]"
     return text

@@ -1,165 +1,214 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a report, drawn from its numbers: curves (paper, Figures 2 and 3), confusion and the like."""
+"""The figures of a report, drawn from its numbers: curves (paper, Figures 2 and 3), calibration and the like."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 __all__ = [
-    "attention_figure",
-    "calibration_figure",
-    "comparison_figure",
-    "confusion_figure",
-    "curve_figure",
-    "risk_figure",
+    "Curve",
+    "draw_attention_shares",
+    "draw_calibration",
+    "draw_comparison",
+    "draw_confusion",
+    "draw_curves",
+    "draw_risk_curves",
+    "format_estimate",
 ]
 
-Line = tuple[str, Any, Mapping[str, Any]]  # name, points and area
-
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
-_STYLES = ("-", "--", "-.", ":")  # and where there are more lines than colours
-_HATCHES = ("", "//", "..")  # of bars, likewise
-_AXES = {
-    "auc": ("false_positives", "true_positives", "False positive rate (1 - specificity)", "True positive rate"),
-    "ap": ("recall", "precision", "Recall (sensitivity)", "Precision"),
-}
-_SHORT = 28  # letters of a class or run name
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # distinct for the color-blind too
+_LINE_STYLES = ("-", "--", "-.", ":")  # where there are more lines than colors
+_HATCHES = ("", "//", "..")  # where there are more bars than colors
+_MAX_LETTERS = 28  # of a class or run name
 
 
-def short(name: str) -> str:
-    """The name, its middle left out if it is long."""
-    return name if len(name) <= _SHORT else f"{name[: _SHORT // 2]}…{name[-_SHORT // 2 + 1 :]}"
+class Curve(NamedTuple):
+    """One line of a figure.
+
+    Args:
+        name: name in the legend.
+        points: coordinates by name; None if they are undefined.
+        area: estimate of the area under the curve.
+    """
+
+    name: str
+    points: Mapping[str, Sequence[float]] | None
+    area: Mapping[str, Any]
 
 
-def _unit_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
-    axes = figure.add_subplot()
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel=x_label, ylabel=y_label)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    return axes
-
-
-def curve_figure(area: str, lines: Sequence[Line]) -> Figure:
+def draw_curves(area: str, curves: Sequence[Curve]) -> Figure:
     """ROC curves, or precision-recall curves.
 
     Args:
-        area: "auc" for ROC, "ap" for precision-recall curves.
-        lines: name, points and area of each; None for points that are undefined, which the legend says.
+        area: "auc" for ROC curves, "ap" for precision-recall curves.
+        curves: curves to draw; one without points is undefined, as the legend says.
     """
-    x, y, x_label, y_label = _AXES[area]
-    figure = Figure(figsize=(5.2, 5.2 + 0.22 * len(lines)), layout="constrained")
-    axes = _unit_axes(figure, x_label, y_label)
+    figure = Figure(figsize=(5.2, 5.2 + 0.22 * len(curves)), layout="constrained")
     if area == "auc":
-        axes.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle=(0, (1, 3)))
-    for i, (name, points, estimate) in enumerate(lines):
-        values = (points[x], points[y]) if points else ((), ())
+        axes = _add_unit_axes(figure, "False positive rate (1 - specificity)", "True positive rate")
+        _draw_diagonal(axes)
+        x, y = "false_positives", "true_positives"
+        drawstyle = "default"
+    else:
+        axes = _add_unit_axes(figure, "Recall (sensitivity)", "Precision")
+        x, y = "recall", "precision"
         # Recall falls from point to point, and each precision holds down to the next recall.
-        drawstyle = "steps-post" if area == "ap" else "default"
-        axes.plot(*values, label=_with_area(area, name, estimate), drawstyle=drawstyle, **_look(i))
+        drawstyle = "steps-post"
+
+    for number, curve in enumerate(curves):
+        points = curve.points or {x: (), y: ()}
+        axes.plot(
+            points[x],
+            points[y],
+            label=_label_curve(area, curve),
+            drawstyle=drawstyle,
+            **_line_look(number),
+        )
     figure.legend(loc="outside lower left", frameon=False)
     return figure
 
 
-def risk_figure(lines: Sequence[Line], references: Sequence[Line] = ()) -> Figure:
+def draw_risk_curves(curves: Sequence[Curve], references: Sequence[Curve] = ()) -> Figure:
     """Risk-coverage curves.
 
     Args:
-        lines: name, ``coverage`` and ``risk``, and AURC of each.
-        references: the same, of what they are compared with.
+        curves: curves with points ``coverage`` and ``risk``, and AURC as area.
+        references: at most two curves to compare with, drawn in gray.
     """
-    figure = Figure(figsize=(5.2, 5.0 + 0.22 * len([*lines, *references])), layout="constrained")
+    num_lines = len(curves) + len(references)
+    figure = Figure(figsize=(5.2, 5.0 + 0.22 * num_lines), layout="constrained")
     axes = figure.add_subplot()
-    looks = [*map(_look, range(len(lines))), *({"color": "0.5", "linestyle": s} for s in ("--", ":"))]
-    for (name, points, estimate), look in zip([*lines, *references], looks, strict=False):
-        axes.plot(points["coverage"], points["risk"], label=_with_area("aurc", name, estimate), **look)
-    axes.set(xlim=(0, 1.01), xlabel="Coverage: part of the answers that is kept, the most certain ones")
-    axes.set(ylim=(-0.01, max(1.05 * axes.get_ylim()[1], 0.1)), ylabel="Risk: part of these that is wrong")
+    for number, curve in enumerate(curves):
+        _draw_risk_curve(axes, curve, _line_look(number))
+    for curve, style in zip(references, ("--", ":")):
+        _draw_risk_curve(axes, curve, {"color": "0.5", "linestyle": style})
+
+    highest_risk = axes.get_ylim()[1]
+    axes.set(
+        xlim=(0, 1.01),
+        ylim=(-0.01, max(1.05 * highest_risk, 0.1)),
+        xlabel="Coverage: part of the answers that is kept, the most certain ones",
+        ylabel="Risk: part of these that is wrong",
+    )
     axes.grid(color="0.9")
     figure.legend(loc="outside lower left", frameon=False)
     return figure
 
 
-def _look(number: int) -> dict[str, Any]:
-    """Colour and style of a line."""
-    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)]}
+def _draw_risk_curve(axes: Axes, curve: Curve, look: Mapping[str, Any]) -> None:
+    points = curve.points or {"coverage": (), "risk": ()}
+    axes.plot(points["coverage"], points["risk"], label=_label_curve("aurc", curve), **look)
 
 
-def _with_area(area: str, name: str, estimate: Mapping[str, Any]) -> str:
-    """Label of a line. It starts with the area: matplotlib hides what starts with an underscore, as a name may."""
-    return f"{area.upper()} {estimate_text(estimate)}  {short(name)}"
+def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """The confusion matrix: counts, and as color the share of the true class.
 
+    Args:
+        confusion: number of cases ``(classes, classes)``, true class by row.
+        classes: names of the classes.
+    """
+    counts = np.array(confusion)
+    row_sums = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(row_sums, 1)
 
-def estimate_text(estimate: Mapping[str, Any]) -> str:
-    """``0.912 [0.850, 0.961]``, or "undefined"."""
-    if estimate["value"] is None:
-        return "undefined"
-    interval = "" if estimate["low"] is None else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    return f"{estimate['value']:.3f}{interval}"
-
-
-def confusion_figure(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Numbers and, as colour, the part of the true class."""
-    counts, names = np.array(table), [short(name) for name in classes]
-    parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(4.2, 1.4 + 0.75 * len(classes))
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
-    axes.pcolormesh(np.arange(-0.5, len(classes)), np.arange(-0.5, len(classes)), parts, cmap="Blues", vmin=0, vmax=1)
+    edges = np.arange(-0.5, len(classes))
+    axes.pcolormesh(edges, edges, shares, cmap="Blues", vmin=0, vmax=1)
     for row, col in np.ndindex(counts.shape):
-        text = f"{counts[row, col]}\n{parts[row, col]:.0%}" if counts[row].sum() else "0"
-        colour = "white" if parts[row, col] > 0.5 else "black"
-        axes.text(col, row, text, ha="center", va="center", color=colour)
+        share = shares[row, col]
+        text = f"{counts[row, col]}\n{share:.0%}" if row_sums[row] > 0 else "0"
+        color = "white" if share > 0.5 else "black"
+        axes.text(col, row, text, ha="center", va="center", color=color)
+
     ticks = range(len(classes))
-    axes.set_xticks(ticks, names, rotation=30 if max(map(len, names)) > 8 else 0, ha="center")
+    names = [shorten(name) for name in classes]
+    longest = max(map(len, names))
+    axes.set_xticks(ticks, names, rotation=30 if longest > 8 else 0, ha="center")
     axes.set_yticks(ticks, names)
     axes.set(xlabel="Predicted class", ylabel="True class (rows sum to 100 %)", aspect="equal")
     axes.invert_yaxis()
     return figure
 
 
-def calibration_figure(bins: Sequence[Mapping[str, float]]) -> Figure:
-    """The reliability diagram: how often the network is right against how sure it is."""
+def draw_calibration(bins: Sequence[Mapping[str, float]]) -> Figure:
+    """The reliability diagram: how often predictions are correct against their probability.
+
+    Args:
+        bins: see :func:`~monai_jsma.report.scores.make_reliability`.
+    """
+    probability = np.array([one["probability"] for one in bins])
+    right = np.array([one["right"] for one in bins])
+    counts = np.array([one["count"] for one in bins])
+
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
-    axes = _unit_axes(figure, "Probability that the network gives its answer", "Part of these answers that is right")
-    axes.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle=(0, (1, 3)))
-    sure, right, count = (np.array([b[key] for b in bins]) for key in ("probability", "right", "count"))
-    axes.plot(sure, right, color=_COLOURS[0], linewidth=1)
-    axes.scatter(sure, right, s=20 + 180 * count / count.max(), color=_COLOURS[0], alpha=0.6, clip_on=False)
-    for x, y, n in zip(sure, right, count, strict=True):
-        side = -1 if y > 0.5 else 1
+    axes = _add_unit_axes(
+        figure, "Probability that the network gives its answer", "Part of these answers that is right"
+    )
+    _draw_diagonal(axes)
+    axes.plot(probability, right, color=_COLORS[0], linewidth=1)
+    sizes = 20 + 180 * counts / counts.max()
+    axes.scatter(probability, right, s=sizes, color=_COLORS[0], alpha=0.6, clip_on=False)
+    for x, y, count in zip(probability, right, counts, strict=True):
         axes.annotate(
-            f"{n:.0f}", (x, y), (0, 14 * side), textcoords="offset points", ha="center", va="center", fontsize=8
+            f"{count:.0f}",
+            (x, y),
+            (0, -14 if y > 0.5 else 14),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
         )
     axes.text(0.02, 0.97, "above the line: less sure than it could be", fontsize=8, color="0.4", va="top")
     axes.text(0.98, 0.02, "below the line: surer than it should be", fontsize=8, color="0.4", ha="right")
     return figure
 
 
-def attention_figure(attention: Mapping[str, Any], classes: Sequence[str]) -> Figure:
-    """One bar for all regions, one a class, and one for equal attention, each split by magnification."""
-    rows = [("all", attention["share"])]
-    rows += [(short(name), part) for name, part in zip(classes, attention["class_share"], strict=True)]
-    rows = [row for row in rows if row[1][0]["value"] is not None] + [("if equal everywhere", attention["prior"])]
-    figure = Figure(figsize=(6.8, 1.3 + 0.42 * len(rows)), layout="constrained")
+def draw_attention_shares(attention: Mapping[str, Any], classes: Sequence[str]) -> Figure:
+    """Shares of the attention by magnification: a bar for all regions, one for each class, and one for equal attention.
+
+    Args:
+        attention: ``attention`` of a run of the report.
+        classes: names of the classes.
+    """
+    bar_names = ["all"]
+    bars = [attention["share"]]
+    for name, shares in zip(classes, attention["class_share"], strict=True):
+        if shares[0]["value"] is not None:
+            bar_names.append(shorten(name))
+            bars.append(shares)
+    bar_names.append("if equal everywhere")
+    bars.append(attention["prior"])
+
+    figure = Figure(figsize=(6.8, 1.3 + 0.42 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
-    left = np.zeros(len(rows))
-    for i, name in enumerate(attention["magnifications"]):
-        widths = np.array([100 * part[i]["value"] for _, part in rows])
-        colour, hatch = _COLOURS[i % len(_COLOURS)], _HATCHES[i // len(_COLOURS) % len(_HATCHES)]
-        bars = axes.barh(range(len(rows)), widths, left=left, color=colour, hatch=hatch, label=name, edgecolor="white")
-        bars[-1].set_alpha(0.55)
-        texts = [f"{width:.0f}" if width >= 4 else "" for width in widths]
-        for text in axes.bar_label(bars, texts, label_type="center", color="white", fontweight="bold", fontsize=9):
-            text.set_path_effects([withStroke(linewidth=3, foreground=colour)])
+    left = np.zeros(len(bars))
+    for number, magnification in enumerate(attention["magnifications"]):
+        widths = np.array([100 * shares[number]["value"] for shares in bars])
+        color = _COLORS[number % len(_COLORS)]
+        container = axes.barh(
+            range(len(bars)),
+            widths,
+            left=left,
+            color=color,
+            hatch=_HATCHES[number // len(_COLORS) % len(_HATCHES)],
+            label=magnification,
+            edgecolor="white",
+        )
+        container[-1].set_alpha(0.55)
+        _label_bars(axes, container, widths, color)
         left += widths
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+
+    axes.set_yticks(range(len(bars)), bar_names)
     axes.set(xlim=(0, 100), xlabel="Share of the attention, in %")
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -167,27 +216,102 @@ def attention_figure(attention: Mapping[str, Any], classes: Sequence[str]) -> Fi
     return figure
 
 
-def comparison_figure(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Figure:
-    """One panel a score: value and interval of each run.
+def _label_bars(axes: Axes, container: BarContainer, widths: np.ndarray, color: str) -> None:
+    """Write the percentages of bars into them, unless they are too narrow."""
+    labels = [f"{width:.0f}" if width >= 4 else "" for width in widths]
+    texts = axes.bar_label(
+        container,
+        labels,
+        label_type="center",
+        color="white",
+        fontweight="bold",
+        fontsize=9,
+    )
+    for text in texts:
+        text.set_path_effects([withStroke(linewidth=3, foreground=color)])
+
+
+def draw_comparison(runs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
+    """One panel for each score, with value and interval of each run.
 
     Args:
-        runs: those that were scored.
-        names: of the scores to show, and their titles.
+        runs: scored runs of the report.
+        titles: title of each score to show, by its key.
     """
-    rows = -(-len(names) // 2)
-    figure = Figure(figsize=(6.8, rows * (0.9 + 0.32 * len(runs))), layout="constrained")
-    panels = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()[: len(names)]
-    for axes, (score, title) in zip(panels, names.items(), strict=True):
-        for i, run in enumerate(runs):
-            found, colour = run["scored"]["scores"][score], _COLOURS[i % len(_COLOURS)]
-            if found["value"] is None:
-                axes.annotate("undefined", (0.5, i), xycoords=("axes fraction", "data"), ha="center", va="center")
-                continue
-            if found["low"] is not None:
-                axes.plot((found["low"], found["high"]), (i, i), color=colour, linewidth=2)
-            axes.plot(found["value"], i, "o", color=colour)
+    num_rows = -(-len(titles) // 2)
+    height = 0.9 + 0.32 * len(runs)
+    figure = Figure(figsize=(6.8, num_rows * height), layout="constrained")
+    panels = figure.subplots(num_rows, 2, sharey=True, squeeze=False).ravel()
+    for axes, (score, title) in zip(panels, titles.items()):
+        for row, run in enumerate(runs):
+            _draw_interval(axes, row, run["scored"]["scores"][score])
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", color="0.9")
-    panels[0].set_yticks(range(len(runs)), [short(run["name"]) for run in runs])
+
+    names = [shorten(run["name"]) for run in runs]
+    panels[0].set_yticks(range(len(runs)), names)
     panels[0].set_ylim(len(runs) - 0.5, -0.5)
     return figure
+
+
+def _draw_interval(axes: Axes, row: int, estimate: Mapping[str, Any]) -> None:
+    color = _COLORS[row % len(_COLORS)]
+    if estimate["value"] is None:
+        middle = (0.5, row)
+        axes.annotate("undefined", middle, xycoords=("axes fraction", "data"), ha="center", va="center")
+        return
+    if estimate["low"] is not None:
+        axes.plot((estimate["low"], estimate["high"]), (row, row), color=color, linewidth=2)
+    axes.plot(estimate["value"], row, "o", color=color)
+
+
+def _add_unit_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
+    """Square axes from 0 to 1."""
+    axes = figure.add_subplot()
+    axes.set(
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        aspect="equal",
+        xlabel=x_label,
+        ylabel=y_label,
+    )
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _draw_diagonal(axes: Axes) -> None:
+    axes.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle=(0, (1, 3)))
+
+
+def _line_look(number: int) -> dict[str, Any]:
+    """Color and style of a line."""
+    round_of_colors, color = divmod(number, len(_COLORS))
+    return {
+        "color": _COLORS[color],
+        "linestyle": _LINE_STYLES[round_of_colors % len(_LINE_STYLES)],
+    }
+
+
+def _label_curve(area: str, curve: Curve) -> str:
+    """Label of a line. It starts with the area: matplotlib hides what starts with an underscore, as a name may."""
+    return f"{area.upper()} {format_estimate(curve.area)}  {shorten(curve.name)}"
+
+
+def format_estimate(estimate: Mapping[str, Any]) -> str:
+    """``0.912 [0.850, 0.961]``, or "undefined"."""
+    if estimate["value"] is None:
+        return "undefined"
+    text = f"{estimate['value']:.3f}"
+    if estimate["low"] is not None:
+        text += f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return text
+
+
+def shorten(name: str) -> str:
+    """The name; its middle is left out if it is long."""
+    if len(name) <= _MAX_LETTERS:
+        return name
+    begin = name[: _MAX_LETTERS // 2]
+    end = name[-_MAX_LETTERS // 2 + 1 :]
+    return f"{begin}…{end}"

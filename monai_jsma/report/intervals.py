@@ -1,13 +1,14 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Bootstrap intervals over groups: whole patients are drawn, since pictures of one patient are alike.
+"""Bootstrap confidence intervals over groups: whole patients are resampled, since images of one patient are alike.
 
-As many groups as there are are drawn with replacement; each brings all its rows, as often as it was drawn. The interval
-of 95 % lies between the 2.5th and 97.5th percentile of the resamples in which the number is defined.
+Each resample draws as many groups as there are, with replacement; a group brings all its rows, as often as it was
+drawn. The 95 % interval lies between the 2.5th and the 97.5th percentile of the resamples in which the number is
+defined.
 
-An estimate is a mapping: ``value``, ``low`` and ``high`` (the interval), ``resamples`` (how many define the number).
-None stands for what is undefined: the value, or its interval where less than half of the resamples define the number,
-or where there is but one group.
+An estimate is a mapping: ``value``, ``low`` and ``high`` (the ends of the interval), ``resamples`` (the number of
+resamples in which the number is defined). None stands for what is undefined: the value, or its interval if fewer than
+half of the resamples define the number, or if there is only one group.
 """
 
 from __future__ import annotations
@@ -16,51 +17,86 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-__all__ = ["Estimate", "bootstrap", "estimates"]
+__all__ = ["Estimate", "add_intervals", "bootstrap"]
 
-_TAILS = (2.5, 97.5)
+_PERCENTILES = (2.5, 97.5)
 Estimate = dict[str, float | None]
 Numbers = Mapping[str, np.ndarray]
 
 
-def bootstrap(measure: Callable[[np.ndarray], Numbers], groups: np.ndarray, count: int, seed: int) -> Numbers:
+def bootstrap(
+    measure: Callable[[np.ndarray], Numbers], groups: np.ndarray, num_resamples: int, *, seed: int
+) -> dict[str, np.ndarray]:
     """Measure resamples of the groups.
 
-    The draws depend on the names of the groups, ``count`` and ``seed`` alone, so that two runs over the same groups get
-    the same resamples, and their differences are paired.
+    The resamples depend only on the names of the groups, ``num_resamples`` and ``seed``. Two runs over the same groups
+    thus get the same resamples, and their differences are paired.
 
     Args:
-        measure: gives named numbers, of shape ``()`` or ``(k,)``, of some rows.
+        measure: function from indices of rows to named numbers, each of shape ``()`` or ``(k,)``.
         groups: name of the group of each row ``(n,)``.
-        count: number of resamples.
-        seed: of the generator.
+        num_resamples: number of resamples.
+        seed: random seed of the resamples.
 
     Returns:
-        The numbers of all resamples, ``(count, ...)``; none of a single group, which cannot vary.
+        Each number in all resamples, ``(num_resamples, ...)``; empty for a single group, which cannot vary.
     """
-    names, place = np.unique(groups, return_inverse=True)
-    rows = [np.flatnonzero(place == i) for i in range(len(names))]
-    if len(rows) < 2 or not count:
+    names, group_of_row = np.unique(groups, return_inverse=True)
+    if len(names) < 2 or num_resamples == 0:
         return {}
+
+    rows_of_group = [np.flatnonzero(group_of_row == i) for i in range(len(names))]
     generator = np.random.default_rng(seed)
-    draws = (generator.integers(len(rows), size=len(rows)) for _ in range(count))
-    found = [measure(np.concatenate([rows[i] for i in drawn])) for drawn in draws]
-    return {name: np.stack([numbers[name] for numbers in found]) for name in found[0]}
+    measured = []
+    for _ in range(num_resamples):
+        drawn = generator.integers(len(names), size=len(names))
+        rows = np.concatenate([rows_of_group[i] for i in drawn])
+        measured.append(measure(rows))
+
+    resampled = {}
+    for name in measured[0]:
+        resampled[name] = np.stack([numbers[name] for numbers in measured])
+    return resampled
 
 
-def estimates(values: Numbers, resampled: Numbers) -> dict[str, Estimate | list]:
-    """Each number with its interval; arrays become lists of estimates, nested as their axes are."""
-    return {name: _estimate(np.asarray(value), resampled.get(name)) for name, value in values.items()}
+def add_intervals(values: Numbers, resampled: Numbers) -> dict[str, Estimate | list]:
+    """Estimates of numbers, from their values and :func:`bootstrap`.
+
+    Args:
+        values: number ``()`` or numbers ``(k, ...)`` by name.
+        resampled: the same in each resample, with a leading axis of resamples; may lack names.
+
+    Returns:
+        Estimate of each number by name; arrays become lists of estimates, nested as their axes are.
+    """
+    estimates = {}
+    for name, value in values.items():
+        estimates[name] = _estimate(np.asarray(value), resampled.get(name))
+    return estimates
 
 
 def _estimate(value: np.ndarray, resampled: np.ndarray | None) -> Estimate | list:
-    if value.ndim:
-        parts = [None] * len(value) if resampled is None else np.moveaxis(resampled, 1, 0)
-        return [_estimate(v, part) for v, part in zip(value, parts, strict=True)]
+    if value.ndim == 0:
+        return _estimate_number(value, resampled)
+    if resampled is None:
+        return [_estimate(element, None) for element in value]
+
+    by_element = np.moveaxis(resampled, 1, 0)
+    return [_estimate(*pair) for pair in zip(value, by_element, strict=True)]
+
+
+def _estimate_number(value: np.ndarray, resampled: np.ndarray | None) -> Estimate:
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None, "resamples": 0}
-    drawn = np.empty(0) if resampled is None else resampled
-    defined = drawn[np.isfinite(drawn)]
-    enough = len(defined) and 2 * len(defined) >= len(drawn)
-    low, high = np.percentile(defined, _TAILS).tolist() if enough else (None, None)
-    return {"value": float(value), "low": low, "high": high, "resamples": len(defined)}
+
+    estimate: Estimate = {"value": float(value), "low": None, "high": None, "resamples": 0}
+    if resampled is None:
+        return estimate
+
+    defined = resampled[np.isfinite(resampled)]
+    estimate["resamples"] = len(defined)
+    if len(defined) > 0 and 2 * len(defined) >= len(resampled):
+        low, high = np.percentile(defined, _PERCENTILES)
+        estimate["low"] = float(low)
+        estimate["high"] = float(high)
+    return estimate

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a reader must know before trusting the numbers of a run, in plain words."""
+"""What a reader must know before trusting the numbers of a run, in plain sentences."""
 
 from __future__ import annotations
 
@@ -8,29 +8,39 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from monai_jsma.report.runs import Run
-from monai_jsma.report.units import Units
+from monai_jsma.report.cases import Cases, Run
 
-__all__ = ["notes"]
+__all__ = ["write_notes"]
 
 _FEW_GROUPS = 20
 
 
-def notes(run: Run, units: Units | None) -> list[str]:
-    """Sentences about missing labels and classes, few groups, ties and draws; none where all is well."""
-    if units is None:
+def write_notes(run: Run, cases: Cases | None) -> list[str]:
+    """Sentences about missing labels and classes, few groups, ties and draws; empty if there is nothing to say.
+
+    Args:
+        run: run of the report.
+        cases: its labelled cases; None if there are none.
+    """
+    if cases is None:
         return ["No region has a label, so nothing can be scored: only the attention is shown."]
-    return [*_about_labels(run, units), *_about_groups(units), *_about_ties(units), *_about_draws(run)]
+    return [
+        *_describe_labels(run, cases),
+        *_describe_groups(cases),
+        *_describe_ties(cases),
+        *_describe_draws(run),
+    ]
 
 
-def _about_labels(run: Run, units: Units) -> Iterator[str]:
-    unlabelled = sum(record.label is None for record in run.records)
-    if unlabelled:
-        yield f"{unlabelled} of {len(run.records)} regions have no label and are left out of all scores."
-    counts = np.bincount(units.labels, minlength=len(run.classes))
-    absent = [name for name, count in zip(run.classes, counts, strict=True) if not count]
-    if len(absent) == len(run.classes) - 1:
-        only = run.classes[int(counts.argmax())]
+def _describe_labels(run: Run, cases: Cases) -> Iterator[str]:
+    num_unlabelled = sum(record.label is None for record in run.records)
+    if num_unlabelled > 0:
+        yield f"{num_unlabelled} of {len(run.records)} regions have no label and are left out of all scores."
+
+    present = np.unique(cases.labels).tolist()
+    absent = [name for label, name in enumerate(run.classes) if label not in present]
+    if len(present) == 1:
+        only = run.classes[present[0]]
         yield f"Every label is {only}: how well classes are told apart cannot be measured here."
     elif absent:
         yield (
@@ -39,29 +49,38 @@ def _about_labels(run: Run, units: Units) -> Iterator[str]:
         )
 
 
-def _about_groups(units: Units) -> Iterator[str]:
-    groups = len(set(units.groups))
-    right = units.probabilities.argmax(axis=1) == units.labels
-    if groups == 1:
+def _describe_groups(cases: Cases) -> Iterator[str]:
+    num_groups = len(set(cases.groups))
+    if num_groups == 1:
         yield "All is of one group: there are no intervals, since nothing is known about other groups."
-    elif groups < _FEW_GROUPS:
-        yield f"There are only {groups} groups: the intervals are rough, and rather too narrow than too wide."
-    if groups > 1 and (right.all() or not right.any()):
+        return
+    if num_groups < _FEW_GROUPS:
+        yield f"There are only {num_groups} groups: the intervals are rough, and rather too narrow than too wide."
+
+    right = cases.probabilities.argmax(axis=1) == cases.labels
+    if right.all() or not right.any():
+        answer = "right" if right.all() else "wrong"
+        # The rule of three: 95 % confidence that no more than 3/n are otherwise.
+        limit = min(1, 3 / num_groups)
         yield (
-            f"Every prediction is {'right' if right.all() else 'wrong'}, so the intervals have no width. That is no "
-            f"certainty: after {groups} groups alike, up to {min(1, 3 / groups):.0%} of all groups may be otherwise."
+            f"Every prediction is {answer}, so the intervals have no width. That is no "
+            f"certainty: after {num_groups} groups alike, up to {limit:.0%} of all groups may be otherwise."
         )
 
 
-def _about_ties(units: Units) -> Iterator[str]:
-    best = units.probabilities.max(axis=1, keepdims=True)
-    ties = np.count_nonzero((units.probabilities == best).sum(axis=1) > 1)
-    if ties:
-        yield f"{ties} predictions have two classes that are equally probable: the first of them is taken."
+def _describe_ties(cases: Cases) -> Iterator[str]:
+    highest = cases.probabilities.max(axis=1, keepdims=True)
+    num_best = (cases.probabilities == highest).sum(axis=1)
+    num_ties = np.count_nonzero(num_best > 1)
+    if num_ties > 0:
+        yield f"{num_ties} predictions have two classes that are equally probable: the first of them is taken."
 
 
-def _about_draws(run: Run) -> Iterator[str]:
-    without = sum(not record.draws for record in run.records)
-    if 0 < without < len(run.records):
-        told = f"{without} of {len(run.records)} regions were predicted without draws"
-        yield f"{told}: there is no order by mutual information."
+def _describe_draws(run: Run) -> Iterator[str]:
+    num_regions = len(run.records)
+    num_without = sum(not record.draws for record in run.records)
+    if 0 < num_without < num_regions:
+        yield (
+            f"{num_without} of {num_regions} regions were predicted without draws: there is no order by mutual "
+            "information."
+        )

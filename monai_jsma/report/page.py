@@ -14,47 +14,32 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from monai_jsma.report.scores import CLASS_SCORES, SCORES, ScoreInfo
 from monai_jsma.report.selective import COVERAGES, ORDERS
 
-__all__ = ["SCORES", "render_page"]
+__all__ = ["render_page"]
 
-# key, title, whether it is shown in percent, what it means
-SCORES = (
-    ("accuracy", "Accuracy", True, "part of the predictions that is right"),
-    ("balanced_accuracy", "Balanced accuracy", True, "mean sensitivity of the classes: a rare one counts as much"),
-    ("f1_macro", "F1, macro", False, "mean over the classes of F1, the harmonic mean of sensitivity and precision"),
-    ("kappa", "Quadratic kappa", False, "agreement of the grades: 1 is perfect, 0 is chance; far misses count more"),
-    ("auc_micro", "AUC, micro", False, "area under the ROC curve over all pairs of case and class: 1 is perfect"),
-    ("auc_macro", "AUC, macro", False, "mean over the classes of that area: 1 is perfect, 0.5 is guessing"),
-    ("ap_micro", "AP, micro", False, "average precision over all pairs of case and class: 1 is perfect"),
-    ("ap_macro", "AP, macro", False, "mean over the classes of average precision; guessing gives a class's part"),
-    ("ece", "Calibration error", True, "distance of stated probability and part that is right (ECE): 0 is perfect"),
-    ("aurc", "AURC", False, "mean error rate of the most certain answers, as fewer are left out: 0 is perfect"),
+_ORDER_SCORES = (
+    ScoreInfo("aurc", "AURC", in_percent=False),
+    ScoreInfo("gain", "Less than random", in_percent=False),
+    *(ScoreInfo(f"accuracy_{percent}", f"Accuracy at {percent} % coverage", in_percent=True) for percent in COVERAGES),
 )
-LESS_IS_BETTER = ("ece", "aurc")
-PER_CLASS = (
-    ("sensitivity", "Sensitivity (recall)", True),
-    ("specificity", "Specificity", True),
-    ("precision", "Precision (PPV)", True),
-    ("f1", "F1", False),
-    ("auc", "AUC", False),
-    ("ap", "AP", False),
-)
-_ORDER_COLUMNS = (
-    ("aurc", "AURC", False),
-    ("gain", "Less than random", False),
-    *((f"accuracy_{part}", f"Accuracy at {part} % coverage", True) for part in COVERAGES),
-)
-_UNITS = {"region": "regions", "file": "files", "group": "groups"}
+_CASES = {"region": "regions", "file": "files", "group": "groups"}
 
 
 def render_page(content: Mapping[str, Any], images: Mapping[str, str]) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
-        content: of the report, see :func:`~monai_jsma.report.evaluate.evaluate`.
-        images: data URI of each picture, by its file's name without the ending.
+        content: numbers of the report, see :func:`~monai_jsma.report.evaluate.evaluate`.
+        images: data URI of each image, by the name of its file without the ending.
     """
+    scored_runs = [run for run in content["runs"] if run["scored"]]
+    score_infos = []
+    for info in SCORES:
+        if any(info.key in run["scored"]["scores"] for run in scored_runs):
+            score_infos.append(info)
+
     environment = Environment(
         loader=PackageLoader("monai_jsma.report", ""),
         autoescape=True,
@@ -62,45 +47,66 @@ def render_page(content: Mapping[str, Any], images: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, estimate=estimate, fewest=fewest)
-    shown = [run for run in content["runs"] if run["scored"]]
-    scores = [row for row in SCORES if any(row[0] in run["scored"]["scores"] for run in shown)]
-    template = environment.get_template("page.html")
-    return template.render(
+    environment.filters.update(
+        percent=_format_percent,
+        estimate=_format_estimate,
+        fewest=_find_fewest_resamples,
+    )
+    return environment.get_template("page.html").render(
         content,
         images=images,
-        score_rows=scores,
-        less_is_better=LESS_IS_BETTER,
-        class_columns=PER_CLASS,
-        order_columns=_ORDER_COLUMNS,
+        score_infos=score_infos,
+        class_score_infos=CLASS_SCORES,
+        order_score_infos=_ORDER_SCORES,
         orders=ORDERS,
-        units=_UNITS[content["by"]],
-        scored_runs=shown,
+        units=_CASES[content["by"]],
+        scored_runs=scored_runs,
     )
 
 
-def percent(value: float) -> str:
+def _format_percent(value: float) -> str:
     """``61.2 %``."""
     return f"{100 * value:.1f} %"
 
 
-def fewest(found: Any) -> int:
-    """The least number of resamples among all estimates in nested mappings and lists; undefined ones do not count."""
-    if isinstance(found, list):
-        return min(map(fewest, found), default=sys.maxsize)
-    if "value" not in found:
-        return fewest(list(found.values()))
-    return found["resamples"] if found["value"] is not None else sys.maxsize
+def _format_estimate(estimate: Mapping[str, Any], in_percent: bool, *, sign: bool = False, of: int = 0) -> Markup:
+    """A number and its interval.
 
-
-def estimate(found: Mapping[str, Any], in_percent: bool, *, sign: bool = False, of: int = 0) -> Markup:
-    """A number and its interval; with a dagger if less than ``of`` resamples define it. Signed percents are points."""
-    if found["value"] is None:
+    Args:
+        estimate: see :mod:`monai_jsma.report.intervals`.
+        in_percent: whether it is written in percent; with sign these are points.
+        sign: whether a plus is written.
+        of: number of resamples; a dagger is added if fewer define the number.
+    """
+    if estimate["value"] is None:
         return Markup('<span class="undefined">undefined</span>')
-    factor, unit = (100, " points" if sign else " %") if in_percent else (1, "")
-    style = f"{'+' if sign else ''}.{1 if in_percent else 3}f"
-    text = Markup("<b>{}</b>").format(f"{factor * found['value']:{style}}{unit}")
-    if found["low"] is not None:
-        ends = f"[{factor * found['low']:{style}}, {factor * found['high']:{style}}]"
-        text += Markup(' <span class="interval">{}</span>').format(ends)
-    return text + "†" if found["resamples"] < of else text
+
+    style = "+" if sign else ""
+    if in_percent:
+        factor = 100
+        unit = " points" if sign else " %"
+        style += ".1f"
+    else:
+        factor = 1
+        unit = ""
+        style += ".3f"
+
+    text = Markup("<b>{}</b>").format(f"{factor * estimate['value']:{style}}{unit}")
+    if estimate["low"] is not None:
+        low = f"{factor * estimate['low']:{style}}"
+        high = f"{factor * estimate['high']:{style}}"
+        text += Markup(' <span class="interval">[{}, {}]</span>').format(low, high)
+    if estimate["resamples"] < of:
+        text += "†"
+    return text
+
+
+def _find_fewest_resamples(estimates: Any) -> int:
+    """The smallest number of resamples of all defined estimates in nested mappings and lists."""
+    if isinstance(estimates, list):
+        return min(map(_find_fewest_resamples, estimates), default=sys.maxsize)
+    if "value" not in estimates:
+        return _find_fewest_resamples(list(estimates.values()))
+    if estimates["value"] is None:
+        return sys.maxsize
+    return estimates["resamples"]

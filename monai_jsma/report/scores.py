@@ -1,36 +1,107 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of a classification from labels and probabilities (paper, Tables 1 and 2). Pure: no file is known here.
+"""Scores and curves of a classification, from labels and probabilities (paper, Tables 1 and 2, Figures 2 and 3).
 
-Labels have shape ``(n,)``, probabilities ``(n, classes)``. The predicted class is the most probable one, of equally
-probable ones the first. What is not defined is NaN, never 0: the sensitivity and F1 of a class that no label names, the
+Labels have shape ``(n,)``, probabilities ``(n, classes)``. The predicted class is the most probable one, and the first
+of equally probable ones. What is undefined is NaN, never 0: the sensitivity and F1 of a class without cases, the
 precision of a class that was never predicted, the AUC and average precision of a class without both positives and
-negatives. Macro means are over the classes for which their parts are defined.
+negatives. Macro means are over the classes for which the score is defined.
 
-The numbers are scikit-learn's, which the tests hold them to. It looks at its input far longer than it computes, though:
-the resamples of a run would take half a minute there, and take a second here.
+The tests compare all numbers with scikit-learn's. It checks its input for far longer than it computes, though: scoring
+all resamples of a run would take half a minute there, and takes a second here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from monai_jsma.predictions.measures import predictive_entropy
-from monai_jsma.report.selective import risk_coverage
+from monai_jsma.report.selective import compute_risk_coverage
 
-__all__ = ["BINS", "PER_CLASS", "Scores", "calibration_bins", "confusion", "is_wrong", "scores"]
+__all__ = [
+    "CLASS_SCORES",
+    "NUM_BINS",
+    "SCORES",
+    "CalibrationBins",
+    "ScoreInfo",
+    "Scores",
+    "compute_scores",
+    "count_calibration_bins",
+    "count_confusion",
+    "find_wrong",
+    "make_curves",
+    "make_reliability",
+]
 
-Scores = dict[str, Any]  # a float64, or an array (classes,)
-
-BINS = 10  # of equal width, each with its lower end: [0.5, 0.6); the last one with both
-PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auc", "ap")
-_MACROS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1", "auc_macro": "auc", "ap_macro": "ap"}
+Scores = dict[str, Any]  # by key: a float64, or an array (classes,)
 
 
-def scores(
+class ScoreInfo(NamedTuple):
+    """How a score is presented.
+
+    Args:
+        key: its key among the scores.
+        title: its name.
+        in_percent: whether it is written in percent.
+        meaning: one line about what it measures.
+        less_is_better: whether a smaller value is better.
+    """
+
+    key: str
+    title: str
+    in_percent: bool
+    meaning: str = ""
+    less_is_better: bool = False
+
+
+SCORES = (
+    ScoreInfo("accuracy", "Accuracy", True, "part of the predictions that is right"),
+    ScoreInfo(
+        "balanced_accuracy", "Balanced accuracy", True, "mean sensitivity of the classes: a rare one counts as much"
+    ),
+    ScoreInfo(
+        "f1_macro", "F1, macro", False, "mean over the classes of F1, the harmonic mean of sensitivity and precision"
+    ),
+    ScoreInfo(
+        "kappa", "Quadratic kappa", False, "agreement of the grades: 1 is perfect, 0 is chance; far misses count more"
+    ),
+    ScoreInfo(
+        "auc_micro", "AUC, micro", False, "area under the ROC curve over all pairs of case and class: 1 is perfect"
+    ),
+    ScoreInfo(
+        "auc_macro", "AUC, macro", False, "mean over the classes of that area: 1 is perfect, 0.5 is guessing"
+    ),
+    ScoreInfo("ap_micro", "AP, micro", False, "average precision over all pairs of case and class: 1 is perfect"),
+    ScoreInfo(
+        "ap_macro", "AP, macro", False, "mean over the classes of average precision; guessing gives a class's part"
+    ),
+    ScoreInfo(
+        "ece", "Calibration error", True, "distance of stated probability and part that is right (ECE): 0 is perfect",
+        less_is_better=True,
+    ),
+    ScoreInfo(
+        "aurc", "AURC", False, "mean error rate of the most certain answers, as fewer are left out: 0 is perfect",
+        less_is_better=True,
+    ),
+)  # fmt: skip
+CLASS_SCORES = (
+    ScoreInfo("sensitivity", "Sensitivity (recall)", True),
+    ScoreInfo("specificity", "Specificity", True),
+    ScoreInfo("precision", "Precision (PPV)", True),
+    ScoreInfo("f1", "F1", False),
+    ScoreInfo("auc", "AUC", False),
+    ScoreInfo("ap", "AP", False),
+)
+NUM_BINS = 10  # of the probability, of equal width, each with its lower end: [0.5, 0.6); the last one with both
+_MACRO_MEANS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1", "auc_macro": "auc", "ap_macro": "ap"}
+_UNDEFINED = np.float64("nan")
+
+
+def compute_scores(
     labels: np.ndarray,
     probabilities: np.ndarray,
     *,
@@ -40,86 +111,195 @@ def scores(
     """All scores of a classification.
 
     Args:
-        labels: index of the true classes ``(n,)``, n > 0.
-        probabilities: of every class ``(n, classes)``.
+        labels: index of the true class of each case ``(n,)``, n > 0.
+        probabilities: probability of every class ``(n, classes)``.
         ordered: whether the classes are grades, so that the quadratic kappa has a meaning.
-        like: scores of all data when these are a resample of them. Macro means are then over the same classes, and NaN
-            where one of those is undefined here: a mean over fewer classes would be another score.
+        like: scores of all cases if these cases are a resample of them. Macro means are then over the same classes, and
+            NaN if one of those is undefined here, since a mean over fewer classes would be a different score.
 
     Returns:
         ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``auc_micro``, ``auc_macro``, ``ap_micro``, ``ap_macro``,
         ``ece``, ``aurc`` by predictive entropy and, if ordered, ``kappa``, each a number; ``sensitivity``,
         ``specificity``, ``precision``, ``f1``, ``auc`` and ``ap`` of each class, ``(classes,)``.
     """
-    table = confusion(labels, probabilities)
-    truth = labels[:, None] == np.arange(probabilities.shape[1])
-    ranked = np.array([_auc_ap(t, p) for t, p in zip(truth.T, probabilities.T, strict=True)])
-    per_class = {**_rates(table), "auc": ranked[:, 0], "ap": ranked[:, 1]}
-    auc_micro, ap_micro = _auc_ap(truth.ravel(), probabilities.ravel())
-    found: Scores = {"accuracy": table.trace() / table.sum(), "auc_micro": auc_micro, "ap_micro": ap_micro}
-    for macro, part in _MACROS.items():
-        defined = np.isfinite((like or per_class)[part])
-        found[macro] = per_class[part][defined].mean() if defined.any() else np.float64("nan")
+    is_class = labels[:, None] == np.arange(probabilities.shape[1])
+    confusion = count_confusion(labels, probabilities)
+    class_scores = _score_classes(confusion, is_class, probabilities)
+
+    auc_micro, ap_micro = _compute_auc_ap(is_class.ravel(), probabilities.ravel())
+    scores: Scores = {
+        "accuracy": confusion.trace() / confusion.sum(),
+        "auc_micro": auc_micro,
+        "ap_micro": ap_micro,
+    }
+    for macro, name in _MACRO_MEANS.items():
+        reference = class_scores if like is None else like
+        defined = np.isfinite(reference[name])
+        scores[macro] = class_scores[name][defined].mean() if defined.any() else _UNDEFINED
     if ordered:
-        found["kappa"] = _quadratic_kappa(table)
-    found["ece"] = _expected_calibration_error(labels, probabilities)
-    found["aurc"] = risk_coverage(is_wrong(labels, probabilities), predictive_entropy(probabilities)).mean()
-    return {**found, **per_class}
+        scores["kappa"] = _compute_quadratic_kappa(confusion)
+    scores["ece"] = _compute_calibration_error(labels, probabilities)
+
+    wrong = find_wrong(labels, probabilities)
+    scores["aurc"] = compute_risk_coverage(wrong, predictive_entropy(probabilities)).mean()
+    return scores | class_scores
 
 
-def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Numbers ``(classes, classes)``: true class by row, predicted class by column."""
-    classes = probabilities.shape[1]
-    pairs = labels * classes + probabilities.argmax(axis=1)
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+def count_confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The confusion matrix: number of cases ``(classes, classes)``, true class by row, predicted class by column."""
+    num_classes = probabilities.shape[1]
+    pairs = labels * num_classes + probabilities.argmax(axis=1)
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
 
 
-def is_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """1 for each prediction that is wrong, else 0 ``(n,)``."""
-    return (probabilities.argmax(axis=1) != labels).astype(np.float64)
+def find_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """1 for each wrong prediction, else 0, float64 ``(n,)``."""
+    wrong = probabilities.argmax(axis=1) != labels
+    return wrong.astype(np.float64)
 
 
-def _rates(table: np.ndarray) -> dict[str, np.ndarray]:
-    hits, true, called, everything = table.diagonal(), table.sum(axis=1), table.sum(axis=0), table.sum()
-    with np.errstate(invalid="ignore"):
-        return {
-            "sensitivity": hits / true,
-            "specificity": (everything - true - called + hits) / (everything - true),
-            "precision": hits / called,
-            "f1": 2 * hits / np.where(true, true + called, 0),
-        }
+def _score_classes(confusion: np.ndarray, is_class: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of each class against the others, ``(classes,)`` each."""
+    hits = confusion.diagonal()
+    num_true = confusion.sum(axis=1)
+    num_predicted = confusion.sum(axis=0)
+    num_false = confusion.sum() - num_true
+    num_rejected = num_false - num_predicted + hits  # of other classes, and not taken for this one
+
+    scores = {}
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        scores["sensitivity"] = hits / num_true
+        scores["specificity"] = num_rejected / num_false
+        scores["precision"] = hits / num_predicted
+        # Without cases of the class F1 is undefined, even if the class was predicted.
+        scores["f1"] = 2 * hits / np.where(num_true, num_true + num_predicted, 0)
+
+    areas = [_compute_auc_ap(*column) for column in zip(is_class.T, probabilities.T, strict=True)]
+    auc, ap = np.array(areas).T
+    return {**scores, "auc": auc, "ap": ap}
 
 
-def _auc_ap(truth: np.ndarray, score: np.ndarray) -> tuple[Any, Any]:
-    """Area under the ROC curve and average precision of one class against the rest; equal scores are one threshold."""
-    positives = np.count_nonzero(truth)
-    negatives = truth.size - positives
-    if not (positives and negatives):
-        return np.float64("nan"), np.float64("nan")
-    falling = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[falling]), 1))  # the last of equal scores
-    found = np.cumsum(truth[falling])[ends]
-    true, false = (np.append(0, n) for n in (found / positives, (ends + 1 - found) / negatives))
-    return np.trapezoid(true, false), np.diff(true) @ (found / (ends + 1))
+def _compute_auc_ap(truth: np.ndarray, score: np.ndarray) -> tuple[Any, Any]:
+    """Area under the ROC curve and average precision of one class against the rest.
+
+    Args:
+        truth: whether each case is of the class, bool ``(n,)``.
+        score: probability of the class ``(n,)``; equal ones are one threshold.
+    """
+    num_positive = np.count_nonzero(truth)
+    num_negative = truth.size - num_positive
+    if num_positive == 0 or num_negative == 0:
+        return _UNDEFINED, _UNDEFINED
+
+    order = np.argsort(-score, kind="stable")
+    is_last = np.append(np.diff(score[order]), 1)  # not 0 at the last of equal scores
+    last = np.flatnonzero(is_last)
+    num_called = last + 1
+    num_found = np.cumsum(truth[order])[last]
+
+    recall = np.append(0, num_found / num_positive)
+    false_alarms = np.append(0, (num_called - num_found) / num_negative)
+    auc = np.trapezoid(recall, false_alarms)
+    ap = np.diff(recall) @ (num_found / num_called)
+    return auc, ap
 
 
-def _quadratic_kappa(table: np.ndarray) -> np.float64:
-    """Agreement beyond chance; a confusion of classes counts by their squared distance."""
-    steps = np.arange(len(table))
-    distance = (steps[:, None] - steps) ** 2
-    by_chance = (distance * np.outer(table.sum(axis=1), table.sum(axis=0))).sum() / table.sum()
-    return 1 - (distance * table).sum() / by_chance if by_chance else np.float64("nan")
+def _compute_quadratic_kappa(confusion: np.ndarray) -> np.float64:
+    """Agreement beyond chance; a confusion of two classes counts by their squared distance."""
+    grades = np.arange(len(confusion))
+    distance = (grades[:, None] - grades) ** 2
+    expected = np.outer(confusion.sum(axis=1), confusion.sum(axis=0))
+    by_chance = (distance * expected).sum() / confusion.sum()
+    if by_chance == 0:
+        return _UNDEFINED
+    return 1 - (distance * confusion).sum() / by_chance
 
 
-def calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By probability of the predicted class: how many ``(BINS,)``, the sum of that probability, and how many right."""
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    counts, sums, hits = (np.bincount(place, weights, BINS) for weights in (None, sure, right))
-    return counts, sums, hits
+class CalibrationBins(NamedTuple):
+    """Predictions by the probability of their class, in :data:`NUM_BINS` bins.
+
+    Args:
+        counts: number of predictions in each bin ``(bins,)``.
+        probability_sums: sum of the probabilities of their predicted classes ``(bins,)``.
+        num_right: number of correct ones ``(bins,)``.
+    """
+
+    counts: np.ndarray
+    probability_sums: np.ndarray
+    num_right: np.ndarray
 
 
-def _expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> np.float64:
-    """Mean over the pictures of how far the probability in their bin is from the part that is right there."""
-    counts, sums, hits = calibration_bins(labels, probabilities)
-    return np.abs(hits - sums).sum() / counts.sum()
+def count_calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> CalibrationBins:
+    """Put predictions into bins by the probability of their predicted class."""
+    highest = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((highest * NUM_BINS).astype(int), NUM_BINS - 1)
+    return CalibrationBins(
+        counts=np.bincount(bins, minlength=NUM_BINS),
+        probability_sums=np.bincount(bins, highest, NUM_BINS),
+        num_right=np.bincount(bins, right, NUM_BINS),
+    )
+
+
+def _compute_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> np.float64:
+    """Mean over the cases of the distance between mean probability and accuracy in their bin (ECE)."""
+    bins = count_calibration_bins(labels, probabilities)
+    distances = np.abs(bins.num_right - bins.probability_sums)
+    return distances.sum() / bins.counts.sum()
+
+
+def make_reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
+    """The reliability diagram as plain numbers for JSON.
+
+    Returns:
+        For each bin that is not empty its ends ``from`` and ``to``, the ``count`` of predictions, their mean
+        ``probability`` and the share of them that is ``right``.
+    """
+    bins = count_calibration_bins(labels, probabilities)
+    diagram = []
+    for i in np.flatnonzero(bins.counts).tolist():
+        count = int(bins.counts[i])
+        diagram.append(
+            {
+                "from": i / NUM_BINS,
+                "to": (i + 1) / NUM_BINS,
+                "count": count,
+                "probability": float(bins.probability_sums[i]) / count,
+                "right": float(bins.num_right[i]) / count,
+            }
+        )
+    return diagram
+
+
+def make_curves(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """ROC and precision-recall curves as plain lists for JSON (paper, Figures 2 and 3).
+
+    Args:
+        labels: index of the true class of each case ``(n,)``.
+        probabilities: probability of every class ``(n, classes)``.
+        classes: names of the classes.
+
+    Returns:
+        ``micro``, the points of the curves over all pairs of case and class, and ``classes``, a list of those of each
+        class against the others. None if there are no positives or no negatives.
+    """
+    is_class = labels[:, None] == np.arange(len(classes))
+    columns = zip(is_class.T, probabilities.T, strict=True)
+    return {
+        "micro": _make_curve_points(is_class.ravel(), probabilities.ravel()),
+        "classes": [_make_curve_points(*column) for column in columns],
+    }
+
+
+def _make_curve_points(truth: np.ndarray, score: np.ndarray) -> dict[str, list[float]] | None:
+    if truth.all() or not truth.any():
+        return None
+    false_positives, true_positives, _ = roc_curve(truth, score)
+    precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
+    return {
+        "false_positives": false_positives.tolist(),
+        "true_positives": true_positives.tolist(),
+        "recall": recall.tolist(),
+        "precision": precision.tolist(),
+    }

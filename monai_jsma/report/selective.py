@@ -1,11 +1,12 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Selective classification: is what is uncertain what is wrong? Risk-coverage curves and the area under them.
+"""Selective classification: are the uncertain predictions the wrong ones? Risk-coverage curves and their area.
 
-The most certain predictions are kept, the others would be left to a pathologist. Coverage is the part that is kept,
-risk the part of these that is wrong, and AURC the mean risk at the coverages 1/n, 2/n, ... 1 (Geifman, Uziel and
-El-Yaniv, ICLR 2019). Predictions of equal uncertainty have no order: what is told is the mean over all orders of them.
-So the perfect order is that by the errors themselves, and the random one that in which all are equally uncertain.
+The most certain predictions are kept; the others would be left to a pathologist. Coverage is the share of predictions
+that is kept, risk is the share of these that is wrong, and AURC is the mean risk at the coverages 1/n, 2/n, ... 1
+(Geifman, Uziel and El-Yaniv, ICLR 2019). Equally uncertain predictions have no order, so every number is the mean over
+all orders of them. The perfect order is thus that by the errors themselves, and the random order is that in which all
+predictions are equally uncertain.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["COVERAGES", "ORDERS", "SELECTIVE", "orders", "risk_coverage", "risk_coverage_curve", "selective_scores"]
+__all__ = [
+    "COVERAGES",
+    "ORDERS",
+    "SELECTIVE",
+    "compute_risk_coverage",
+    "make_orders",
+    "make_risk_coverage_curve",
+    "score_order",
+]
 
 ORDERS = {
     "predictive_entropy": "predictive entropy",
@@ -22,51 +31,81 @@ ORDERS = {
     "perfect": "perfect order",
     "random": "random order",
 }
-COVERAGES = (50, 80)  # of which the accuracy is told, in percent
+COVERAGES = (50, 80)  # at which the accuracy is given, in percent
 SELECTIVE = ("aurc", "gain", *(f"accuracy_{percent}" for percent in COVERAGES))
-_POINTS = 200  # of a curve
+_MAX_POINTS = 200  # of a curve
 
 
-def orders(wrong: np.ndarray, uncertainties: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What predictions are put in order by ``(n,)``: their uncertainties and, to compare, perfection and chance."""
+def make_orders(wrong: np.ndarray, uncertainties: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Numbers ``(n,)`` to order predictions by: their uncertainties and, for comparison, the perfect and random order.
+
+    Args:
+        wrong: 1 for each wrong prediction, else 0 ``(n,)``.
+        uncertainties: uncertainty of each prediction ``(n,)``, by its name.
+    """
     return {**uncertainties, "perfect": wrong, "random": np.zeros(len(wrong))}
 
 
-def risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+def compute_risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
     """Risk at the coverages 1/n, 2/n, ... 1.
 
     Args:
-        wrong: 1 for each prediction that is wrong, else 0 ``(n,)``, n > 0.
-        uncertainty: of each ``(n,)``.
+        wrong: 1 for each wrong prediction, else 0 ``(n,)``, n > 0.
+        uncertainty: uncertainty of each prediction ``(n,)``.
 
     Returns:
-        Risks ``(n,)``; NaN if an uncertainty is, since it has no place in the order.
+        Risks ``(n,)``; NaN if any uncertainty is NaN, since it has no place in the order.
     """
+    num_predictions = len(wrong)
     if np.isnan(uncertainty).any():
-        return np.full(len(wrong), np.nan)
-    rising = np.argsort(uncertainty, kind="stable")
-    ordered = uncertainty[rising]
-    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(wrong))  # how many are at most so uncertain
-    errors = np.cumsum(wrong[rising])[ends - 1]
-    kept = np.arange(1, len(wrong) + 1)
-    # In the mean over the orders of equal ones, errors come evenly between these ends.
-    return np.interp(kept, np.append(0, ends), np.append(0, errors)) / kept
+        return np.full(num_predictions, np.nan)
+
+    order = np.argsort(uncertainty, kind="stable")
+    sorted_uncertainty = uncertainty[order]
+    changes = sorted_uncertainty[1:] != sorted_uncertainty[:-1]
+    # Number of predictions up to the end of each run of equal uncertainty, and of the errors among them.
+    ends = np.append(np.flatnonzero(changes) + 1, num_predictions)
+    errors_at_ends = np.cumsum(wrong[order])[ends - 1]
+
+    # In the mean over the orders of equally uncertain predictions, the errors come evenly between these ends.
+    num_kept = np.arange(1, num_predictions + 1)
+    errors = np.interp(num_kept, np.append(0, ends), np.append(0, errors_at_ends))
+    return errors / num_kept
 
 
-def selective_scores(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
-    """Numbers of an order, as :data:`SELECTIVE` names them.
+def score_order(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+    """Numbers of an order of the predictions, in the order of :data:`SELECTIVE`.
 
-    AURC; gain, which is the AURC of the random order, the error rate, minus it; and the accuracy of the most certain
-    50 and 80 %, rounded up to whole predictions.
+    These are AURC; gain, the AURC of the random order (which is the error rate) minus that of this order; and the
+    accuracy of the most certain 50 and 80 % of the predictions, rounded up to whole predictions.
+
+    Args:
+        wrong: 1 for each wrong prediction, else 0 ``(n,)``, n > 0.
+        uncertainty: uncertainty of each prediction ``(n,)``.
     """
-    risk = risk_coverage(wrong, uncertainty)
-    accuracies = [1 - risk[-(-percent * len(risk) // 100) - 1] for percent in COVERAGES]
-    gain = np.round(wrong.mean() - risk.mean(), 12) + 0.0  # of the random order it is 0, not -1e-17
-    return np.array([risk.mean(), gain, *accuracies])
+    risk = compute_risk_coverage(wrong, uncertainty)
+    aurc = risk.mean()
+    gain = np.round(wrong.mean() - aurc, 12) + 0.0  # of the random order it is 0, not -1e-17
+
+    accuracies = []
+    for percent in COVERAGES:
+        num_kept = -(-percent * len(risk) // 100)
+        accuracies.append(1 - risk[num_kept - 1])
+    return np.array([aurc, gain, *accuracies])
 
 
-def risk_coverage_curve(wrong: np.ndarray, uncertainty: np.ndarray) -> dict[str, list[float]]:
-    """``coverage`` and ``risk`` as plain lists for JSON, of at most 200 points."""
-    count = len(wrong)
-    kept = np.unique(np.linspace(1, count, min(count, _POINTS)).round().astype(int))
-    return {"coverage": (kept / count).tolist(), "risk": risk_coverage(wrong, uncertainty)[kept - 1].tolist()}
+def make_risk_coverage_curve(wrong: np.ndarray, uncertainty: np.ndarray) -> dict[str, list[float]]:
+    """The risk-coverage curve: ``coverage`` and ``risk`` as plain lists for JSON, of at most 200 points.
+
+    Args:
+        wrong: 1 for each wrong prediction, else 0 ``(n,)``, n > 0.
+        uncertainty: uncertainty of each prediction ``(n,)``.
+    """
+    num_predictions = len(wrong)
+    num_points = min(num_predictions, _MAX_POINTS)
+    num_kept = np.unique(np.linspace(1, num_predictions, num_points).round().astype(int))
+    risk = compute_risk_coverage(wrong, uncertainty)
+    return {
+        "coverage": (num_kept / num_predictions).tolist(),
+        "risk": risk[num_kept - 1].tolist(),
+    }

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""A report's folder: the page, all numbers, every figure as PNG and SVG, and pictures of the worst errors.
+"""A report's folder: the page, all numbers, every figure as PNG and SVG, and images of the worst errors.
 
 Equal predictions give equal bytes: no file holds a date.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,79 +20,166 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from monai_jsma._io import write_whole
-from monai_jsma.report.errors import error_picture
+from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.report import figures
+from monai_jsma.report.cases import Run
+from monai_jsma.report.comparison import Settings
 from monai_jsma.report.evaluate import evaluate
-from monai_jsma.report.gallery import comparison_figures, run_figures, stems
+from monai_jsma.report.figures import Curve
 from monai_jsma.report.page import render_page
-from monai_jsma.report.runs import Run
-from monai_jsma.report.scored import Settings
+from monai_jsma.report.scores import SCORES
+from monai_jsma.report.selective import ORDERS
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.visualize import record_boxes_image
 
 __all__ = ["write_report"]
 
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "monai_jsma",
-    "text.parse_math": False,
+    "text.parse_math": False,  # "$a$" may be a class
     "font.size": 10,
-}  # "$a$" may be a class
+}
 _DPI = 150
+_COMPARED = ("accuracy", "balanced_accuracy", "auc_micro", "ap_micro")  # the paper's, and one for unequal classes
 
 
 def write_report(
-    runs: Sequence[Run], folder: Path, settings: Settings | None = None, base_dir: Path = Path()
+    runs: Sequence[Run], folder: Path, settings: Settings | None = None, *, base_dir: Path = Path()
 ) -> dict[str, Any]:
-    """Write ``report.html``, ``report.json`` and the pictures.
+    """Write ``report.html``, ``report.json`` and all images.
 
     Args:
-        runs: see :func:`~monai_jsma.report.runs.read_runs`.
-        folder: where to, made if missing; files of the same names are replaced.
-        settings: how the runs are evaluated.
-        base_dir: where relative paths of the records begin.
+        runs: runs of the report, see :func:`~monai_jsma.report.cases.read_runs`.
+        folder: folder to write to, created if missing; files with the same names are replaced.
+        settings: evaluation settings.
+        base_dir: folder that relative paths of the records start at.
 
     Returns:
-        All numbers.
+        All numbers of the report.
     """
     content = evaluate(runs, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    images = {}
+
+    images = {}  # data URI by stem
     with rc_context(_STYLE):
-        for name, figure in comparison_figures(content["runs"]):
-            images[name] = _save_figure(figure, folder, name)
-        for run, numbers, stem in zip(runs, content["runs"], stems([run.name for run in runs]), strict=True):
+        for name, figure in _draw_comparison_figures(content["runs"]):
+            images[name] = _save_figure(figure, folder / name)
+        for run, numbers, prefix in zip(runs, content["runs"], _name_prefixes(runs), strict=True):
             numbers["figures"] = {}
-            for name, figure in run_figures(numbers, run.classes):
-                numbers["figures"][name] = stem + name
-                images[stem + name] = _save_figure(figure, folder, stem + name)
-            images.update(_save_errors(run, numbers["errors"], folder, f"{stem}error_", base_dir))
-    write_whole(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            for name, figure in _draw_run_figures(numbers, run.classes):
+                stem = prefix + name
+                numbers["figures"][name] = stem
+                images[stem] = _save_figure(figure, folder / stem)
+
+            record_of_key = {record.key: record for record in run.records}
+            for number, error in enumerate(numbers["errors"], start=1):
+                key = (error["file"], tuple(error["location"]), tuple(error["size"]))
+                stem = f"{prefix}error_{number}"
+                images |= _save_error(error, record_of_key[key], folder / stem, base_dir=base_dir)
+
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / "report.json", text + "\n")
     write_whole(folder / "report.html", render_page(content, images))
     return content
 
 
-def _save_figure(figure: Figure, folder: Path, stem: str) -> str:
+def _name_prefixes(runs: Sequence[Run]) -> list[str]:
+    """What the names of each run's files start with: its name as a file may be called; nothing if there is one run."""
+    if len(runs) == 1:
+        return [""]
+    names = [re.sub(r"[^A-Za-z0-9.+-]+", "_", run.name) for run in runs]
+    prefixes = []
+    for number, name in enumerate(names, start=1):
+        unique = names.count(name) == 1
+        prefixes.append(f"{name}_" if unique else f"{name}_{number}_")
+    return prefixes
+
+
+def _draw_run_figures(run: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of everything that one run of the report shows."""
+    yield "attention", figures.draw_attention_shares(run["attention"], classes)
+    scored = run["scored"]
+    if scored is None:
+        return
+
+    yield "roc", figures.draw_curves("auc", _list_class_curves(scored, "auc", classes))
+    yield "precision_recall", figures.draw_curves("ap", _list_class_curves(scored, "ap", classes))
+    yield "confusion", figures.draw_confusion(scored["confusion"], classes)
+    yield "calibration", figures.draw_calibration(scored["reliability"])
+
+    selective = scored["selective"]
+    curves = {}
+    for name, numbers in selective["orders"].items():
+        curves[name] = Curve(ORDERS[name], selective["curves"][name], numbers["aurc"])
+    references = [curves.pop("perfect"), curves.pop("random")]
+    yield "risk_coverage", figures.draw_risk_curves(list(curves.values()), references)
+
+
+def _list_class_curves(scored: Mapping[str, Any], area: str, classes: Sequence[str]) -> list[Curve]:
+    """The micro-average and the curve of each class."""
+    points = scored["curves"]
+    curves = [Curve("micro-average", points["micro"], scored["scores"][f"{area}_micro"])]
+    for index, name in enumerate(classes):
+        curves.append(Curve(name, points["classes"][index], scored["classes"][area][index]))
+    return curves
+
+
+def _draw_comparison_figures(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of what compares the scored runs."""
+    scored_runs = [run for run in runs if run["scored"]]
+    if len(runs) < 2 or not scored_runs:
+        return
+
+    titles = {info.key: info.title for info in SCORES if info.key in _COMPARED}
+    yield "comparison", figures.draw_comparison(scored_runs, titles)
+    yield "comparison_roc", figures.draw_curves("auc", _list_micro_curves(scored_runs, "auc"))
+    yield "comparison_precision_recall", figures.draw_curves("ap", _list_micro_curves(scored_runs, "ap"))
+
+    risk_curves = []
+    for run in scored_runs:
+        scored = run["scored"]
+        points = scored["selective"]["curves"]["predictive_entropy"]
+        risk_curves.append(Curve(run["name"], points, scored["scores"]["aurc"]))
+    yield "comparison_risk_coverage", figures.draw_risk_curves(risk_curves)
+
+
+def _list_micro_curves(scored_runs: Sequence[Mapping[str, Any]], area: str) -> list[Curve]:
+    curves = []
+    for run in scored_runs:
+        scored = run["scored"]
+        curves.append(Curve(run["name"], scored["curves"]["micro"], scored["scores"][f"{area}_micro"]))
+    return curves
+
+
+def _save_figure(figure: Figure, path: Path) -> str:
     """Write a figure as PNG and SVG, and return the SVG as data URI."""
-    figure.savefig(folder / f"{stem}.png", dpi=_DPI)
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=_DPI)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    (folder / f"{stem}.svg").write_bytes(buffer.getvalue())
-    return _data_uri("svg+xml", buffer.getvalue())
+    path.with_name(f"{path.name}.svg").write_bytes(buffer.getvalue())
+    return _make_data_uri("svg+xml", buffer.getvalue())
 
 
-def _save_errors(run: Run, errors: list[dict[str, Any]], folder: Path, stem: str, base_dir: Path) -> dict[str, str]:
-    """Write the pictures of the errors; each error learns the name of its ``picture``, or the ``reason`` for none."""
-    records, images = {record.key: record for record in run.records}, {}
-    for i, error in enumerate(errors, start=1):
-        record = records[error["file"], tuple(error["location"]), tuple(error["size"])]
-        found = error_picture(record, base_dir)
-        if isinstance(found, str):
-            error.update(picture=None, reason=found)
-            continue
-        buffer = io.BytesIO()
-        Image.fromarray(found).save(buffer, format="png")
-        error.update(picture=f"{stem}{i}", reason="")
-        (folder / f"{stem}{i}.png").write_bytes(buffer.getvalue())
-        images[f"{stem}{i}"] = _data_uri("png", buffer.getvalue())
-    return images
+def _save_error(error: dict[str, Any], record: PredictionRecord, path: Path, *, base_dir: Path) -> dict[str, str]:
+    """Write the image of an error, and return its data URI by stem; empty if the region cannot be read.
+
+    The error is given the name of its ``picture``, or the ``reason`` why there is none.
+    """
+    try:
+        image = record_boxes_image(record, base_dir)
+    except (OSError, SlideError, ValueError) as exception:
+        error["picture"] = None
+        error["reason"] = " ".join(str(exception).split())
+        return {}
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png")
+    path.with_name(f"{path.name}.png").write_bytes(buffer.getvalue())
+    error["picture"] = path.name
+    error["reason"] = ""
+    return {path.name: _make_data_uri("png", buffer.getvalue())}
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _make_data_uri(kind: str, content: bytes) -> str:
+    encoded = base64.b64encode(content).decode("ascii")
+    return f"data:image/{kind};base64,{encoded}"

@@ -15,7 +15,7 @@ from monai_jsma.visualize.patches import (
     patch_strip_image,
     strip_height,
 )
-from monai_jsma.visualize.saved import open_record, record_figure
+from monai_jsma.visualize.saved import open_record, record_boxes_image, record_figure
 
 __all__ = [
     "attention_image",
@@ -31,6 +31,7 @@ __all__ = [
     "overview_figure",
     "patch_boxes_image",
     "patch_strip_image",
+    "record_boxes_image",
     "record_figure",
     "save_figure",
     "strip_height",

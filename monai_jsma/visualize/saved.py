@@ -20,9 +20,9 @@ from monai_jsma.slides.open import inspect_slide
 from monai_jsma.slides.readers import open_reader
 from monai_jsma.slides.spacing import differ
 from monai_jsma.visualize.overview import overview_figure
-from monai_jsma.visualize.patches import drawn_patches
+from monai_jsma.visualize.patches import drawn_patches, patch_boxes_image
 
-__all__ = ["open_record", "record_figure"]
+__all__ = ["open_record", "record_boxes_image", "record_figure"]
 
 _THUMBNAIL, _MOST = 1200, 16  # pixels of the longer side; patches that are shown
 
@@ -38,7 +38,7 @@ def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "")
         FileNotFoundError: when the file is gone.
         SlideError: when it cannot be read, or is not the file that it was.
     """
-    path = os.path.join(base_dir, record.file)
+    path = str(Path(base_dir) / record.file)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: there is no such file; name the folder of relative paths with --base-dir.")
     info, (height, width) = inspect_slide(path), record.size
@@ -118,3 +118,12 @@ def _pointing(record: PredictionRecord, areas: Sequence[Area]) -> Iterator[str]:
         enrichment = "" if score.enrichment is None else f": enrichment {score.enrichment:.2f}"
         inside = f"{score.share or 0:.1%} of all attention inside the annotations"
         yield f"{inside} ({score.expected:.1%} of the area){enrichment}"
+
+
+def record_boxes_image(record: PredictionRecord, base_dir: str | os.PathLike[str] = "") -> np.ndarray:
+    """x."""
+    pyramid = open_record(record, base_dir)
+    scale = min(1, 768 / max(record.size))
+    thumbnail = pyramid.thumbnail((max(1, round(record.size[0] * scale)), max(1, round(record.size[1] * scale))))
+    weights = np.array([patch.weight for patch in record.patches], dtype=np.float64)
+    return patch_boxes_image(thumbnail, record.geometry, record.cells, weights, frame=record.location)

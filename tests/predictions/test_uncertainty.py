@@ -12,8 +12,14 @@ import pytest
 import torch
 
 from monai_jsma.predictions.measures import mutual_information, predictive_entropy
-from monai_jsma.report import scores
-from monai_jsma.report.selective import SELECTIVE, orders, risk_coverage, risk_coverage_curve, selective_scores
+from monai_jsma.report import compute_scores
+from monai_jsma.report.selective import (
+    SELECTIVE,
+    compute_risk_coverage,
+    make_orders,
+    make_risk_coverage_curve,
+    score_order,
+)
 
 
 def test_predictive_entropy_by_hand():
@@ -52,9 +58,9 @@ def test_what_differs_by_rounding_alone_is_equal():
 
 def test_risk_coverage_by_hand():
     wrong, uncertainty = np.array([0, 1, 0, 1, 0.0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert risk_coverage(wrong, uncertainty) == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4, 2 / 5])
-    assert risk_coverage(wrong, -uncertainty) == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4, 2 / 5])
-    found = dict(zip(SELECTIVE, selective_scores(wrong, uncertainty), strict=True))
+    assert compute_risk_coverage(wrong, uncertainty) == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4, 2 / 5])
+    assert compute_risk_coverage(wrong, -uncertainty) == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4, 2 / 5])
+    found = dict(zip(SELECTIVE, score_order(wrong, uncertainty), strict=True))
     aurc = (1 / 2 + 1 / 3 + 2 / 4 + 2 / 5) / 5
     # Half of five predictions are three, 80 % are four.
     assert found == pytest.approx({"aurc": aurc, "gain": 0.4 - aurc, "accuracy_50": 2 / 3, "accuracy_80": 1 / 2})
@@ -62,9 +68,9 @@ def test_risk_coverage_by_hand():
 
 def test_perfect_and_random_order_by_hand():
     wrong = np.array([1, 0, 0, 1.0])
-    found = {name: selective_scores(wrong, by)[0] for name, by in orders(wrong, {}).items()}
+    found = {name: score_order(wrong, by)[0] for name, by in make_orders(wrong, {}).items()}
     assert found == pytest.approx({"perfect": (1 / 3 + 2 / 4) / 4, "random": 1 / 2})
-    assert risk_coverage(wrong, np.zeros(4)) == pytest.approx([0.5] * 4)
+    assert compute_risk_coverage(wrong, np.zeros(4)) == pytest.approx([0.5] * 4)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -74,16 +80,16 @@ def test_ties_are_the_mean_over_all_orders(seed):
     allowed = [order for order in itertools.permutations(range(7)) if (np.diff(uncertainty[list(order)]) >= 0).all()]
     assert len(allowed) > 1
     every = [np.cumsum(wrong[list(order)]) / np.arange(1, 8) for order in allowed]
-    np.testing.assert_allclose(risk_coverage(wrong, uncertainty), np.mean(every, axis=0), atol=1e-12)
+    np.testing.assert_allclose(compute_risk_coverage(wrong, uncertainty), np.mean(every, axis=0), atol=1e-12)
     shuffled = generator.permutation(7)
-    np.testing.assert_allclose(risk_coverage(wrong[shuffled], uncertainty[shuffled]), np.mean(every, axis=0))
+    np.testing.assert_allclose(compute_risk_coverage(wrong[shuffled], uncertainty[shuffled]), np.mean(every, axis=0))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_order_is_better_than_the_perfect_one(seed):
     wrong = np.random.default_rng(seed).integers(2, size=6).astype(float)
     every = {np.mean(np.cumsum(one) / np.arange(1, 7)) for one in itertools.permutations(wrong)}
-    perfect, by_chance = (selective_scores(wrong, by)[0] for by in orders(wrong, {}).values())
+    perfect, by_chance = (score_order(wrong, by)[0] for by in make_orders(wrong, {}).values())
     assert perfect == pytest.approx(min(every))
     permuted = [np.mean(np.cumsum(one) / np.arange(1, 7)) for one in itertools.permutations(wrong)]
     assert by_chance == pytest.approx(np.mean(permuted))
@@ -91,24 +97,24 @@ def test_no_order_is_better_than_the_perfect_one(seed):
 
 @pytest.mark.parametrize("wrong", [0.0, 1.0])
 def test_all_right_and_all_wrong(wrong):
-    found = selective_scores(np.full(5, wrong), np.arange(5))
+    found = score_order(np.full(5, wrong), np.arange(5))
     assert found.tolist() == [wrong, 0, 1 - wrong, 1 - wrong]
 
 
 def test_one_prediction():
-    assert selective_scores(np.ones(1), np.array([0.3])).tolist() == [1, 0, 0, 0]
-    assert risk_coverage_curve(np.ones(1), np.array([0.3])) == {"coverage": [1], "risk": [1]}
+    assert score_order(np.ones(1), np.array([0.3])).tolist() == [1, 0, 0, 0]
+    assert make_risk_coverage_curve(np.ones(1), np.array([0.3])) == {"coverage": [1], "risk": [1]}
 
 
 def test_what_has_no_place_in_the_order_is_undefined():
-    assert np.isnan(risk_coverage(np.zeros(3), np.array([0.1, np.nan, 0.2]))).all()
-    assert np.isnan(selective_scores(np.zeros(3), np.array([0.1, np.nan, 0.2]))).all()
+    assert np.isnan(compute_risk_coverage(np.zeros(3), np.array([0.1, np.nan, 0.2]))).all()
+    assert np.isnan(score_order(np.zeros(3), np.array([0.1, np.nan, 0.2]))).all()
 
 
 def test_long_curves_are_thinned():
     generator = np.random.default_rng(0)
     wrong, uncertainty = generator.integers(2, size=5000).astype(float), generator.random(5000)
-    curve, risk = risk_coverage_curve(wrong, uncertainty), risk_coverage(wrong, uncertainty)
+    curve, risk = make_risk_coverage_curve(wrong, uncertainty), compute_risk_coverage(wrong, uncertainty)
     assert len(curve["coverage"]) == 200
     assert (curve["coverage"][0], curve["coverage"][-1]) == (1 / 5000, 1)
     kept = (np.array(curve["coverage"]) * 5000).round().astype(int)
@@ -118,5 +124,5 @@ def test_long_curves_are_thinned():
 def test_the_score_orders_by_predictive_entropy():
     """The third is the least certain by entropy, though not by its highest probability; the second is wrong."""
     probabilities = np.array([[0.9, 0.1, 0], [0.5, 0.5, 0], [0.52, 0.24, 0.24]])
-    found = scores(np.array([0, 1, 0]), probabilities)
+    found = compute_scores(np.array([0, 1, 0]), probabilities)
     assert found["aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)

@@ -14,7 +14,7 @@ from report_cases import CLASSES, answer, record, ten, text_of, write
 
 from monai_jsma.__main__ import main
 from monai_jsma.report import Run, Settings, evaluate, read_runs
-from monai_jsma.report.figures import attention_figure
+from monai_jsma.report.figures import draw_attention_shares
 
 
 def read(records: list, name: str = "run") -> Run:
@@ -277,7 +277,7 @@ def test_ten_magnifications_are_told_apart():
     part = [{"value": 0.1}] * 10
     names = [f"{2**j}X" for j in range(10)]
     shares = {"magnifications": names, "share": part, "class_share": [part], "prior": part}
-    (axes,) = attention_figure(shares, ["a"]).axes
+    (axes,) = draw_attention_shares(shares, ["a"]).axes
     bars = [(container[0].get_facecolor(), container[0].get_hatch()) for container in axes.containers]
     assert [container.get_label() for container in axes.containers] == names
     assert len(set(bars)) == 10

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from monai_jsma.report import scores
-from monai_jsma.report.curves import curves, reliability
-from monai_jsma.report.intervals import bootstrap, estimates
-from monai_jsma.report.scores import confusion
+from monai_jsma.report import compute_scores
+from monai_jsma.report.intervals import add_intervals, bootstrap
+from monai_jsma.report.scores import count_confusion, make_curves, make_reliability
 
 
 def sure(predicted, classes=4, probability=0.7):
@@ -27,7 +26,7 @@ def sure(predicted, classes=4, probability=0.7):
 
 def test_four_classes_with_six_of_ten_right():
     labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 3, 3])
-    found = scores(labels, sure([0, 0, 1, 1, 1, 2, 2, 3, 3, 0]))
+    found = compute_scores(labels, sure([0, 0, 1, 1, 1, 2, 2, 3, 3, 0]))
     assert found["accuracy"] == 0.6  # not 0.8, as a mean over one-against-rest would give
     assert found["sensitivity"] == pytest.approx([2 / 3, 2 / 3, 1 / 2, 1 / 2])
     assert found["balanced_accuracy"] == pytest.approx(7 / 12)
@@ -36,14 +35,14 @@ def test_four_classes_with_six_of_ten_right():
     assert found["f1_macro"] == pytest.approx(7 / 12)
     assert found["ece"] == pytest.approx(0.1)  # all are 70 % sure, 60 % are right
     assert "kappa" not in found
-    assert confusion(labels, sure([0, 0, 1, 1, 1, 2, 2, 3, 3, 0])).tolist() == [
+    assert count_confusion(labels, sure([0, 0, 1, 1, 1, 2, 2, 3, 3, 0])).tolist() == [
         [2, 1, 0, 0], [0, 2, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1],
     ]  # fmt: skip
 
 
 def test_two_classes_by_hand():
     labels = np.array([1, 0, 1, 0])
-    found = scores(labels, np.array([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]]))
+    found = compute_scores(labels, np.array([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]]))
     assert found["auc"] == pytest.approx([0.75, 0.75])  # 3 of 4 pairs are in order
     assert found["ap"][1] == pytest.approx((1 + 2 / 3) / 2)
     # micro: 0.9+ 0.8- 0.7+ 0.6+ 0.4- 0.3- 0.2+ 0.1-: of 16 pairs 4 + 3 + 3 + 1 are in order
@@ -53,7 +52,7 @@ def test_two_classes_by_hand():
 
 def test_equal_scores_are_one_threshold():
     labels = np.array([1, 0, 1, 0])
-    found = scores(labels, np.full((4, 2), 0.5))
+    found = compute_scores(labels, np.full((4, 2), 0.5))
     assert (found["auc"].tolist(), found["ap"].tolist()) == ([0.5, 0.5], [0.5, 0.5])
     assert (found["accuracy"], found["sensitivity"].tolist()) == (0.5, [1, 0])  # the first class is taken
 
@@ -62,7 +61,7 @@ def test_a_class_that_is_missing_is_undefined_and_not_zero():
     labels, probabilities = np.array([0, 0, 1, 1]), sure([0, 2, 1, 1], classes=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = scores(labels, probabilities)
+        found = compute_scores(labels, probabilities)
     for name in ("sensitivity", "f1", "auc", "ap"):
         assert np.isnan(found[name]).tolist() == [False, False, True], name
     assert found["balanced_accuracy"] == pytest.approx((0.5 + 1) / 2)
@@ -73,19 +72,19 @@ def test_a_class_that_is_missing_is_undefined_and_not_zero():
 
 
 def test_one_class_alone():
-    found = scores(np.zeros(3, int), sure([0, 0, 1], classes=2), ordered=True)
+    found = compute_scores(np.zeros(3, int), sure([0, 0, 1], classes=2), ordered=True)
     assert (found["accuracy"], found["balanced_accuracy"]) == (2 / 3, 2 / 3)
     for name in ("auc", "ap"):
         assert np.isnan(found[name]).all()
         assert np.isnan(found[f"{name}_macro"])
     assert np.isnan(found["specificity"][0])
-    assert np.isnan(scores(np.zeros(2, int), sure([0, 0], classes=2), ordered=True)["kappa"])
+    assert np.isnan(compute_scores(np.zeros(2, int), sure([0, 0], classes=2), ordered=True)["kappa"])
 
 
 def test_a_resample_without_a_class_has_no_macro_mean():
     labels, probabilities = np.array([0, 1, 2, 0]), sure([0, 1, 1, 0], classes=3)
-    everything = scores(labels, probabilities)
-    part = scores(labels[:2], probabilities[:2], like=everything)
+    everything = compute_scores(labels, probabilities)
+    part = compute_scores(labels[:2], probabilities[:2], like=everything)
     for name in ("balanced_accuracy", "f1_macro", "auc_macro", "ap_macro"):
         assert math.isfinite(everything[name])
         assert math.isnan(part[name]), name
@@ -99,7 +98,7 @@ def test_scores_are_those_of_scikit_learn(seed):
     probabilities[:, 0] += 1 - probabilities.sum(axis=1)
     labels = np.concatenate([np.arange(4), generator.integers(4, size=56)])
     predicted, truth = probabilities.argmax(axis=1), np.eye(4)[labels]
-    found = scores(labels, probabilities, ordered=True)
+    found = compute_scores(labels, probabilities, ordered=True)
     expected = {
         "accuracy": metrics.accuracy_score(labels, predicted),
         "balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
@@ -117,28 +116,28 @@ def test_scores_are_those_of_scikit_learn(seed):
 
 def test_kappa_keeps_the_distance_over_a_grade_that_nobody_has():
     labels = np.array([0, 0, 3, 3])
-    assert scores(labels, sure([0, 3, 3, 3]), ordered=True)["kappa"] == pytest.approx(1 - 9 / 18)
-    assert scores(labels, sure([0, 1, 3, 3]), ordered=True)["kappa"] == pytest.approx(1 - 1 / 16)
+    assert compute_scores(labels, sure([0, 3, 3, 3]), ordered=True)["kappa"] == pytest.approx(1 - 9 / 18)
+    assert compute_scores(labels, sure([0, 1, 3, 3]), ordered=True)["kappa"] == pytest.approx(1 - 1 / 16)
 
 
 def test_calibration_by_hand():
     labels = np.array([0, 0, 1, 1, 0])
     first = np.array([0.95, 0.9, 0.9, 0.4, 1.0])  # sure: 0.95, 0.9, 0.9, 0.6, 1; right: yes yes no yes yes
     probabilities = np.stack([first, 1 - first], axis=1)
-    bins = reliability(labels, probabilities)
+    bins = make_reliability(labels, probabilities)
     assert [(b["from"], b["count"], b["right"]) for b in bins] == [(0.6, 1, 1.0), (0.9, 4, 0.75)]
     assert bins[1]["probability"] == pytest.approx(0.9375)
-    assert scores(labels, probabilities)["ece"] == pytest.approx((0.4 + 4 * 0.1875) / 5)
+    assert compute_scores(labels, probabilities)["ece"] == pytest.approx((0.4 + 4 * 0.1875) / 5)
 
 
 def test_curves_are_those_of_their_areas():
     labels, probabilities = np.array([1, 0, 1, 0]), np.array([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
-    found = curves(labels, probabilities, ("no", "yes"))
+    found = make_curves(labels, probabilities, ("no", "yes"))
     yes = found["classes"][1]
     assert (yes["false_positives"], yes["true_positives"]) == ([0, 0, 0.5, 0.5, 1], [0, 0.5, 0.5, 1, 1])
     micro = found["micro"]
     assert np.trapezoid(micro["true_positives"], micro["false_positives"]) == pytest.approx(11 / 16)
-    assert curves(np.zeros(2, int), probabilities[:2], ("no", "yes"))["classes"] == [None, None]
+    assert make_curves(np.zeros(2, int), probabilities[:2], ("no", "yes"))["classes"] == [None, None]
 
 
 def test_whole_groups_are_drawn():
@@ -153,14 +152,14 @@ def test_the_interval_holds_the_middle_of_all_resamples():
     values = np.array([0.0, 1.0, 5.0, 10.0])
     every = [np.mean(drawn) for drawn in itertools.product(values, repeat=4)]
     resampled = bootstrap(lambda rows: {"mean": values[rows].mean()}, np.arange(4), 4000, seed=1)
-    found = estimates({"mean": values.mean()}, resampled)["mean"]
+    found = add_intervals({"mean": values.mean()}, resampled)["mean"]
     assert (found["value"], found["resamples"]) == (4, 4000)
     assert (found["low"], found["high"]) == pytest.approx(np.percentile(every, (2.5, 97.5)), abs=0.3)
 
 
 def test_undefined_resamples_are_left_out_and_counted():
     resampled = {"some": np.array([1.0, 2.0, np.nan, 3.0]), "few": np.array([1.0, np.nan, np.nan, np.nan])}
-    found = estimates({"some": 2.0, "few": 1.0, "none": np.nan}, resampled)
+    found = add_intervals({"some": 2.0, "few": 1.0, "none": np.nan}, resampled)
     assert found["some"] == {"value": 2, "low": 1.05, "high": 2.95, "resamples": 3}
     assert found["few"] == {"value": 1, "low": None, "high": None, "resamples": 1}
     assert found["none"] == {"value": None, "low": None, "high": None, "resamples": 0}
@@ -168,4 +167,4 @@ def test_undefined_resamples_are_left_out_and_counted():
 
 def test_a_single_group_has_no_interval():
     assert bootstrap(lambda rows: {"n": rows.sum()}, np.array(["x", "x"]), 10, seed=0) == {}
-    assert estimates({"n": np.array([1.0])}, {})["n"] == [{"value": 1, "low": None, "high": None, "resamples": 0}]
+    assert add_intervals({"n": np.array([1.0])}, {})["n"] == [{"value": 1, "low": None, "high": None, "resamples": 0}]

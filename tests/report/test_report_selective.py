@@ -12,7 +12,7 @@ import pytest
 from report_cases import answer, record, ten, text_of, write
 
 from monai_jsma.predictions.records import PredictionRecord
-from monai_jsma.report import make_units
+from monai_jsma.report import make_cases
 
 
 def drawn(record: PredictionRecord, apart: float) -> PredictionRecord:
@@ -84,8 +84,8 @@ def test_units_of_several_regions_are_as_uncertain_as_their_mean():
     one, two = (drawn(record("s.tif", 0, p, location=(0, i)), a) for i, (p, a) in enumerate(
         [((0.5, 0.5, 0, 0), 1), ((0.9, 0.1, 0, 0), 0)]
     ))  # fmt: skip
-    found = make_units([one, two], "file").uncertainties
+    found = make_cases([one, two], "file").uncertainties
     assert found["predictive_entropy"] == pytest.approx([-(0.7 * np.log(0.7) + 0.3 * np.log(0.3))])
     assert found["mutual_information"] == pytest.approx([np.log(2) / 2])
     without = record("t.tif", 0, (1, 0, 0, 0))
-    assert list(make_units([one, two, without]).uncertainties) == ["predictive_entropy"]
+    assert list(make_cases([one, two, without]).uncertainties) == ["predictive_entropy"]

@@ -1,0 +1,186 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is scored: runs read from files of records, and their cases.
+
+A run is what one model, or the models of all folds of one experiment, predicted. A case is a region, or all regions of
+a file or group as one, with the mean of their probabilities.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_jsma.predictions.measures import predictive_entropy
+from monai_jsma.predictions.records import PredictionRecord, read_records
+
+__all__ = ["Cases", "Run", "make_cases", "read_runs"]
+
+_KEY_ATTRIBUTES = {"region": "key", "file": "file", "group": "group"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Predictions under one name.
+
+    Args:
+        name: name of the run.
+        paths: files of its records.
+        records: records of all files, at least one.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    records: tuple[PredictionRecord, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.records[0].classes
+
+
+def read_runs(arguments: Sequence[str]) -> list[Run]:
+    """Read the runs of ``FILE`` or ``NAME=FILE`` arguments; files with the same given name are one run.
+
+    A file without a name is called like its folder if it is a ``predictions.jsonl``, else like itself.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file holds no or broken records, two runs share a name, or their classes differ.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    unnamed = set()
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():
+            path = argument
+            name = _name_run(path)
+            if name in files:
+                raise ValueError(f"{path}: another file is called '{name}' too; name them, NAME=FILE.")
+            unnamed.add(name)
+        elif name in unnamed or not name:
+            raise ValueError(f"{argument}: '{name}' is no name that is free; give another.")
+        files[name].append(path)
+
+    runs = [_read_run(name, paths) for name, paths in files.items()]
+    for run in runs[1:]:
+        if run.classes != runs[0].classes:
+            raise ValueError(f"{_describe(run)} but {_describe(runs[0])}; compare runs over the same classes.")
+    return runs
+
+
+def _name_run(path: str) -> str:
+    file = Path(path)
+    return file.absolute().parent.name if file.name == "predictions.jsonl" else file.stem
+
+
+def _describe(run: Run) -> str:
+    return f"run '{run.name}' tells apart {', '.join(run.classes)}"
+
+
+def _read_run(name: str, paths: Sequence[str]) -> Run:
+    records = read_records(paths)
+    for path in paths:
+        if Path(path).stat().st_size == 0:
+            raise ValueError(f"{path}: holds no predictions.")
+
+    run = Run(name, tuple(paths), tuple(records))
+    for record in records:
+        if record.classes != run.classes:
+            raise ValueError(
+                f"run '{name}': {record.file} has the classes {', '.join(record.classes)}, "
+                f"but {records[0].file} {', '.join(run.classes)}."
+            )
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cases:
+    """The labelled cases of a run, sorted by their keys.
+
+    Args:
+        keys: what identifies each case: file, location and size of a region, or the name of a file or group.
+        labels: index of the true class of each case ``(n,)``.
+        probabilities: probability of every class ``(n, classes)``.
+        groups: name of the group of each case ``(n,)``.
+        records: records of each case.
+    """
+
+    keys: tuple[Hashable, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    groups: np.ndarray
+    records: tuple[tuple[PredictionRecord, ...], ...]
+
+    @property
+    def uncertainties(self) -> dict[str, np.ndarray]:
+        """Uncertainties of the cases ``(n,)`` by name.
+
+        These are the predictive entropy and, if all regions were predicted with draws, the mean mutual information.
+        """
+        uncertainties = {"predictive_entropy": predictive_entropy(self.probabilities)}
+        if all(record.draws for records in self.records for record in records):
+            means = [np.mean([record.mutual_information for record in records]) for records in self.records]
+            uncertainties["mutual_information"] = np.array(means)
+        return uncertainties
+
+    def select(self, keys: Collection[Hashable]) -> Cases:
+        """The cases with the given keys, in the same order."""
+        rows = [i for i, key in enumerate(self.keys) if key in keys]
+        return Cases(
+            keys=tuple(self.keys[i] for i in rows),
+            labels=self.labels[rows],
+            probabilities=self.probabilities[rows],
+            groups=self.groups[rows],
+            records=tuple(self.records[i] for i in rows),
+        )
+
+
+def make_cases(records: Iterable[PredictionRecord], by: str = "region") -> Cases | None:
+    """The cases of all records with a label; None if no record has one.
+
+    Args:
+        records: records of one run.
+        by: what is a case: "region", "file" or "group".
+
+    Raises:
+        ValueError: if the regions of a case differ in label or group.
+    """
+    records_of_case: dict = defaultdict(list)
+    for record in records:
+        if record.label is not None:
+            key = getattr(record, _KEY_ATTRIBUTES[by])
+            records_of_case[key].append(record)
+    if not records_of_case:
+        return None
+
+    keys = sorted(records_of_case)
+    labels, probabilities, groups = [], [], []
+    for key in keys:
+        members = records_of_case[key]
+        _check_agreement(key, members)
+        labels.append(members[0].label)
+        groups.append(members[0].group)
+        probabilities.append(np.mean([record.probabilities for record in members], axis=0))
+    return Cases(
+        keys=tuple(keys),
+        labels=np.array(labels),
+        probabilities=np.array(probabilities),
+        groups=np.array(groups),
+        records=tuple(tuple(records_of_case[key]) for key in keys),
+    )
+
+
+def _check_agreement(key: Hashable, records: Sequence[PredictionRecord]) -> None:
+    """Check that the regions of a case have one label and one group."""
+    labels = sorted({record.label for record in records if record.label is not None})
+    groups = sorted({record.group for record in records})
+    if len(labels) > 1:
+        names = [records[0].classes[label] for label in labels]
+        raise ValueError(f"{key}: its regions have the labels {', '.join(names)}; score them --by region.")
+    if len(groups) > 1:
+        raise ValueError(f"{key}: its regions have the groups {', '.join(groups)}; score them --by region.")
