@@ -24,7 +24,7 @@ from measures import measure, tables
 from runs import AskedRun
 
 from monai_jsma._io import write_whole
-from monai_jsma.cli.runs import Variant, make_variants, read_seeds
+from monai_jsma.cli.bundles import Variant, make_variants, parse_seeds
 from monai_jsma.datalists.schema import save_datalist
 from monai_jsma.datalists.shuffled import shuffle_labels
 from monai_jsma.datalists.synthetic import CLASSES, make_dataset
@@ -51,7 +51,9 @@ def variants(names: Sequence[str]) -> list[Variant]:
         ValueError: for an unknown name.
     """
     single = [Variant("defaults", ("demo",)), Variant("paper", ("demo", "paper"))]
-    controls = make_variants(BUNDLE, ["random_patches", "thumbnail_only", "single", "shuffled_labels"], ["demo"], {})
+    controls = make_variants(
+        BUNDLE, ["random_patches", "thumbnail_only", "single", "shuffled_labels"], configs=["demo"]
+    )
     groups = {"controls": controls, "combinations": combinations()}
     groups |= {variant.name: [variant] for variant in (*single, *sum(groups.values(), []))}
     unknown = [name for name in names if name not in groups]
@@ -107,7 +109,7 @@ def sizes(args: argparse.Namespace) -> dict[str, int]:
 def run(args: argparse.Namespace) -> None:
     """Finish all runs. The tables are of all runs that are finished, whoever began them."""
     folder = args.out.resolve() / args.task
-    for seed, variant in product(read_seeds(args.seeds), variants(args.variants)):
+    for seed, variant in product(parse_seeds(args.seeds), variants(args.variants)):
         one, datalist = plan(args, variant, seed)
         one.finish()
         found = {"variant": variant.name, "seed": seed, **measure(one.records(), datalist), **one.cost}

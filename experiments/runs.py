@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from monai_jsma._io import write_whole
-from monai_jsma.cli.bundles import config_files, read_config
+from monai_jsma.cli.bundles import find_configs, read_config
 from monai_jsma.predictions.records import PredictionRecord, read_records
 
 __all__ = ["BUDGETS", "AskedRun"]
@@ -103,7 +103,7 @@ class AskedRun:
         return {"seconds": time.process_time() - start, "patches": encoded / pictures}
 
     def _settings(self) -> dict[str, Any]:
-        files = [self.bundle / file for file in config_files(self.bundle, "train", *self.configs, "evaluate")]
+        files = [self.bundle / file for file in find_configs(self.bundle, "train", *self.configs, "evaluate")]
         configs = {file.stem: json.loads(file.read_text()) for file in files}
         values = {name: str(value) for name, value in {**self.values, **self.training}.items()}
         return {"configs": configs, "values": values}

@@ -1,18 +1,20 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of ``python -m monai_jsma``. Each is a module with ``add_parser``, light to import, and ``run``.
+"""The commands of ``python -m monai_jsma``: prepare, examine, train, show, doctor.
 
-``run`` imports what it needs (torch, MONAI), so that ``--help`` answers at once. It prints its result, and raises
-ValueError, OSError or SlideError for what the user can mend. A command that checks returns its exit code.
+Each module adds its commands to the parser with ``add_commands`` and is light to import. The function that runs a
+command itself imports torch and MONAI, so that ``--help`` answers at once. It prints its result, and raises
+ValueError, OSError or SlideError for what the user can correct. A command that checks something returns its exit code.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Commands", "add_command"]
+__all__ = ["Commands", "add_command", "print_error", "show_progress"]
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -26,12 +28,28 @@ def add_command(
     """Add the parser of one command, with the options that all commands have.
 
     Args:
-        commands: of the program, or of a command such as ``prepare`` that has commands of its own.
-        name: what the user types.
-        run: does it; gets the parsed arguments, returns the exit code or None for 0.
+        commands: commands of the program, or of a command such as ``prepare`` that has commands of its own.
+        name: name that the user types.
+        run: function that runs the command: it gets the parsed arguments and returns the exit code, or None for 0.
         summary: one sentence for ``--help``.
     """
     parser = commands.add_parser(name, help=summary, description=summary)
     parser.add_argument("--verbose", action="store_true", help="show the log, and where in the code an error arose")
     parser.set_defaults(run=run)
     return parser
+
+
+def print_error(error: object) -> None:
+    """Print the message of an error as one line of the error stream."""
+    message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+
+
+def show_progress(entries: Sequence[Any]) -> Iterator[Any]:
+    """Iterate over entries with a progress bar on the terminal's error stream; warnings are logged above it."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    bar: Iterable[Any] = tqdm(entries, unit="item", dynamic_ncols=True, disable=None)  # None: only on a terminal
+    with logging_redirect_tqdm():
+        yield from bar

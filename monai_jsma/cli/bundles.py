@@ -1,33 +1,53 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that run a bundle as its user would: the command lines, and where the bundle's configurations lie."""
+"""Running a bundle as its user would: its configurations, command lines and variants, and trainings with their tests.
+
+A finished training is not repeated, an interrupted one is resumed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
-__all__ = ["add_bundle", "bundle_command", "config_files", "read_config", "shown"]
+__all__ = [
+    "SHUFFLED",
+    "TrainingRun",
+    "Variant",
+    "add_bundle_option",
+    "build_command",
+    "find_configs",
+    "finish_runs",
+    "format_command",
+    "make_variants",
+    "parse_seeds",
+    "read_config",
+]
 
 CONFIG_FOLDERS = ("configs", "../variants")  # relative to the bundle
+SHUFFLED = "shuffled_labels"  # name of the variant that must learn nothing
 
 
-def add_bundle(parser: argparse.ArgumentParser) -> None:
+def add_bundle_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the bundle."""
     parser.add_argument(
         "--bundle", type=Path, default=Path("bundles/bach"), help="folder of the bundle (default: %(default)s)"
     )
 
 
-def config_files(bundle: Path, *names: str) -> list[str]:
+def find_configs(bundle: Path, *names: str) -> list[str]:
     """Find configurations by name: in the bundle itself, then in ``variants/`` beside it.
 
     Args:
@@ -38,45 +58,213 @@ def config_files(bundle: Path, *names: str) -> list[str]:
         Their paths, relative to the bundle.
 
     Raises:
-        FileNotFoundError: when one is in neither folder.
+        FileNotFoundError: if one is in neither folder.
     """
-    return [_config_file(bundle, name.removesuffix(".json")) for name in names]
+    return [_find_config(bundle, name.removesuffix(".json")) for name in names]
 
 
-def _config_file(bundle: Path, name: str) -> str:
+def _find_config(bundle: Path, name: str) -> str:
     for folder in CONFIG_FOLDERS:
         file = f"{folder}/{name}.json"
         if (bundle / file).is_file():
             return file
-    known = sorted(path.stem for folder in CONFIG_FOLDERS for path in (bundle / folder).glob("*.json"))
+
+    known: list[str] = []
+    for folder in CONFIG_FOLDERS:
+        known += [path.stem for path in (bundle / folder).glob("*.json")]
     raise FileNotFoundError(
         f"{bundle / 'configs' / name}.json: no such file; name the folder of the bundle with --bundle, or a "
-        f"configuration that it has or that lies in variants/ beside it: {', '.join(known) or 'none'}."
+        f"configuration that it has or that lies in variants/ beside it: {', '.join(sorted(known)) or 'none'}."
     )
 
 
 def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> ConfigParser:
-    """``train.json`` of a bundle with overlays, and with values in place of its own as its command line takes them.
+    """Read ``train.json`` of a bundle with overlays and values, as MONAI's command line does.
+
+    Args:
+        bundle: folder of the bundle.
+        names: names of the overlays.
+        values: values that replace those of the configurations.
 
     Raises:
-        FileNotFoundError: when a file is missing.
+        FileNotFoundError: if a configuration is missing.
     """
-    from fire.parser import DefaultParseValue  # with it MONAI reads the command line
+    from fire.parser import DefaultParseValue  # MONAI parses the values of its command line with it
     from monai.bundle import ConfigParser
 
+    files = find_configs(bundle, "train", *names)
     parser = ConfigParser()
-    parser.read_config([str(bundle / file) for file in config_files(bundle, "train", *names)])
-    parser.update({name: DefaultParseValue(str(value)) for name, value in (values or {}).items()})
+    parser.read_config([str(bundle / file) for file in files])
+    for name, value in (values or {}).items():
+        parser.update({name: DefaultParseValue(str(value))})
     return parser
 
 
-def bundle_command(run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-    """The command line that runs a bundle, in its folder, with these values in place of the configurations' own."""
-    options = [f"--{name}={value}" for name, value in values.items()]
+def build_command(run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """The command line that runs a bundle, to be called in its folder.
+
+    Args:
+        run_id: name of the program to run, such as "training".
+        files: paths of the configurations, relative to the bundle.
+        values: values that replace those of the configurations.
+    """
     configs = json.dumps(list(files), separators=(",", ":"))
+    options = [f"--{name}={value}" for name, value in values.items()]
     return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", configs, *options]
 
 
-def shown(command: Sequence[str]) -> str:
-    """A command line of :func:`bundle_command` as one would type it."""
+def format_command(command: Sequence[str]) -> str:
+    """A command line as one would type it."""
     return shlex.join(["python", *command[1:]])
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a bundle.
+
+    Args:
+        name: name of the variant in reports.
+        configs: names of the overlays on ``train.json``.
+        values: values that replace those of the configurations.
+        shuffled: train with randomly permuted labels, see :func:`~monai_jsma.datalists.shuffle_labels`.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    values: dict[str, Any] = field(default_factory=dict)
+    shuffled: bool = False
+
+
+def make_variants(
+    bundle: Path, names: Sequence[str], *, configs: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> list[Variant]:
+    """Make the variants of a bundle from their names.
+
+    Args:
+        bundle: folder of the bundle.
+        names: ``"multi"`` (the bundle as it is), ``"single"`` (a variant for each single magnification),
+            ``"shuffled_labels"`` (the bundle as it is, with randomly permuted labels), or the name of an overlay.
+        configs: names of overlays for all variants.
+        values: values for all variants that replace those of the configurations.
+    """
+    common = dict(values or {})
+    variants: dict[str, Variant] = {}
+    for name in names:
+        if name == "single":
+            for variant in _make_single_variants(bundle, configs, common):
+                variants[variant.name] = variant
+        elif name == "multi":
+            variants[name] = Variant(name, tuple(configs), common)
+        elif name == SHUFFLED:
+            variants[name] = Variant(name, tuple(configs), common, shuffled=True)
+        else:
+            variants[name] = Variant(name, (*configs, name), common)
+    return list(variants.values())
+
+
+def _make_single_variants(bundle: Path, configs: Sequence[str], values: Mapping[str, Any]) -> list[Variant]:
+    """A variant for each magnification of the bundle by itself, coarse to fine."""
+    from monai_jsma.geometry import sorted_magnifications
+
+    magnifications = read_config(bundle, configs, values).get_parsed_content("magnifications")
+    variants = []
+    for magnification in sorted_magnifications(magnifications):
+        own_values = {**values, "magnifications": f"[{magnification.mpp}]"}
+        variants.append(Variant(magnification.name, tuple(configs), own_values))
+    return variants
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The different seeds of ``--seeds``, ascending.
+
+    Raises:
+        ValueError: if the text is no list of whole numbers.
+    """
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"--seeds '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
+    return sorted({int(part) for part in text.split(",")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """One training of a bundle and its test.
+
+    Args:
+        bundle: folder of the bundle.
+        folder: folder for models, logs and predictions.
+        configs: names of the overlays on ``train.json``.
+        values: values that replace those of the configurations.
+        training_values: values for the training alone, which replace those as well.
+        test_list: key of the test items in the datalist.
+    """
+
+    bundle: Path
+    folder: Path
+    configs: tuple[str, ...]
+    values: Mapping[str, Any]
+    training_values: Mapping[str, Any] = field(default_factory=dict)
+    test_list: str = "test"
+
+    @property
+    def predictions(self) -> Path:
+        """Path of the prediction records of the test."""
+        return self.folder / "eval" / "predictions.jsonl"
+
+    def finish(self) -> None:
+        """Train and test, or do what is left of it.
+
+        Raises:
+            ValueError: if a command fails; the message names the command and the file of its output.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "trained").exists():
+            self._train()
+            (self.folder / "trained").touch()
+        has_failures = (self.folder / "eval" / "failed.csv").exists()
+        if has_failures or not self.predictions.exists():
+            self._test()
+
+    def _train(self) -> None:
+        values = {**self._common_values(), **self.training_values}
+        if (self.folder / "models" / "checkpoint.pt").exists():
+            values["resume"] = True
+        self._run_command("training", find_configs(self.bundle, "train", *self.configs), values)
+
+    def _test(self) -> None:
+        values = {**self._common_values(), "validation_list": self.test_list}
+        self._run_command("evaluating", find_configs(self.bundle, "train", *self.configs, "evaluate"), values)
+
+    def _common_values(self) -> dict[str, Any]:
+        folders = {
+            "ckpt_dir": self.folder / "models",
+            "output_dir": self.folder / "eval",
+            "log_dir": self.folder / "runs",
+        }
+        return {**folders, **self.values}
+
+    def _run_command(self, run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> None:
+        command = build_command(run_id, files, values)
+        log = self.folder / f"{run_id}.log"
+        with log.open("a", encoding="utf-8") as file:
+            print(f"$ {format_command(command)}", file=file, flush=True)
+            process = subprocess.run(command, cwd=self.bundle, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if process.returncode:
+            output = log.read_text(encoding="utf-8", errors="replace").strip()
+            last_line = output.splitlines()[-1]
+            raise ValueError(f"{run_id} ended with exit code {process.returncode}: {last_line} (all of it in {log})")
+
+
+def finish_runs(runs: Sequence[TrainingRun], jobs: int) -> Iterator[tuple[TrainingRun, ValueError | None]]:
+    """Finish several runs, and yield each when it is done, with its error if it failed.
+
+    Args:
+        runs: the runs.
+        jobs: number of runs at the same time.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run.finish): run for run in runs}
+        for future in as_completed(futures):
+            error = future.exception()
+            if error is not None and not isinstance(error, ValueError):
+                raise error
+            yield futures[future], error

@@ -16,7 +16,7 @@ from monai.bundle import create_workflow
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import set_determinism
 
-from monai_jsma.cli.bundles import config_files
+from monai_jsma.cli.bundles import find_configs
 from monai_jsma.data import Magnification
 from monai_jsma.networks import AttentionMIL, JSMANet, UniformAttention
 
@@ -40,7 +40,7 @@ def bundle(request, tmp_path_factory) -> Path:
 
 
 def run(bundle: Path, *configs: str, kind: str = "train", **overrides: Any) -> ConfigWorkflow:
-    files = [str(bundle / file) for file in config_files(bundle, *configs)]
+    files = [str(bundle / file) for file in find_configs(bundle, *configs)]
     options = {"bundle_root": str(bundle), "workflow_type": kind, "logging_file": False, **overrides}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "parsing config_file")  # MONAI asks whether one trusts the configuration

@@ -18,7 +18,7 @@ from bundle_runs import BUNDLES, ROOT, Shipped, causes, each_bundle
 from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
-from monai_jsma.cli.bundles import config_files
+from monai_jsma.cli.bundles import find_configs
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
 TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications", "paper")  # overlays that inference is given too
@@ -273,7 +273,7 @@ def test_draws_are_asked_of_the_network_and_recorded(shipped, files, overlay):
     """By every overlay that draws; the others have nothing to repeat, and say so."""
     parser = ConfigParser()
     names = [files[0], *([overlay] if overlay else []), *files[1:]]
-    parser.read_config([shipped.folder / file for file in config_files(shipped.folder, *names)])
+    parser.read_config([shipped.folder / file for file in find_configs(shipped.folder, *names)])
     parser["draws"] = 3
     inferer = "validate#inferer" if "train" in files else "inferer"
     assert parser.get_parsed_content("saver#settings")["draws"] == 3

@@ -42,7 +42,7 @@ def test_a_process_tells_by_its_exit_code(tmp_path):
     assert re.fullmatch(r"error: .*labels\.csv: there is no such table of labels\.\n", wrong.stderr)
     done = python("-m", "monai_jsma", "synthetic", str(tmp_path), "--train=2", "--validation=1", "--test=1")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "2 training, 1 validation and 1 test pictures" in done.stdout
+    assert "2 training, 1 validation and 1 test images" in done.stdout
 
 
 @pytest.mark.parametrize("args", [[], ["paint"], ["prepare"], ["prepare", "camelyon"], ["synthetic", "x", "--level=3"]])

@@ -15,11 +15,11 @@ import pytest
 from places import ROOT
 
 from monai_jsma.__main__ import main
-from monai_jsma.cli import checks, doctor
-from monai_jsma.cli.checks import Answer, Line
+from monai_jsma.cli import doctor
+from monai_jsma.cli.doctor import Answer, Line
 
 HEAVY = {"torch", "monai", "sklearn", "numpy", "timm"}
-ask = partial(doctor.ask, timeout=120)
+ask = partial(doctor.ask_probe, timeout=120)
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "doctor"])
@@ -57,22 +57,22 @@ def module(tmp_path, monkeypatch):
     ],
 )
 def test_trouble_at_import_is_a_failed_line(module, text, error):
-    lines = checks.check_library(partial(doctor.ask, timeout=3), module(text), "troubled-package")
+    lines = doctor.check_library(partial(doctor.ask_probe, timeout=3), module(text), "troubled-package")
     assert lines == [Line("FAIL", "troubled", error, "pip install --force-reinstall troubled-package")]
 
 
 def test_a_library_that_talks_is_no_trouble(module):
     name = module("import sys; print('hello'); print('warning', file=sys.stderr)")
-    assert checks.check_library(ask, name, "")[0].status == "PASS"
+    assert doctor.check_library(ask, name, "")[0].status == "PASS"
 
 
 def test_a_library_that_is_missing():
-    (line,) = checks.check_library(ask, "no_such_library", "it")
+    (line,) = doctor.check_library(ask, "no_such_library", "it")
     assert (line.status, line.text) == ("FAIL", "ModuleNotFoundError: No module named 'no_such_library'")
 
 
 def test_readers_give_what_was_written(tmp_path):
-    lines = checks.check_readers(ask, str(tmp_path))
+    lines = doctor.check_readers(ask, str(tmp_path))
     assert {line.name for line in lines} >= {"read tifffile", "read openslide", "read pil"}
     assert {line.status for line in lines} == {"PASS"}
 
@@ -88,7 +88,7 @@ def test_wrong_pixels_are_seen(tmp_path):
             np.save(tmp_path / "written.npy", np.roll(written, 8, axis=1))
         return answer
 
-    lines = checks.check_readers(spoiling, str(tmp_path))
+    lines = doctor.check_readers(spoiling, str(tmp_path))
     assert {line.status for line in lines} == {"FAIL"}
     assert all(line.text.startswith("wrong pixels: off by up to") and line.fix for line in lines)
 
@@ -99,10 +99,10 @@ def test_one_reader_in_trouble_is_not_the_end_of_the_others(tmp_path):
             return Answer(error="crashed (SIGSEGV)")
         return Answer({"largest": 0, "mean": 0.0})
 
-    lines = {line.name: line for line in checks.check_readers(crashing, str(tmp_path))}
+    lines = {line.name: line for line in doctor.check_readers(crashing, str(tmp_path))}
     assert (lines["read openslide"].status, lines["read openslide"].text) == ("FAIL", "crashed (SIGSEGV)")
     assert all(line.status == "PASS" for name, line in lines.items() if name != "read openslide")
-    lines = checks.check_readers(lambda *args: Answer(error="no numpy"), str(tmp_path))
+    lines = doctor.check_readers(lambda *args: Answer(error="no numpy"), str(tmp_path))
     assert {(line.status, line.text) for line in lines} == {("FAIL", "no file to read: no numpy")}
 
 
@@ -117,13 +117,13 @@ def torch_of(folder: Path, cuda: str) -> SimpleNamespace:
 def test_cucim_that_would_hang_is_found_without_importing_it(tmp_path, monkeypatch, cuda, modules, status):
     """Also the reader check keeps away from it then."""
     found = {"torch": torch_of(tmp_path, cuda), "cucim": SimpleNamespace(origin="")}
-    monkeypatch.setattr(checks.importlib.util, "find_spec", found.get)
-    monkeypatch.setattr(checks, "_MODULES", tmp_path if modules else tmp_path / "none")
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", found.get)
+    monkeypatch.setattr(doctor, "KERNEL_MODULES", tmp_path if modules else tmp_path / "none")
     monkeypatch.delenv("ENABLE_CUSLIDE2", raising=False)
-    (line,) = checks.check_cucim_trap()
+    (line,) = doctor.check_cucim()
     assert line.status == status
     asked = []
-    checks.check_readers(lambda *args: asked.append(args) or Answer({"largest": 0, "mean": 0}), str(tmp_path))
+    doctor.check_readers(lambda *args: asked.append(args) or Answer({"largest": 0, "mean": 0}), str(tmp_path))
     assert (("read", "cucim", str(tmp_path)) in asked) == (status == "PASS")
     if status == "FAIL":
         assert "hangs at import beside PyTorch for CUDA 13.0" in line.text
@@ -131,19 +131,19 @@ def test_cucim_that_would_hang_is_found_without_importing_it(tmp_path, monkeypat
 
 
 def test_cucim_absent_or_switched_to_its_other_plugin(monkeypatch):
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
-    assert checks.check_cucim_trap() == [
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert doctor.check_cucim() == [
         Line("WARN", "cucim", "not installed; tifffile reads in its place", "pip install --no-deps cucim-cu13")
     ]
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=None))
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=None))
     monkeypatch.setenv("ENABLE_CUSLIDE2", "1")
-    assert [(line.status, line.fix) for line in checks.check_cucim_trap()] == [("WARN", "unset ENABLE_CUSLIDE2")]
+    assert [(line.status, line.fix) for line in doctor.check_cucim()] == [("WARN", "unset ENABLE_CUSLIDE2")]
 
 
 def test_torch_is_read_as_it_says_itself():
     import torch
 
-    assert checks.torch_cuda() == (torch.version.cuda or "")
+    assert doctor.read_torch_cuda() == (torch.version.cuda or "")
 
 
 @pytest.mark.parametrize(
@@ -157,23 +157,23 @@ def test_torch_is_read_as_it_says_itself():
     ],
 )
 def test_gpu(answer, statuses):
-    lines = checks.check_gpu(lambda probe: Answer(answer, "" if answer else "driver too old"))
+    lines = doctor.check_gpu(lambda probe: Answer(answer, "" if answer else "driver too old"))
     assert [line.status for line in lines] == statuses
     assert all(line.fix for line in lines if line.status != "PASS")
 
 
 def test_torchvision_beside_another_build():
     error = "RuntimeError: operator torchvision::nms does not exist"
-    (line,) = checks.check_library(lambda *args: Answer(error=error), "torchvision", "torchvision")
+    (line,) = doctor.check_library(lambda *args: Answer(error=error), "torchvision", "torchvision")
     assert (line.status, "the fallback" in line.text) == ("WARN", True)
-    (line,) = checks.check_library(lambda *args: Answer(error="RuntimeError: other"), "torchvision", "torchvision")
+    (line,) = doctor.check_library(lambda *args: Answer(error="RuntimeError: other"), "torchvision", "torchvision")
     assert line.status == "FAIL"
 
 
 @pytest.mark.parametrize(("free", "status"), [(50e9, "PASS"), (5e9, "WARN"), (0.5e9, "FAIL")])
 def test_disk(monkeypatch, free, status):
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-    lines = {line.name: line for line in checks.check_machine(os.curdir)}
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    lines = {line.name: line for line in doctor.check_machine(os.curdir)}
     assert lines["disk"].status == status
     assert lines["python"].text.startswith(".".join(map(str, sys.version_info[:3])))
     assert bool(lines["disk"].fix) == (status != "PASS")
@@ -181,7 +181,7 @@ def test_disk(monkeypatch, free, status):
 
 def test_report_and_exit_code(monkeypatch, capsys):
     found = [[Line("PASS", "a", "1.0"), Line("WARN", "b", "none", "mend b")], [Line("FAIL", "c", "gone", "mend c")]]
-    monkeypatch.setattr(doctor, "all_checks", lambda ask, folder: [lambda lines=lines: lines for lines in found])
+    monkeypatch.setattr(doctor, "list_checks", lambda ask, folder: [lambda lines=lines: lines for lines in found])
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "PASS  a            1.0",
@@ -202,5 +202,5 @@ def test_this_machine():
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     names = {line.split()[1] for line in done.stdout.splitlines() if line.startswith(("PASS", "WARN"))}
-    assert names >= {*checks.LIBRARIES, "python", "cores", "disk", "GPU", "cuDNN", "cucim", "read"}
+    assert names >= {*doctor.LIBRARIES, "python", "cores", "disk", "GPU", "cuDNN", "cucim", "read"}
     assert ", 0 FAIL" in done.stdout

@@ -96,7 +96,7 @@ def test_magnifications_that_the_rule_chooses(slide, capsys, options, names, gri
     assert [m["grid"] for m in found["magnifications"]] == grids
     assert found["cells"] == sum(rows * cols for rows, cols in filter(None, grids))
     assert main(["info", slide, *options]) == 0
-    assert capsys.readouterr().out.endswith("pixels; chosen by rule: halved until one patch covers the picture\n")
+    assert capsys.readouterr().out.endswith("pixels; chosen by rule: halved until one patch covers the image\n")
 
 
 def test_magnifications_of_the_bundle(slide, tmp_path, capsys):

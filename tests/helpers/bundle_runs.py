@@ -25,7 +25,7 @@ from PIL import Image
 from places import ROOT
 from slide_files import levels_of, picture, write_pyramid
 
-from monai_jsma.cli.bundles import config_files
+from monai_jsma.cli.bundles import find_configs
 from monai_jsma.data import make_dataset, save_datalist
 
 VARIANTS = ROOT / "bundles" / "variants"
@@ -129,7 +129,7 @@ def settings(bundle: Path, **overrides: Any) -> dict[str, Any]:
 
 def workflow(bundle: Path, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
     """The initialized workflow of these configurations, in this process."""
-    files = [str(bundle / file) for file in config_files(bundle, *configs)]
+    files = [str(bundle / file) for file in find_configs(bundle, *configs)]
     options = settings(bundle, **overrides)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "parsing config_file")  # MONAI asks whether one trusts the configuration

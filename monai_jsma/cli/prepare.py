@@ -1,0 +1,303 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``prepare bach|folder|tcga_prad`` makes a datalist of images on disk; ``synthetic`` makes images with a datalist."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_jsma._io import csv_text, text_table, write_whole
+from monai_jsma.cli import Commands, add_command
+
+if TYPE_CHECKING:
+    from monai_jsma.datalists.prostate import RegionSettings
+
+__all__ = ["add_commands", "prepare_bach", "prepare_folder", "prepare_tcga_prad", "write_synthetic"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add ``synthetic`` and ``prepare``."""
+    _add_synthetic(commands)
+
+    summary = "Make a datalist of images or slides on disk."
+    prepare = commands.add_parser("prepare", help=summary, description=summary)
+    sources = prepare.add_subparsers(metavar="SOURCE", required=True)
+    _add_bach(sources)
+    _add_folder(sources)
+    _add_tcga_prad(sources)
+
+
+def _add_split_options(parser: argparse.ArgumentParser, *, held_out: str) -> None:
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: %(default)s)")
+    parser.add_argument(
+        "--fold", type=int, default=0, metavar="F", help=f"fold to {held_out} on, from 0 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="random seed of the split (default: %(default)s)"
+    )
+
+
+def _format_splits(content: Mapping[str, Any]) -> str:
+    """A table of a datalist: the number of images of each class, and of groups, in each split."""
+    from monai_jsma.datalists.groups import group_of
+    from monai_jsma.datalists.schema import SIDES
+
+    class_names = list(content["labels"].values())
+    some_unlabelled = any("label" not in item for split in SIDES for item in content[split])
+    header = ["", *class_names]
+    if some_unlabelled:
+        header.append("unlabelled")
+    rows = [[*header, "groups"]]
+
+    for split in SIDES:
+        counts = Counter(item.get("label") for item in content[split])
+        row = [split]
+        for label in range(len(class_names)):
+            row.append(str(counts[label]))
+        if some_unlabelled:
+            row.append(str(counts[None]))
+        groups = {group_of(item) for item in content[split]}
+        rows.append([*row, str(len(groups))])
+    return "\n".join(text_table(rows))
+
+
+def _add_bach(sources: Commands) -> None:
+    summary = "Make a datalist of the unzipped ICIAR 2018 BACH challenge; its unlabelled images become the test split."
+    parser = add_command(sources, "bach", prepare_bach, summary=summary)
+    parser.add_argument(
+        "root", type=Path, metavar="ROOT", help="the folder ICIAR2018_BACH_Challenge, or a folder above it"
+    )
+    parser.add_argument(
+        "--test",
+        type=Path,
+        metavar="DIR",
+        help="folder of the unlabelled images (default: searched in and beside ROOT)",
+    )
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="CSV",
+        help="table with columns image and patient; all images of a patient then go to the same split",
+    )
+    parser.add_argument(
+        "--tiled",
+        type=Path,
+        metavar="OUT",
+        help="write all images as lossless tiled pyramids to OUT, and list these; an interrupted run continues",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="JSON", help="datalist to write (default: datalist.json in OUT, else in ROOT)"
+    )
+    _add_split_options(parser, held_out="validate")
+
+
+def prepare_bach(args: argparse.Namespace) -> None:
+    """Write the datalist of the BACH challenge and print the size of its splits."""
+    from monai_jsma.datalists.bach import bach_datalist
+    from monai_jsma.datalists.schema import save_datalist
+
+    content = bach_datalist(
+        args.root,
+        test=args.test,
+        patients=args.patients,
+        folds=args.folds,
+        fold=args.fold,
+        seed=args.seed,
+        tiled=args.tiled,
+    )
+    folder = args.tiled or args.root
+    path = save_datalist(content, args.out or folder / "datalist.json")
+    print(_format_splits(content))
+    print(path)
+
+
+def _add_folder(sources: Commands) -> None:
+    summary = "Make a datalist of images or slides with labels, split by group."
+    parser = add_command(sources, "folder", prepare_folder, summary=summary)
+    parser.add_argument(
+        "root",
+        type=Path,
+        metavar="ROOT",
+        help="folder with a table labels.csv or with a folder for each class, or the table itself; "
+        "paths are relative to it",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="table with columns image, label and, if known, group or patient, mpp, sha256 "
+        "(default: ROOT/labels.csv; without it each folder is a class)",
+    )
+    parser.add_argument("--out", type=Path, metavar="JSON", help="datalist to write (default: ROOT/datalist.json)")
+    parser.add_argument(
+        "--mpp", type=float, help="um per pixel, where the table does not give it (default: as each file states)"
+    )
+    parser.add_argument(
+        "--class-order", metavar="A,B,C", help="class names in the order of their numbers (default: sorted)"
+    )
+    _add_split_options(parser, held_out="test")
+
+
+def prepare_folder(args: argparse.Namespace) -> None:
+    """Write the datalist of a folder or table and print the size of its splits."""
+    from monai_jsma.datalists.folder import folder_datalist
+    from monai_jsma.datalists.schema import save_datalist
+
+    class_order = None
+    if args.class_order:
+        class_order = [name.strip() for name in args.class_order.split(",")]
+    content = folder_datalist(
+        args.root,
+        args.labels,
+        mpp=args.mpp,
+        folds=args.folds,
+        fold=args.fold,
+        seed=args.seed,
+        class_order=class_order,
+    )
+    folder = args.root if args.root.is_dir() else args.root.parent
+    path = save_datalist(content, args.out or folder / "datalist.json")
+    print(_format_splits(content))
+    print(path)
+
+
+def _add_tcga_prad(sources: Commands) -> None:
+    summary = "Make a datalist of regions inside the annotations of prostate slides, balanced, split by patient."
+    parser = add_command(sources, "tcga_prad", prepare_tcga_prad, summary=summary)
+    parser.add_argument("slides", type=Path, metavar="SLIDES", help="folder of slides; image paths are relative to it")
+    parser.add_argument(
+        "annotations",
+        type=Path,
+        metavar="ANNOTATIONS",
+        help="folder of QuPath GeoJSON, ImageScope XML or CSV of boxes, named as their slides; or one file",
+    )
+    parser.add_argument("--out", type=Path, metavar="JSON", help="datalist to write (default: SLIDES/datalist.json)")
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="NAME=CLASS",
+        help="class of an annotated name: benign, 'Gleason 3', 'Gleason 4/5' or ignore; may be repeated",
+    )
+    _add_region_options(parser)
+    parser.add_argument("--strict", action="store_true", help="write no datalist if any slide or annotation fails")
+
+
+def _add_region_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--size-um", type=float, default=2000.0, metavar="UM", help="side of a region in um (default: %(default)g)")
+    add("--cover", type=float, default=0.5, help="smallest share of a region inside its class (default: %(default)s)")
+    add("--per-slide", type=int, default=12, metavar="N", help="maximum regions of a slide (default: %(default)s)")
+    add("--per-class", type=int, default=95, metavar="N", help="maximum regions of a class (default: %(default)s)")
+    add("--mpp", type=float, help="um per pixel of all slides, in place of what the files state")
+    add("--folds", type=int, default=5, metavar="K", help="number of folds of patients (default: %(default)s)")
+    add("--fold", type=int, default=0, metavar="F", help="fold to test on, from 0 (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="random seed of the regions' locations, of their choice and of the split (default: %(default)s)",
+    )
+
+
+def prepare_tcga_prad(args: argparse.Namespace) -> None:
+    """Write the datalist and the table of failures, and print the size of the splits."""
+    from monai_jsma.datalists.prostate import class_mapping, gather
+    from monai_jsma.datalists.schema import save_datalist
+
+    out = args.out or args.slides / "datalist.json"
+    failed = out.parent / "failed.csv"
+    cohort = gather(
+        args.slides,
+        args.annotations,
+        settings=_region_settings(args),
+        mapping=class_mapping(args.map),
+        skip=(out, failed),
+    )
+    rows = [(fault.where, fault.stage, fault.line) for fault in cohort.faults]
+    write_whole(failed, csv_text(("slide", "stage", "reason"), rows))
+
+    is_written = not (cohort.faults and args.strict)
+    if is_written:
+        content = cohort.datalist()
+        save_datalist(content, out)
+        _print_cohort(content)
+        print(out)
+    if cohort.faults:
+        rest = "the datalist holds the rest" if is_written else "no datalist was written"
+        raise ValueError(f"{len(cohort.faults)} slides or annotations failed, listed in {failed}; {rest}.")
+
+
+def _region_settings(args: argparse.Namespace) -> RegionSettings:
+    from monai_jsma.datalists.prostate import RegionSettings
+
+    return RegionSettings(
+        size_um=args.size_um,
+        cover=args.cover,
+        per_slide=args.per_slide,
+        per_class=args.per_class,
+        mpp=args.mpp,
+        folds=args.folds,
+        fold=args.fold,
+        seed=args.seed,
+    )
+
+
+def _print_cohort(content: Mapping[str, Any]) -> None:
+    print(_format_splits(content))
+    placed = [f"{number} {name}" for name, number in content["placed"].items()]
+    print(f"placed: {', '.join(placed)}")
+    unknown = [f"{name} ({number})" for name, number in sorted(content["unknown"].items())]
+    if unknown:
+        print(f"not used, as --map names no class for them: {', '.join(unknown)}")
+
+
+def _add_synthetic(commands: Commands) -> None:
+    summary = "Make images whose class is visible at one known magnification and location only."
+    parser = add_command(commands, "synthetic", write_synthetic, summary=summary)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the images and datalist.json to")
+    for split, number in (("train", 320), ("validation", 80), ("test", 80)):
+        text = f"number of {split} images (default: {number})"
+        parser.add_argument(f"--{split}", type=int, default=number, metavar="N", help=text)
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="random seed; equal seeds give equal files (default: 0)"
+    )
+    parser.add_argument(
+        "--task",
+        choices=("sparse", "dense", "mixed", "digits"),
+        default="sparse",
+        help="what shows the class: one cell (sparse), half of the cells (dense), one cell of a magnification that "
+        "differs between images (mixed), a handwritten digit in one cell (digits) (default: sparse)",
+    )
+    parser.add_argument(
+        "--level",
+        type=int,
+        choices=(0, 1, 2),
+        default=1,
+        help="true magnification: 50X, 100X or 200X; not for mixed (default: 1)",
+    )
+    parser.add_argument(
+        "--classes", type=int, metavar="C", help="number of classes (default: all, which are 4, or 10 for digits)"
+    )
+
+
+def write_synthetic(args: argparse.Namespace) -> None:
+    """Write the images and print the path of their datalist."""
+    from monai_jsma.datalists.synthetic import make_dataset
+
+    datalist = make_dataset(
+        args.out,
+        args.train,
+        args.validation,
+        args.test,
+        seed=args.seed,
+        task=args.task,
+        level=args.level,
+        num_classes=args.classes,
+    )
+    print(f"{datalist}: {args.train} training, {args.validation} validation and {args.test} test images")
