@@ -21,7 +21,8 @@ import torch
 from monai.data import WSIReader
 from PIL import Image
 
-from monai_jsma.data import Box, Pyramid, PyramidBatch, inspect_slide, open_reader
+from monai_jsma.data import Box, Pyramid, PyramidBatch, inspect_slide
+from monai_jsma.slides import open_slide
 
 __all__ = ["CONTENDERS", "DOWNSAMPLES", "MPP", "SIZE", "Contender", "Read", "Window", "open_pyramid", "windows_of"]
 
@@ -51,7 +52,7 @@ class Contender(NamedTuple):
 
 
 def open_pyramid(path: str, library: str, magnifications: Sequence[float]) -> Pyramid:
-    reader = open_reader(inspect_slide(path, reader=library))
+    reader = open_slide(inspect_slide(path, reader=library))
     return Pyramid(reader, mpp=MPP, magnifications=magnifications, patch_size=SIZE, path=path)
 
 

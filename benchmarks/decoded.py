@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from monai_jsma.data import Pyramid, inspect_slide
-from monai_jsma.slides.tiles import TileFile
+from monai_jsma.slides.tifffile_reader import TileFile
 
 __all__ = ["Decoded", "Window"]
 

@@ -21,7 +21,8 @@ from common import in_own_process, now, peak_memory, table, write_report
 from decoded import Decoded
 from slide import tissue, write_slide
 
-from monai_jsma.data import Pyramid, SlideError, inspect_slide, open_reader
+from monai_jsma.data import Pyramid, SlideError, inspect_slide
+from monai_jsma.slides import open_slide
 
 MODULES = ("monai_jsma", "cucim", "openslide", "tifffile", "imagecodecs", "numpy", "torch")
 READERS = ("cucim", "tifffile", "openslide")
@@ -34,7 +35,7 @@ def look(path: str, library: str) -> dict[str, Any]:
     """What a user does first: open the slide, look at its thumbnail, read a few patches."""
     memory, clock = peak_memory(), [now()]
     info = inspect_slide(path, reader=library)
-    pyramid = Pyramid(open_reader(info), mpp=MPP, magnifications=MAGNIFICATIONS, patch_size=SIZE, path=path)
+    pyramid = Pyramid(open_slide(info), mpp=MPP, magnifications=MAGNIFICATIONS, patch_size=SIZE, path=path)
     decoded = Decoded(pyramid)
     clock.append(now())
     pyramid.thumbnail(THUMBNAIL)

@@ -26,7 +26,8 @@ from common import in_own_process, interleaved, table, write_report
 from decoded import Decoded, Window
 from slide import TILE, tissue, write_slide
 
-from monai_jsma.data import Pyramid, Reader, SlideError, inspect_slide, open_reader
+from monai_jsma.data import Pyramid, Reader, SlideError, inspect_slide
+from monai_jsma.slides import open_slide
 
 MODULES = ("monai_jsma", "cucim", "tifffile", "imagecodecs", "numpy")
 MPP, DOWNSAMPLES, BLOCK = 0.25, (1, 2, 4), 4 * TILE
@@ -64,7 +65,7 @@ def _row(kind: str, patches: int, tiles: dict[str, Any], seconds: dict[str, np.n
 
 
 def _reader(path: str) -> Reader:
-    return open_reader(inspect_slide(path, reader="cucim"))
+    return open_slide(inspect_slide(path, reader="cucim"))
 
 
 def _pyramid(path: str, patch_size: int, aligned: bool) -> Pyramid:

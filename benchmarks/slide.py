@@ -13,7 +13,8 @@ from itertools import chain, product, repeat
 import numpy as np
 import tifffile
 
-from monai_jsma.data import Box, area_resample, inspect_slide, open_reader
+from monai_jsma.data import Box, area_resample, inspect_slide
+from monai_jsma.slides import open_slide
 
 __all__ = ["TILE", "tissue", "write_slide"]
 
@@ -28,7 +29,7 @@ def tissue(path: str | None) -> np.ndarray:
         waves = np.stack([np.sin(rows / 17 + c) + np.cos(cols / (11 + c)) for c in range(3)], axis=-1)
         noise = np.random.default_rng(0).normal(0, 6, waves.shape)
         return np.clip(np.array([200, 150, 190]) + 25 * waves + noise, 0, 255).astype(np.uint8)
-    reader = open_reader(inspect_slide(path))
+    reader = open_slide(inspect_slide(path))
     (height, width), unit = reader.level_sizes[0], 4 * TILE  # whole tiles, or whole parts of one, at every level
     inside = min(height, _SIDE) // unit * unit, min(width, _SIDE) // unit * unit
     if min(inside) == 0:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from monai_jsma.data import Pyramid, inspect_slide, open_reader
-from monai_jsma.slides.tiles import TileFile
+from monai_jsma.data import Pyramid, inspect_slide
+from monai_jsma.slides import open_slide
+from monai_jsma.slides.tifffile_reader import TileFile
 
 pytest.importorskip("cucim", reason="the benchmarks read by cuCIM, which is not installed")
 
@@ -70,7 +71,7 @@ def test_tiles_are_those_that_are_decoded(tmp_path: Path, monkeypatch: pytest.Mo
     decode, calls = TileFile.pixels, []
     monkeypatch.setattr(TileFile, "pixels", lambda self, *tile: calls.append(tile) or decode(self, *tile))
     for aligned, cells in ((True, [0, 5, 30, 83]), (False, [1, 10, 40])):
-        reader = open_reader(inspect_slide(path, reader="tifffile"))
+        reader = open_slide(inspect_slide(path, reader="tifffile"))
         size = 256 if aligned else 299
         pyramid = Pyramid(reader, mpp=0.25, magnifications=(1, 0.5, 0.25), patch_size=size, path=path, aligned=aligned)
         decoded = Decoded(pyramid)

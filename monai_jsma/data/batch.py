@@ -17,7 +17,7 @@ from monai_jsma._io import count_cores
 from monai_jsma.data.prediction_dataset import PatchError
 from monai_jsma.data.pyramid import Pyramid, empty_patches
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.readers import ArrayReader
+from monai_jsma.slides.base import ArrayReader
 
 __all__ = ["PyramidBatch", "reading_threads"]
 

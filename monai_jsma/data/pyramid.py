@@ -32,7 +32,7 @@ from monai_jsma.geometry import (
     stored_cell,
 )
 from monai_jsma.slides.base import Reader
-from monai_jsma.slides.levels import read_averaged, source_level
+from monai_jsma.slides.resample import find_source_level, read_averaged
 
 __all__ = ["Pyramid", "empty_patches"]
 
@@ -251,7 +251,7 @@ class Pyramid:
 
     def _find_level_origin(self, level_size: tuple[int, int]) -> _LevelOrigin | None:
         height, width = self._stored.size
-        level, down, right = source_level(self.reader, height / level_size[0], width / level_size[1], exact=True)
+        level, down, right = find_source_level(self.reader, height / level_size[0], width / level_size[1], exact=True)
         region = np.array([self.origin[0] / down, self.origin[1] / right, height / down, width / right])
         nearest = np.rint(region)
         if np.abs(region - nearest).max() >= _WHOLE_PIXEL:

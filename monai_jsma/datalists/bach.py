@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from monai_jsma._io import few, file_sha256, read_lines, read_table
 from monai_jsma.datalists.groups import check_groups
 from monai_jsma.datalists.splits import check_copies, hold_out, split_by_group
-from monai_jsma.slides.convert import REDUCTIONS, TILE, tile_picture
+from monai_jsma.slides.convert import REDUCTIONS, TILE, tile_image
 from monai_jsma.slides.open import inspect_slide
 
 __all__ = ["CLASSES", "MPP", "bach_datalist"]
@@ -396,7 +396,7 @@ def _tile(item: Item, root: Path, base: Path) -> Item:
     source = root / item["image"]
     folder = CLASSES[item["label"]] if "label" in item else "test"
     path = base / folder / f"{source.stem}.tif"
-    is_new = tile_picture(source, path, MPP)
+    is_new = tile_image(source, path, MPP)
     _logger.info("%s: %s", path, "written" if is_new else "exists already")
     return {
         **item,

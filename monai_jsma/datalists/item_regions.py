@@ -13,7 +13,7 @@ from typing import Any
 from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.open import open_slide
 
 __all__ = ["Rectangle", "place_of", "read_region", "region_of"]
 
@@ -60,7 +60,7 @@ def read_region(info: SlideInfo, region: Rectangle, *, everything: bool = False)
     Raises:
         SlideError: if something cannot be read: how much, and the first of it.
     """
-    reader = open_reader(info)
+    reader = open_slide(info)
     failed, count = [], 0
     for level, row, col, height, width in _windows(info, region, everything):
         count += 1

@@ -24,7 +24,7 @@ from monai_jsma.geometry import Magnification, check_fine_enough, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide, known_mpp
-from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.open import open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["Unread", "whole_slide_items"]
@@ -139,5 +139,5 @@ def _small_picture(info: SlideInfo, mpp: float) -> np.ndarray:
     """The slide averaged to ``uint8`` ``(height, width, 3)``, from its coarsest level that will do."""
     scale = max(1.0, _MASK_MPP / mpp, max(info.size) / _MASK_SIDE)
     size = max(1, round(info.size[0] / scale)), max(1, round(info.size[1] / scale))
-    pyramid = Pyramid(open_reader(info), mpp=mpp, magnifications=[mpp], patch_size=1, path=info.path)
+    pyramid = Pyramid(open_slide(info), mpp=mpp, magnifications=[mpp], patch_size=1, path=info.path)
     return pyramid.thumbnail(size).transpose(1, 2, 0)

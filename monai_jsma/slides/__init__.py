@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+from monai_jsma import _moved
+
 from .base import ArrayReader, Reader, SlideInfo
-from .convert import tile_picture
+from .convert import tile_image
+from .cucim_reader import CuCIMReader
 from .errors import SlideError
-from .image_reader import read_picture
-from .open import inspect_slide, known_mpp
-from .readers import CuCIMReader, OpenSlideReader, TiffReader, open_reader
+from .image_reader import read_image
+from .open import inspect_slide, known_mpp, open_slide
+from .openslide_reader import OpenSlideReader
 from .resample import area_resample
+from .tifffile_reader import TiffReader
 
 __all__ = [
     "ArrayReader",
@@ -23,7 +27,14 @@ __all__ = [
     "area_resample",
     "inspect_slide",
     "known_mpp",
-    "open_reader",
-    "read_picture",
-    "tile_picture",
+    "open_slide",
+    "read_image",
+    "tile_image",
 ]
+
+_MOVED = {
+    "open_reader": "monai_jsma.slides.open:open_slide",
+    "read_picture": "monai_jsma.slides.image_reader:read_image",
+    "tile_picture": "monai_jsma.slides.convert:tile_image",
+}
+__getattr__ = _moved.lookup(__name__, _MOVED)

@@ -1,10 +1,13 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What every reader does: windows of stored levels at integer coordinates, always wholly inside the level.
+"""What every reader does: windows of stored levels at integer coordinates, always inside the level, as ``uint8`` RGB.
 
 A reader of a slide holds no open file. It takes one from a small store of the process when it reads; so readers can be
 pickled, copied, forked and shared by threads, and only a few files are open at a time, however many slides there are.
-Coordinates are (row, column) of the level, sizes (height, width).
+
+All readers give the same kind of pixels: gray is repeated, transparency is laid on white, 16 bits become 8 by
+``v / 257`` rounded to the nearest (so 65535 is 255, as in libtiff and with it OpenSlide), and color profiles are
+ignored. Coordinates are (row, column) of the level, sizes (height, width), axes (row, column, color).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,16 +28,44 @@ from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import file_stamp
 from monai_jsma.slides.spacing import StatedSpacing
 
-__all__ = ["ArrayReader", "Reader", "SlideInfo", "SlideReader", "check_levels"]
+__all__ = ["MAX_OPEN", "ArrayReader", "Header", "Reader", "SlideInfo", "SlideReader", "check_levels", "to_rgb"]
 
-_OPEN_SLIDES = 32  # at a time in a process
+MAX_OPEN = 32  # slides open at a time in a process
 _OPENING = threading.Lock()  # cuCIM crashes if two threads open their first slides at the same moment
 os.register_at_fork(after_in_child=_OPENING._at_fork_reinit)  # type: ignore[attr-defined]
 
+Sizes = tuple[tuple[int, int], ...]  # height and width of each level, finest first
 
-@dataclass(frozen=True)
+
+# ------------------------------------------------------------------------------------------- before a pixel is read
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Header:
+    """What a file says before any pixel of it is read: the readers decide by it whether they can read the file.
+
+    Attributes:
+        path: the file.
+        stamp: its length in bytes and time of the last change (ns).
+        summary: one phrase about it: "tiled JPEG, RGB, uint8".
+        lazy: whether windows can be read without decoding the whole image.
+        vendor: OpenSlide's name of the vendor if only OpenSlide can put the slide together, else None.
+        level_sizes: height and width of each level, finest first; empty where only OpenSlide knows.
+        spacings: every statement about the size of the pixels, in order of trust.
+    """
+
+    path: str
+    stamp: tuple[int, int]
+    summary: str
+    lazy: bool = False
+    vendor: str | None = None
+    level_sizes: Sizes = ()
+    spacings: tuple[StatedSpacing, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlideInfo:
-    """What is known of a picture or slide before any pixel of it is read.
+    """How an image or slide is read: its reader, its levels and its spacing.
 
     Attributes:
         path: the file.
@@ -42,19 +73,17 @@ class SlideInfo:
         reason: what the file is, and what kept it from a reader that comes earlier in this list.
         level_sizes: height and width of each stored level, finest first.
         mpp: um per pixel of level 0, or None if unknown.
-        mpp_source: who says so; if unknown, the statements that were turned down, or "".
-        pages: of a tiled TIFF, the byte offset of the tags of each level.
-        stamp: the file's length and time of change (ns), to notice that it was exchanged.
+        mpp_source: which statement is believed; if none, the rejected statements, or "".
+        stamp: the file's length in bytes and time of the last change (ns), to notice that it was replaced.
         spacings: every statement of the file about the size of its pixels, in order of trust.
     """
 
     path: str
     reader: str
     reason: str
-    level_sizes: tuple[tuple[int, int], ...]
+    level_sizes: Sizes
     mpp: float | None
     mpp_source: str
-    pages: tuple[int, ...] = ()
     stamp: tuple[int, int] = (0, 0)
     spacings: tuple[StatedSpacing, ...] = field(default=(), compare=False)  # may hold NaN, which equals nothing
 
@@ -65,12 +94,15 @@ class SlideInfo:
 
     @property
     def lazy(self) -> bool:
-        """Whether windows are read from the file; otherwise the whole picture is decoded to memory."""
+        """Whether windows are read from the file; otherwise the whole image is decoded to memory."""
         return self.reader != "pil"
 
 
+# --------------------------------------------------------------------------------------------------------- readers
+
+
 class Reader(ABC):
-    """Reads windows of the levels of one picture.
+    """Reads windows of the levels of one image.
 
     Attributes:
         path: the file, for messages.
@@ -79,11 +111,11 @@ class Reader(ABC):
     """
 
     path: str
-    level_sizes: tuple[tuple[int, int], ...]
+    level_sizes: Sizes
     exact: tuple[bool, ...]
 
     def read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """A window of a level: ``uint8`` RGB of shape ``(height, width, 3)``.
+        """Read a window of a level: ``uint8`` RGB of shape ``(height, width, 3)``.
 
         Raises:
             ValueError: if the window is empty or leaves the level.
@@ -91,11 +123,14 @@ class Reader(ABC):
         """
         if not 0 <= level < len(self.level_sizes):
             raise ValueError(f"{self.path}: level {level} is not one of its {len(self.level_sizes)} levels.")
-        full = self.level_sizes[level]
-        if min(row, col) < 0 or min(height, width) < 1 or row + height > full[0] or col + width > full[1]:
+
+        full_height, full_width = self.level_sizes[level]
+        rows_inside = 0 <= row < row + height <= full_height
+        cols_inside = 0 <= col < col + width <= full_width
+        if not (rows_inside and cols_inside):
             raise ValueError(
                 f"{self.path}: the window of {height} x {width} pixels at row {row}, column {col} is not inside level "
-                f"{level} of {full[0]} x {full[1]}."
+                f"{level} of {full_height} x {full_width}."
             )
         return self._read(*map(operator.index, (level, row, col, height, width)))
 
@@ -109,25 +144,29 @@ class Reader(ABC):
 
 
 class ArrayReader(Reader):
-    """A picture in memory.
+    """An image in memory, with one level.
 
     Args:
-        array: ``uint8`` of shape ``(height, width, 3)``.
-        path: where it came from, for messages.
+        array: pixels, ``uint8`` of shape ``(height, width, 3)``.
+        path: the file it came from, for messages.
     """
 
     def __init__(self, array: np.ndarray, path: str = "") -> None:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(f"{path}: a picture is uint8 (height, width, 3), but this is {array.dtype} {array.shape}.")
-        self.array, self.path = array, path
-        self.level_sizes, self.exact = ((array.shape[0], array.shape[1]),), (True,)
+            raise ValueError(f"{path}: an image is uint8 (height, width, 3), but this is {array.dtype} {array.shape}.")
+        self.array = array
+        self.path = path
+        self.level_sizes = ((array.shape[0], array.shape[1]),)
+        self.exact = (True,)
 
     def __getstate__(self) -> dict[str, Any]:
         """With a tensor for the pixels: worker processes send tensors in shared memory, arrays byte by byte."""
-        return {**self.__dict__, "array": torch.from_numpy(np.require(self.array, requirements=["C", "W"]))}
+        pixels = np.require(self.array, requirements=["C", "W"])
+        return {**self.__dict__, "array": torch.from_numpy(pixels)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, array=state["array"].numpy())
+        self.__dict__.update(state)
+        self.array = state["array"].numpy()
 
     def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
         return self.array[row : row + height, col : col + width]
@@ -140,38 +179,95 @@ class SlideReader(Reader):
     """A slide on disk, opened when it is first read from in a process.
 
     Args:
-        info: what :func:`monai_jsma.slides.open.inspect_slide` found.
+        info: result of :func:`monai_jsma.slides.inspect_slide`.
     """
 
+    name: ClassVar[str]  # in ``SlideInfo.reader`` and in the argument ``reader``
+    lazy: ClassVar[bool] = True  # windows are read from the file
+
     def __init__(self, info: SlideInfo) -> None:
-        self.info, self.path, self.level_sizes = info, info.path, info.level_sizes
+        self.info = info
+        self.path = info.path
+        self.level_sizes = info.level_sizes
         self.exact = (True,) * len(info.level_sizes)
 
-    def _opened(self) -> Any:
-        with _OPENING:
-            return _stored(type(self)._open, self.info, os.getpid())
+    @classmethod
+    @abstractmethod
+    def refuses(cls, header: Header) -> str | None:
+        """Why this reader cannot read the file correctly, or None if it can."""
+
+    @classmethod
+    def describe(cls, header: Header) -> tuple[Sizes, tuple[StatedSpacing, ...]]:
+        """Sizes of the levels that this reader gives, finest first, and the statements about their spacing."""
+        return header.level_sizes, header.spacings
+
+    @classmethod
+    def open(cls, info: SlideInfo) -> Reader:
+        """A reader of the slide; the file itself is opened at the first read."""
+        return cls(info)
 
     @staticmethod
     @abstractmethod
     def _open(info: SlideInfo) -> Any:
         """Open the file; the result closes it when it is forgotten."""
 
+    def open_file(self) -> Any:
+        """The open file of this process; opened now if it is not."""
+        with _OPENING:
+            return _open_once(type(self)._open, self.info, os.getpid())
+
     def close(self) -> None:
         """Close all slides of this process; a later read opens them again."""
-        _stored.cache_clear()
+        _open_once.cache_clear()
 
 
-@lru_cache(maxsize=_OPEN_SLIDES)
-def _stored(opener: Callable[[SlideInfo], Any], info: SlideInfo, process: int) -> Any:
+@lru_cache(maxsize=MAX_OPEN)
+def _open_once(opener: Callable[[SlideInfo], Any], info: SlideInfo, process: int) -> Any:
     """The open file of a slide; ``process`` is part of the key, so that a forked child opens its own."""
     if file_stamp(info.path) != info.stamp:
         raise SlideError(f"{info.path}: the file was changed after it was inspected; inspect it again.")
     return opener(info)
 
 
-def check_levels(info: SlideInfo, library: str, sizes: tuple[tuple[int, int], ...]) -> None:
+def check_levels(info: SlideInfo, library: str, sizes: Sizes) -> None:
     """Raise :class:`SlideError` unless a library sees the levels that the tags promised."""
     if sizes != info.level_sizes:
         raise SlideError(
             f"{info.path}: {library} has levels of {sizes}, but the tags say {info.level_sizes}; choose another reader."
         )
+
+
+# ---------------------------------------------------------------------------------------------------------- pixels
+
+
+def to_rgb(pixels: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
+    """Convert pixels of 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha) samples to RGB on white.
+
+    Args:
+        pixels: ``uint8`` or ``uint16`` of shape ``(height, width, samples)``.
+        premultiplied: whether the colors were already multiplied by alpha.
+
+    Returns:
+        ``uint8`` of shape ``(height, width, 3)``; the input itself where it already is that.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+    samples = pixels.shape[2]
+    if samples in (2, 4):
+        pixels = _lay_on_white(pixels[..., :-1], pixels[..., -1:], premultiplied)
+    if samples in (1, 2):
+        pixels = np.repeat(pixels, 3, axis=2)
+    return pixels
+
+
+def _lay_on_white(color: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
+    if alpha.size == 0 or alpha.min() == 255:
+        return np.ascontiguousarray(color)
+
+    light = color.astype(np.uint16)
+    cover = alpha.astype(np.uint16)
+    white = 255 - cover
+    if premultiplied:
+        return np.minimum(light + white, 255).astype(np.uint8)
+    return ((light * cover + 255 * white + 127) // 255).astype(np.uint8)

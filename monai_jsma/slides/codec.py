@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is a JPEG stream whole? A cheap look at its markers, since decoders paint damage without raising an error.
 
-Seen are: a stream that is cut short, a header that no decoder accepts, a picture of another size than its tile, and
-markers where coded pixels should be. Changed bits inside the coded pixels are not seen; only a checksum finds those.
+Detected are: a stream that is cut short, a header that no decoder accepts, an image of another size than its tile, and
+markers where coded pixels should be. Changed bits inside the coded pixels are not; only a checksum finds those.
 """
 
 from __future__ import annotations
@@ -41,54 +41,16 @@ def scan_jpeg(data: bytes) -> JpegHeader:
     return header
 
 
-def _read_header(data: bytes) -> JpegHeader:
-    if data[:2] != bytes((0xFF, _SOI)):
-        raise ValueError("does not begin as a JPEG stream")
-    marker, size, end = _SOI, None, 2
-    while marker != _SOS:
-        marker, begin, end = _segment(data, end)
-        if marker in _FRAMES:
-            size = int.from_bytes(data[begin + 3 : begin + 5]), int.from_bytes(data[begin + 5 : begin + 7])
-    if size is None:
-        raise ValueError("JPEG header states no size")
-    return JpegHeader(size, data[:end])
-
-
-def _walk_scans(data: bytes, position: int) -> None:
-    """From the first coded pixel to the end of the stream."""
-    while True:
-        found = _MARKER.search(data, position)
-        if found is None:
-            raise ValueError("JPEG stream is cut short")
-        marker, position = data[found.end() - 1], found.start()
-        if marker == _EOI:
-            return
-        if marker not in _AFTER_SCAN:
-            raise ValueError(f"JPEG stream has marker 0x{marker:02X} among its coded pixels")
-        segment = None  # the marker that was found may itself begin the next scan: its segment is still to be passed
-        while segment != _SOS:
-            segment, _, position = _segment(data, position)
-
-
-def _segment(data: bytes, position: int) -> tuple[int, int, int]:
-    """Marker at ``position``, first byte of its length field, and first byte after the segment."""
-    while data[position : position + 2] == b"\xff\xff":  # fill bytes
-        position += 1
-    begin = position + 2
-    end = begin + int.from_bytes(data[begin : begin + 2])
-    if data[position : position + 1] != b"\xff" or begin + 2 > end or end > len(data) or data[begin - 1] in _NO_SEGMENT:
-        raise ValueError("JPEG header is damaged or cut short")
-    return data[begin - 1], begin, end
-
-
-def check_jpeg(data: bytes, tables: bytes | None, limit: tuple[int, int], like: JpegHeader | None = None) -> JpegHeader:
+def check_jpeg(
+    data: bytes, tables: bytes | None, limit: tuple[int, int], *, like: JpegHeader | None = None
+) -> JpegHeader:
     """Check a JPEG tile and its shared ``tables``.
 
     Args:
-        data: the tile's bytes.
+        data: bytes of the tile.
         tables: the page's JPEGTables, or None.
         limit: height and width of the tile, which the stream must not exceed.
-        like: the header of another tile of the page that was found good; a tile that begins alike is checked faster.
+        like: header of another tile of the page that was found good; a tile that begins alike is checked faster.
 
     Returns:
         The header of the tile.
@@ -96,14 +58,74 @@ def check_jpeg(data: bytes, tables: bytes | None, limit: tuple[int, int], like: 
     Raises:
         ValueError: if the stream is damaged.
     """
-    if like is None or not data.startswith(like.data):
-        like = _read_header(data)
-        height, width = like.size
-        if height > limit[0] or width > limit[1] or min(like.size) < 1:
+    if like is not None and data.startswith(like.data):
+        header = like
+    else:
+        header = _read_header(data)
+        height, width = header.size
+        if height > limit[0] or width > limit[1] or min(header.size) < 1:
             raise ValueError(f"JPEG stream is {height} x {width} in a tile of {limit[0]} x {limit[1]}")
-        _try_header(like.data, tables)
-    _walk_scans(data, len(like.data))
-    return like
+        _try_header(header.data, tables)
+
+    _walk_scans(data, len(header.data))
+    return header
+
+
+def _read_header(data: bytes) -> JpegHeader:
+    if data[:2] != bytes((0xFF, _SOI)):
+        raise ValueError("does not begin as a JPEG stream")
+
+    size = None
+    segment = _Segment(_SOI, 0, 2)
+    while segment.marker != _SOS:
+        segment = _read_segment(data, segment.end)
+        if segment.marker in _FRAMES:
+            frame = segment.begin + 3  # after the length and the precision
+            height = int.from_bytes(data[frame : frame + 2])
+            width = int.from_bytes(data[frame + 2 : frame + 4])
+            size = (height, width)
+
+    if size is None:
+        raise ValueError("JPEG header states no size")
+    return JpegHeader(size, data[: segment.end])
+
+
+def _walk_scans(data: bytes, position: int) -> None:
+    """From the first coded pixel to the end of the stream."""
+    while True:
+        match = _MARKER.search(data, position)
+        if match is None:
+            raise ValueError("JPEG stream is cut short")
+        marker = data[match.end() - 1]
+        if marker == _EOI:
+            return
+        if marker not in _AFTER_SCAN:
+            raise ValueError(f"JPEG stream has marker 0x{marker:02X} among its coded pixels")
+
+        segment = _read_segment(data, match.start())
+        while segment.marker != _SOS:  # tables and comments before the next scan
+            segment = _read_segment(data, segment.end)
+        position = segment.end
+
+
+class _Segment(NamedTuple):
+    """A marker, the first byte of its length, and the first byte after its content."""
+
+    marker: int
+    begin: int
+    end: int
+
+
+def _read_segment(data: bytes, position: int) -> _Segment:
+    while data[position : position + 2] == b"\xff\xff":  # fill bytes
+        position += 1
+
+    begin = position + 2
+    end = begin + int.from_bytes(data[begin : begin + 2])
+    is_whole = begin + 2 <= end <= len(data)
+    if data[position : position + 1] != b"\xff" or not is_whole or data[begin - 1] in _NO_SEGMENT:
+        raise ValueError("JPEG header is damaged or cut short")
+    return _Segment(data[begin - 1], begin, end)
 
 
 @lru_cache(maxsize=64)

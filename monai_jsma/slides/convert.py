@@ -1,11 +1,12 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Plain pictures become tiled pyramids, of which only the patches that are looked at are read.
+"""Plain images become tiled pyramids, of which only the patches that are looked at are read.
 
-Tiles are stored as they are (no compression): cuCIM and tifffile read them without decoding, and every pixel is the
-source's. A pyramid takes 21/16 of the pixels' bytes. The levels are exact means of 1x1, 2x2 and 4x4 pixels of the
-source, rounded once, so that a patch of the pyramid equals that of the plain picture at these magnifications. A side
-that 2 or 4 does not divide has no such level. Sizes are (height, width) in pixels, spacings um per pixel of level 0.
+Tiles are stored without compression: cuCIM and tifffile read them without decoding, and every pixel is that of the
+source. A pyramid takes 21/16 of the bytes of the pixels. The levels are exact means of 1x1, 2x2 and 4x4 pixels of the
+source, rounded once, so that a patch of the pyramid equals that of the plain image at these magnifications. An image
+whose height or width 2 or 4 does not divide has no such level. Sizes are (height, width) in pixels, spacings um per
+pixel of level 0.
 """
 
 from __future__ import annotations
@@ -18,52 +19,60 @@ import tifffile
 
 from monai_jsma._io import replace_file
 from monai_jsma.geometry import Box
+from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.image_reader import read_picture
-from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.image_reader import read_image
+from monai_jsma.slides.open import inspect_slide, open_slide
 from monai_jsma.slides.resample import area_resample
 
-__all__ = ["REDUCTIONS", "TILE", "tile_picture"]
+__all__ = ["REDUCTIONS", "TILE", "tile_image"]
 
 REDUCTIONS = (1, 2, 4)  # pixels of the source along a pixel of each level
 TILE = 256  # pixels; patches of 299 touch four or nine of them
 
 
-def tile_picture(source: str | Path, path: str | Path, mpp: float) -> bool:
-    """Write a picture as a tiled pyramid, all of it or nothing, and compare every pixel after writing.
+def tile_image(source: str | Path, path: str | Path, mpp: float) -> bool:
+    """Write an image as a tiled pyramid, all of it or nothing, and compare every pixel after writing.
 
     Args:
-        source: a plain picture.
-        path: of the pyramid; must end in ".tif". If it is there already and holds this picture, it is left alone.
-        mpp: um per pixel of the picture, stored as its resolution.
+        source: a plain image.
+        path: the pyramid, whose name must end in ".tif". If it exists and holds this image, it is left alone.
+        mpp: um per pixel of the image, stored as its resolution.
 
     Returns:
-        whether it was written; False where it was there.
+        whether it was written; False where it existed.
 
     Raises:
-        SlideError: when the source cannot be read, or what was written is not what was meant.
-        ValueError: when ``path`` is the source, or a file that is no pyramid of it; nothing is ever overwritten.
+        SlideError: if the source cannot be read, or the pyramid differs after writing.
+        ValueError: if ``path`` is the source, or a file that is no pyramid of it; nothing is ever overwritten.
     """
-    source, path = Path(source), Path(path)
-    levels = _levels(read_picture(source))
+    source = Path(source)
+    path = Path(path)
+    levels = _make_levels(read_image(source))
     if path.exists():
         if path.samefile(source):
-            raise ValueError(f"{path}: would overwrite the picture itself; choose another folder.")
-        if (why := _difference(path, levels, mpp)) is not None:
-            raise ValueError(f"{path}: is no pyramid of {source} ({why}); remove it or choose another folder.")
+            raise ValueError(f"{path}: would overwrite the image itself; choose another folder.")
+        difference = _find_difference(path, levels, mpp)
+        if difference is not None:
+            raise ValueError(f"{path}: is no pyramid of {source} ({difference}); remove it or choose another folder.")
         return False
+
     with replace_file(path) as unfinished:
         _write(unfinished, levels, mpp)
-        if (why := _difference(unfinished, levels, mpp)) is not None:
-            raise SlideError(f"{path}: was not written correctly ({why}); check the disk and try again.")
+        difference = _find_difference(unfinished, levels, mpp)
+        if difference is not None:
+            raise SlideError(f"{path}: was not written correctly ({difference}); check the disk and try again.")
     return True
 
 
-def _levels(pixels: np.ndarray) -> list[np.ndarray]:
+def _make_levels(pixels: np.ndarray) -> list[np.ndarray]:
     height, width = pixels.shape[:2]
-    fits = [r for r in REDUCTIONS if height % r == width % r == 0]
-    return [area_resample(pixels, Box(0, 0, height, width), (height // r, width // r)) for r in fits]
+    whole = Box(0, 0, height, width)
+    levels = []
+    for reduction in REDUCTIONS:
+        if height % reduction == 0 and width % reduction == 0:
+            levels.append(area_resample(pixels, whole, (height // reduction, width // reduction)))
+    return levels
 
 
 def _write(path: Path, levels: list[np.ndarray], mpp: float) -> None:
@@ -82,21 +91,26 @@ def _write(path: Path, levels: list[np.ndarray], mpp: float) -> None:
             )
 
 
-def _difference(path: Path, levels: list[np.ndarray], mpp: float) -> str | None:
-    """How a file differs from these levels, None if in nothing; it is read as training will read it."""
+def _find_difference(path: Path, levels: list[np.ndarray], mpp: float) -> str | None:
+    """How a file differs from these levels, None if in nothing; the file is read as training will read it."""
     try:
         info = inspect_slide(path)
         if info.level_sizes != tuple(pixels.shape[:2] for pixels in levels):
             return f"its levels are {info.level_sizes}"
         if info.mpp is None or not math.isclose(info.mpp, mpp, rel_tol=1e-6):
             return f"its spacing is {info.mpp} um per pixel"
-        reader = open_reader(info)
-        try:
-            for level, pixels in enumerate(levels):
-                if not np.array_equal(reader.read(level, 0, 0, *pixels.shape[:2]), pixels):
-                    return f"level {level} has other pixels"
-        finally:
-            reader.close()
+        return _find_other_pixels(info, levels)
     except SlideError as error:
         return str(error)
+
+
+def _find_other_pixels(info: SlideInfo, levels: list[np.ndarray]) -> str | None:
+    reader = open_slide(info)
+    try:
+        for level, pixels in enumerate(levels):
+            height, width = pixels.shape[:2]
+            if not np.array_equal(reader.read(level, 0, 0, height, width), pixels):
+                return f"level {level} has other pixels"
+    finally:
+        reader.close()
     return None

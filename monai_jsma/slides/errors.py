@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The error of a picture or slide that cannot be read, and the way out of damage."""
+"""The error of an image or slide that cannot be read, and the way out of damage."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ COPY_AGAIN = "copy the file again from its source."  # the way out of damage
 
 
 class SlideError(RuntimeError):
-    """A picture or slide that cannot be read as it should; the message begins with its path and says what to do."""
+    """An image or slide that cannot be read correctly; the message begins with its path and says what to do."""

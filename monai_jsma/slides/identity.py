@@ -1,15 +1,19 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which file it is: whether there is one, and whether it has changed since it was looked at."""
+"""Which file it is: whether it exists, whether it has changed since it was inspected, and whose format it has."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-from monai_jsma.slides.errors import SlideError
+import openslide
 
-__all__ = ["file_identity", "file_stamp"]
+from monai_jsma.slides.errors import COPY_AGAIN, SlideError
+
+__all__ = ["file_identity", "file_stamp", "find_vendor"]
+
+_PLAIN_TIFF = {None, "generic-tiff", "aperio"}  # OpenSlide's names of the files whose tags say everything
 
 
 def file_stamp(path: str) -> tuple[int, int]:
@@ -19,27 +23,34 @@ def file_stamp(path: str) -> tuple[int, int]:
         FileNotFoundError: if there is no such file.
         SlideError: if it is a folder or has no bytes.
     """
-    state = _state(path)
+    state = _read_state(path)
     return state.st_size, state.st_mtime_ns
 
 
 def file_identity(path: str) -> str:
-    """What tells a file, as it is now, from all others and from itself when it was another.
+    """A text that differs between any two files, and between two states of the same file.
 
-    The time that the file system keeps for itself (``ctime``) tells of a file that was exchanged for one of the same
-    length and date.
+    The time that the file system keeps for itself (``ctime``) also differs where a file was replaced by one of the
+    same length and date.
     """
-    state = _state(path)
+    state = _read_state(path)
     return repr((os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
-def _state(path: str) -> os.stat_result:
+def find_vendor(path: str) -> str | None:
+    """OpenSlide's name of the vendor if only OpenSlide can put the slide together, else None."""
+    vendor = openslide.OpenSlide.detect_format(path)
+    return None if vendor in _PLAIN_TIFF else vendor
+
+
+def _read_state(path: str) -> os.stat_result:
     try:
         state = os.stat(path)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"{path}: there is no such file; correct the path in the datalist.") from e
+
     if stat.S_ISDIR(state.st_mode):
-        raise SlideError(f"{path}: is a folder, not a picture or slide; name the file in it.")
+        raise SlideError(f"{path}: is a folder, not an image or slide; name the file in it.")
     if state.st_size == 0:
-        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again from its source.")
+        raise SlideError(f"{path}: the file is empty (0 bytes); {COPY_AGAIN}")
     return state

@@ -1,131 +1,165 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Plain pictures, decoded whole: PNG, JPEG, JPEG 2000, BMP, GIF, PPM and WebP by Pillow, and TIFF by tifffile.
+"""Plain images, decoded whole: PNG, JPEG, JPEG 2000, BMP, GIF, PPM and WebP by Pillow, and TIFF by tifffile.
 
 The pixels are those stored in the file, row by row: an EXIF orientation is ignored, so that coordinates mean the same
-to every program. A picture that is cut short is an error, never filled up. Sizes are (height, width) in pixels.
+to every program. An image that is cut short is an error, never filled up. Sizes are (height, width) in pixels.
 """
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
-from tifffile import TiffFile, TiffPage
 
-from monai_jsma.slides.codec import check_jpeg, scan_jpeg
+from monai_jsma.slides.base import ArrayReader, Header, Reader, Sizes, SlideInfo, to_rgb
+from monai_jsma.slides.codec import scan_jpeg
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
-from monai_jsma.slides.pixels import to_rgb
-from monai_jsma.slides.sound import check_complete, sound_pages
-from monai_jsma.slides.tiff import JPEG, find_levels, is_tiff, open_tiff, page_size, unreadable
+from monai_jsma.slides.identity import file_stamp
+from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings
+from monai_jsma.slides.tiff import TiffHeader, is_tiff
+from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste
 
-__all__ = ["PictureInfo", "inspect_picture", "read_picture"]
+__all__ = ["ImageReader", "read_image", "read_image_header"]
 
 _MAX_PIXELS = 400_000_000  # 1.2 GB as RGB
 # Those that begin with bytes of their own: Pillow takes any file for some others, and runs Ghostscript for EPS.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "WEBP")
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"}
+_EXPANDED_MODES = {"1": "L", "P": "RGB"}  # what Pillow makes of black and white, and of a palette
 _UNDECODABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 
 
-class PictureInfo(NamedTuple):
-    """What the header of a plain picture says: height and width, a phrase about it, dots per inch (x, y) or None."""
+class ImageReader:
+    """Plain images, and tiled TIFF if it is asked to: decodes level 0 whole, into an :class:`ArrayReader`."""
 
-    size: tuple[int, int]
-    what: str
-    dpi: tuple[float, float] | None
+    name: ClassVar[str] = "pil"
+    lazy: ClassVar[bool] = False
+
+    @classmethod
+    def refuses(cls, header: Header) -> str | None:
+        """Why the image cannot be decoded, or None if it can."""
+        if header.vendor is not None:
+            return "only OpenSlide can put it together"
+        if isinstance(header, TiffHeader):
+            return find_decoding_fault(header.levels[0])
+        return None
+
+    @classmethod
+    def describe(cls, header: Header) -> tuple[Sizes, tuple[StatedSpacing, ...]]:
+        """Size of the one level, and the statements about its spacing."""
+        return header.level_sizes[:1], header.spacings
+
+    @classmethod
+    def open(cls, info: SlideInfo) -> Reader:
+        """Decode the image now."""
+        if is_tiff(info.path):
+            pixels = _read_tiff(TiffHeader.recall(info.path), _MAX_PIXELS)
+        else:
+            pixels = _read_other(info.path, _MAX_PIXELS)
+        return ArrayReader(pixels, info.path)
 
 
-def inspect_picture(path: str) -> PictureInfo:
-    """Look at the header of a picture that is not a TIFF file.
+def read_image_header(path: str) -> Header:
+    """Read the header of an image that is not a TIFF file.
 
     Raises:
-        SlideError: if Pillow does not know the format, or its pixels are not grey, RGB or RGBA.
+        SlideError: if Pillow does not know the format, or its pixels are not gray, RGB or RGBA.
     """
+    stamp = file_stamp(path)
     with _open(path) as image:
-        return PictureInfo((image.height, image.width), f"{image.format}, {image.mode}", image.info.get("dpi"))
+        return Header(
+            path=path,
+            stamp=stamp,
+            summary=f"plain image, {image.format}, {image.mode}",
+            level_sizes=((image.height, image.width),),
+            spacings=tuple(read_dpi_spacings(image.info.get("dpi"))),
+        )
 
 
-def read_picture(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
-    """Decode a whole picture; of a TIFF pyramid the finest level.
+def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> np.ndarray:
+    """Decode a whole image; of a TIFF pyramid the finest level.
 
     Args:
         path: the file.
-        max_pixels: larger pictures are refused, since they should be tiled pyramids.
+        max_pixels: largest number of pixels; larger images should be tiled pyramids.
 
     Returns:
-        ``uint8`` RGB of shape ``(height, width, 3)``, by the rules of :mod:`monai_jsma.slides.pixels`.
+        ``uint8`` RGB of shape ``(height, width, 3)``, by the rules of :mod:`monai_jsma.slides.base`.
 
     Raises:
-        SlideError: if the picture is too large, cut short, damaged, or of a kind that is not read.
+        SlideError: if the image is too large, cut short, damaged, or of a kind that cannot be read.
     """
     path = str(path)
-    return _read_tiff(path, max_pixels) if is_tiff(path) else _read_other(path, max_pixels)
+    if is_tiff(path):
+        return _read_tiff(TiffHeader.read(path), max_pixels)
+    return _read_other(path, max_pixels)
 
 
-def _open(path: str) -> Image.Image:
-    try:
-        image = Image.open(path, formats=_FORMATS)
-    except (UnidentifiedImageError, Image.DecompressionBombError, *_UNDECODABLE) as e:
-        raise SlideError(f"{path}: no reader can open it as a picture or slide ({e}); check that it is one.") from e
-    if image.mode not in _MODES or (getattr(image, "n_frames", 1) > 1 and image.format != "MPO"):
-        frames = getattr(image, "n_frames", 1)
-        image.close()
-        raise SlideError(
-            f"{path}: {image.format} of mode {image.mode} with {frames} frame(s) is not one grey, RGB or RGBA picture; "
-            "convert it to RGB first."
-        )
-    return image
+def _read_tiff(header: TiffHeader, max_pixels: int) -> np.ndarray:
+    reason = ImageReader.refuses(header)
+    if reason is None and not header.levels[0].byte_counts.all():
+        reason = "parts of it were never written"
+    if reason is not None:
+        raise SlideError(f"{header.path}: {reason}; convert it to uint8 RGB first.")
+
+    size = header.levels[0].size
+    _check_size(header.path, size, max_pixels)
+    tiles = TileFile(header)
+    pixels = np.empty((*size, 3), np.uint8)
+    for index, row, col in tiles.find_tiles(0, (0, 0), size):
+        paste(pixels, (0, 0), tiles.read_tile(0, index), (row, col))
+    return pixels
 
 
 def _read_other(path: str, max_pixels: int) -> np.ndarray:
     with _open(path) as image:
         _check_size(path, (image.height, image.width), max_pixels)
         if ImageFile.LOAD_TRUNCATED_IMAGES:
-            raise SlideError(f"{path}: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which hides cut pictures; unset it.")
+            raise SlideError(f"{path}: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which hides cut images; unset it.")
         try:
             if image.format == "JPEG":
                 scan_jpeg(Path(path).read_bytes())
-            if "transparency" in image.info or image.mode == "PA":
-                return to_rgb(np.asarray(image.convert("RGBA")))
-            pixels = np.asarray(image.convert({"1": "L", "P": "RGB"}.get(image.mode, image.mode)))
+            return _convert_to_rgb(image)
         except _UNDECODABLE as e:
-            raise SlideError(f"{path}: the picture is damaged ({e}); {COPY_AGAIN}") from e
-    return to_rgb(pixels.astype(pixels.dtype.newbyteorder("="), copy=False).reshape(*pixels.shape[:2], -1))
+            raise SlideError(f"{path}: the image is damaged ({e}); {COPY_AGAIN}") from e
 
 
-def _read_tiff(path: str, max_pixels: int) -> np.ndarray:
-    with open_tiff(path) as tif:
-        page = find_levels(path, sound_pages(path, tif))[0]
-        _check_size(path, page_size(page), max_pixels)
-        check_complete(path, tif, [page])
-        why_not = unreadable([page])
-        if why_not is None and not all(page.databytecounts):
-            why_not = "parts of it were never written"
-        if why_not is not None:
-            raise SlideError(f"{path}: {why_not}; convert it to uint8 RGB first.")
-        try:
-            _check_jpegs(tif, page)
-            pixels = page.asarray(maxworkers=1)
-        except _UNDECODABLE as e:
-            raise SlideError(f"{path}: the picture is damaged ({e}); {COPY_AGAIN}") from e
-        premultiplied = 1 in [int(sample) for sample in page.extrasamples]
-        return to_rgb(pixels.reshape(*page_size(page), -1), premultiplied=premultiplied)
+def _open(path: str) -> Image.Image:
+    try:
+        image = Image.open(path, formats=_FORMATS)
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_UNDECODABLE) as e:
+        raise SlideError(f"{path}: no reader can open it as an image or slide ({e}); check that it is one.") from e
 
-
-def _check_jpegs(tif: TiffFile, page: TiffPage) -> None:
-    if int(page.compression) in JPEG:
-        for begin, count in zip(page.dataoffsets, page.databytecounts):
-            tif.filehandle.seek(begin)
-            check_jpeg(tif.filehandle.read(count), page.jpegtables, (page.chunks[0], page.chunks[1]))
-
-
-def _check_size(path: str, size: tuple[int, int], limit: int) -> None:
-    if size[0] * size[1] > limit:
+    frames = getattr(image, "n_frames", 1)
+    is_one_image = frames == 1 or image.format == "MPO"
+    if image.mode not in _MODES or not is_one_image:
+        image.close()
         raise SlideError(
-            f"{path}: {size[0]} x {size[1]} pixels are too many to decode as a whole (limit {limit / 1e6:g} million); "
-            "convert it to a tiled pyramid (for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)."
+            f"{path}: {image.format} of mode {image.mode} with {frames} frame(s) is not one gray, RGB or RGBA image; "
+            "convert it to RGB first."
+        )
+    return image
+
+
+def _convert_to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of a Pillow image; decodes it."""
+    if "transparency" in image.info or image.mode == "PA":
+        return to_rgb(np.asarray(image.convert("RGBA")))
+
+    pixels = np.asarray(image.convert(_EXPANDED_MODES.get(image.mode, image.mode)))
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    height, width = pixels.shape[:2]
+    return to_rgb(pixels.reshape(height, width, -1))
+
+
+def _check_size(path: str, size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise SlideError(
+            f"{path}: {size[0]} x {size[1]} pixels are too many to decode as a whole (limit {max_pixels / 1e6:g} "
+            "million); convert it to a tiled pyramid (for example: vips tiffsave IN OUT.tif --tile --pyramid "
+            "--compression jpeg)."
         )

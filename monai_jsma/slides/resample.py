@@ -2,30 +2,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resampling as an area average: an output pixel is the mean of all that it covers, pixels at its edge in part.
 
-This is free of aliasing, keeps the mean colour, and for whole factors is the plain mean of a box of pixels. It is
-separable: the rows are summed first, then the columns. Axis order is (row, column, colour).
+This is free of aliasing, keeps the mean color, and for whole factors is the plain mean of a box of pixels. It is
+separable: the rows are summed first, then the columns. The weights are the same for arrays, for tensors on a device,
+and for any region of a stored pyramid. Axis order is (row, column, color).
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
 from monai_jsma.geometry import Box
+from monai_jsma.slides.base import Reader
 
-__all__ = ["area_resample"]
+__all__ = ["SourceLevel", "area_resample", "area_resample_tensor", "find_source_level", "read_averaged"]
 
-_SNAP = 1e-6  # pixels: an edge this close to a pixel's border is meant to lie on it
-_BLOCK_ROWS = 64  # of input at a time, so that floats and sums stay in the processor's cache
+_SNAP = 1e-6  # pixels: an edge this close to the border of a pixel is meant to lie on it
+_HALF = 0.5 + 1e-9  # 1e-9 is more than the rounding errors, so that halves go up
+_BLOCK_ROWS = 64  # of input at a time, so that floats and sums stay in the cache of the processor
+_BAND_PIXELS = 16_000_000  # pixels decoded at once, so that a thumbnail of a huge level needs little memory
+_MAX_PIXELS = 1_000_000_000  # a thumbnail that needs more than this is refused: the file lacks coarse levels
+
+
+# ---------------------------------------------------------------------------------------------------------- arrays
 
 
 def area_resample(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Average a box of a picture to ``size``.
+    """Average a box of an image to ``size``.
 
     Args:
-        pixels: ``uint8`` of shape ``(height, width, 3)``.
+        pixels: the image, ``uint8`` of shape ``(height, width, 3)``.
         box: the part to average, in pixels of ``pixels``; its edges may be fractional.
         size: height and width of the result.
 
@@ -33,72 +44,215 @@ def area_resample(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.nda
         ``uint8`` of shape ``(*size, 3)``, halves rounded up.
 
     Raises:
-        ValueError: if the box is empty or leaves the picture.
+        ValueError: if the box is empty or leaves the image.
 
     Example::
 
         >>> area_resample(np.uint8([[[0] * 3, [9] * 3, [50] * 3]]), Box(0, 0, 1, 1.5), (1, 1)).ravel().tolist()
         [3, 3, 3]
     """
-    (top, bottom), (left, right) = _ends(box.row, box.height), _ends(box.col, box.width)
-    if not (0 <= top < bottom <= pixels.shape[0] and 0 <= left < right <= pixels.shape[1]) or min(size) < 1:
+    top, bottom = _snap_ends(box.row, box.height)
+    left, right = _snap_ends(box.col, box.width)
+    rows_inside = 0 <= top < bottom <= pixels.shape[0]
+    cols_inside = 0 <= left < right <= pixels.shape[1]
+    if not (rows_inside and cols_inside) or min(size) < 1:
         raise ValueError(f"cannot average {box} of {pixels.shape[0]} x {pixels.shape[1]} pixels to {size}.")
-    row, col = int(top), int(left)
-    pixels = pixels[row : -int(-bottom // 1), col : -int(-right // 1)]
-    down, across = (bottom - top) / size[0], (right - left) / size[1]
+
+    first_row = math.floor(top)
+    first_col = math.floor(left)
+    pixels = pixels[first_row : math.ceil(bottom), first_col : math.ceil(right)]
+    down = (bottom - top) / size[0]
+    across = (right - left) / size[1]
     if all(value.is_integer() for value in (top, left, down, across)):
-        return _box_mean(pixels, int(down), int(across))
-    columns = _weights(left - col, right - left, size[1])
+        return _average_boxes(pixels, int(down), int(across))
+
+    columns = _area_weights(left - first_col, right - left, size[1])
     result = np.empty((*size, 3), np.uint8)
-    for out, source, weights in _row_blocks(top - row, bottom - top, size[0]):
-        block = pixels[source]
-        sums = (weights @ block.reshape(len(block), -1).astype(np.float64)).reshape(-1, block.shape[1], 3)
-        sums = columns @ sums.transpose(1, 0, 2).reshape(block.shape[1], -1)
+    for block in _cut_to_blocks(top - first_row, bottom - top, size[0]):
+        source = pixels[block.source]
+        height, width = source.shape[:2]
+        sums = block.weights @ source.reshape(height, -1).astype(np.float64)  # (out rows, width * 3)
+        sums = sums.reshape(-1, width, 3).transpose(1, 0, 2)  # (width, out rows, 3)
+        sums = columns @ sums.reshape(width, -1)  # (out columns, out rows * 3)
         means = sums.reshape(size[1], -1, 3).transpose(1, 0, 2) / (down * across)
-        result[out] = np.floor(means + (0.5 + 1e-9))  # 1e-9: more than the rounding errors, so that halves go up
+        result[block.target] = np.floor(means + _HALF)
     return result
 
 
-def _ends(start: float, length: float) -> tuple[float, float]:
-    """Both ends of an interval as floats, snapped to whole pixels where very near."""
-    ends = (float(start), float(start + length))
-    return tuple(float(round(end)) if abs(end - round(end)) < _SNAP else end for end in ends)  # type: ignore[return-value]
+def _snap_ends(start: float, length: float) -> tuple[float, float]:
+    """Both ends of an interval as floats, moved to whole pixels where very near."""
+    return _snap(start), _snap(start + length)
 
 
-def _box_mean(pixels: np.ndarray, down: int, across: int) -> np.ndarray:
+def _snap(position: float) -> float:
+    nearest = round(position)
+    return float(nearest if abs(position - nearest) < _SNAP else position)
+
+
+def _average_boxes(pixels: np.ndarray, down: int, across: int) -> np.ndarray:
     """Mean of boxes of ``down`` x ``across`` pixels, in integers."""
     count = down * across
     if count == 1:
         return pixels.copy()
-    total = pixels[::down].astype(np.min_scalar_type(256 * count))
+
+    rows = pixels[::down].astype(np.min_scalar_type(256 * count))
     for i in range(1, down):
-        total += pixels[i::down]
-    rows, total = total, total[:, ::across].copy()
+        rows += pixels[i::down]
+
+    total = rows[:, ::across].copy()
     for i in range(1, across):
         total += rows[:, i::across]
     return ((total + count // 2) // count).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
-def _weights(start: float, length: float, out: int) -> csr_array:
-    """Part of each pixel from 0 on in each of ``out`` equal parts of ``[start, start + length)``: ``(out, pixels)``."""
-    edges = start + np.arange(out + 1) * (length / out)
+def _area_weights(start: float, length: float, size: int) -> csr_array:
+    """Part of each pixel in each of ``size`` equal parts of ``[start, start + length)``: ``(size, pixels from 0)``."""
+    edges = start + np.arange(size + 1) * (length / size)
     edges[-1] = start + length
     edges = np.where(np.abs(edges - edges.round()) < _SNAP, edges.round(), edges)
-    first, last = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
+
+    first = np.floor(edges[:-1]).astype(int)
+    last = np.ceil(edges[1:]).astype(int)
     pixel = first[:, None] + np.arange((last - first).max())
     part = np.minimum(pixel + 1, edges[1:, None]) - np.maximum(pixel, edges[:-1, None])
-    row, _ = used = np.nonzero(part > 0)
-    return csr_array((part[used], (row, pixel[used])), shape=(out, last[-1]))
+    covered = np.nonzero(part > 0)
+    row = covered[0]
+    return csr_array((part[covered], (row, pixel[covered])), shape=(size, last[-1]))
+
+
+class _Block(NamedTuple):
+    """Output rows, the input rows that they need, and the weights between these."""
+
+    target: slice
+    source: slice
+    weights: csr_array
 
 
 @lru_cache(maxsize=256)
-def _row_blocks(start: float, length: float, out: int) -> tuple[tuple[slice, slice, csr_array], ...]:
-    """The same weights cut into blocks: output rows, the input rows they need, and the weights between these."""
-    weights, blocks = _weights(start, length, out), []
-    step = max(1, int(_BLOCK_ROWS * out / length))
-    for begin in range(0, out, step):
-        block = weights[begin : begin + step]
-        source = slice(block.indices.min(), block.indices.max() + 1)
-        blocks.append((slice(begin, begin + block.shape[0]), source, block[:, source].tocsr()))
+def _cut_to_blocks(start: float, length: float, size: int) -> tuple[_Block, ...]:
+    """The weights of :func:`_area_weights`, cut into blocks of rows."""
+    weights = _area_weights(start, length, size)
+    step = max(1, int(_BLOCK_ROWS * size / length))
+    blocks = []
+    for begin in range(0, size, step):
+        rows = weights[begin : begin + step]
+        source = slice(rows.indices.min(), rows.indices.max() + 1)
+        blocks.append(_Block(slice(begin, begin + rows.shape[0]), source, rows[:, source].tocsr()))
     return tuple(blocks)
+
+
+# --------------------------------------------------------------------------------------------------------- tensors
+
+
+def area_resample_tensor(pixels: torch.Tensor, box: Box, size: tuple[int, int]) -> torch.Tensor:
+    """Average a box of images on their device to ``size``, as :func:`area_resample` does, but without rounding.
+
+    Args:
+        pixels: images, float of shape ``(..., height, width)``.
+        box: the part to average, in pixels; its edges may be fractional.
+        size: height and width of the result.
+
+    Returns:
+        float of shape ``(..., *size)``.
+    """
+    height, width = pixels.shape[-2:]
+    rows = _mean_weights(box.row, box.height, size[0], num_pixels=height).to(pixels.device)
+    cols = _mean_weights(box.col, box.width, size[1], num_pixels=width).to(pixels.device)
+    return rows @ pixels @ cols.T
+
+
+def _mean_weights(start: float, length: float, size: int, *, num_pixels: int) -> torch.Tensor:
+    """Share of each of ``num_pixels`` in the mean of each part: ``(size, num_pixels)``, rows of sum 1."""
+    parts = torch.zeros(size, num_pixels, dtype=torch.float64)
+    weights = _area_weights(start, length, size).toarray()
+    parts[:, : weights.shape[1]] = torch.from_numpy(weights)
+    return (parts / parts.sum(dim=1, keepdim=True)).float()
+
+
+# -------------------------------------------------------------------------------------------------- stored pyramids
+
+
+class SourceLevel(NamedTuple):
+    """A stored level to average from, and its own scales: level-0 pixels per pixel, down a column and along a row."""
+
+    index: int
+    down: float
+    across: float
+
+
+def find_source_level(reader: Reader, row_scale: float, col_scale: float, *, exact: bool) -> SourceLevel:
+    """The coarsest stored level that is fine enough, else level 0.
+
+    Args:
+        reader: gives the sizes of the stored levels.
+        row_scale: level-0 pixels per output pixel down a column.
+        col_scale: level-0 pixels per output pixel along a row.
+        exact: only levels whose pixels the reader gives as they are stored.
+    """
+    full_height, full_width = reader.level_sizes[0]
+    best = SourceLevel(0, 1.0, 1.0)
+    for index, (height, width) in enumerate(reader.level_sizes):
+        level = SourceLevel(index, full_height / height, full_width / width)
+        is_fine_enough = level.down <= 1.01 * row_scale and level.across <= 1.01 * col_scale
+        is_coarser = (level.down, level.across) > (best.down, best.across)
+        if is_fine_enough and is_coarser and (reader.exact[index] or not exact):
+            best = level
+    return best
+
+
+def read_averaged(reader: Reader, region: Box, size: tuple[int, int], *, exact: bool, path: str = "") -> np.ndarray:
+    """A region averaged down to ``size``, band by band, from the coarsest stored level that is fine enough.
+
+    Args:
+        reader: gives pixels of the stored levels.
+        region: the part to average, in level-0 pixels; its edges may be fractional.
+        size: height and width of the result.
+        exact: only from levels whose pixels the reader gives as they are stored.
+        path: the file, for the message.
+
+    Returns:
+        ``uint8`` of shape ``(*size, 3)``.
+
+    Raises:
+        ValueError: if the file lacks coarse levels, so that too many pixels would have to be read.
+    """
+    level = find_source_level(reader, region.height / size[0], region.width / size[1], exact=exact)
+    top = region.row / level.down
+    left = region.col / level.across
+    height = region.height / level.down
+    width = region.width / level.across
+    if height * width > _MAX_PIXELS:
+        raise ValueError(
+            f"{path}: {size[0]} x {size[1]} pixels of this region would be averaged from {height * width:.2g} "
+            "pixels of the coarsest level that will do; convert the file to a tiled pyramid with coarser levels."
+        )
+
+    num_bands = min(size[0], math.ceil(height * width / _BAND_PIXELS))
+    if num_bands == 1:
+        return _read_averaged_band(reader, level.index, Box(top, left, height, width), size)
+
+    scale = height / size[0]
+    bands = []
+    for i in range(num_bands):
+        begin = size[0] * i // num_bands
+        end = size[0] * (i + 1) // num_bands
+        band = Box(top + begin * scale, left, (end - begin) * scale, width)
+        bands.append(_read_averaged_band(reader, level.index, band, (end - begin, size[1])))
+    return np.concatenate(bands)
+
+
+def _read_averaged_band(reader: Reader, level: int, box: Box, size: tuple[int, int]) -> np.ndarray:
+    full_height, full_width = reader.level_sizes[level]
+    # Snapped: rounding of the arithmetic must not fetch another row of pixels, and with it another tile.
+    row = max(math.floor(box.row + _SNAP), 0)
+    col = max(math.floor(box.col + _SNAP), 0)
+    end_row = min(math.ceil(box.row + box.height - _SNAP), full_height)
+    end_col = min(math.ceil(box.col + box.width - _SNAP), full_width)
+    pixels = reader.read(level, row, col, end_row - row, end_col - col)
+
+    top = max(box.row - row, 0.0)
+    left = max(box.col - col, 0.0)
+    height = min(box.height, pixels.shape[0] - top)
+    width = min(box.width, pixels.shape[1] - left)
+    return area_resample(pixels, Box(top, left, height, width), size)

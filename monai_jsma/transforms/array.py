@@ -23,7 +23,7 @@ from monai_jsma.data.stain import StainMap
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, sorted_magnifications
 from monai_jsma.slides.identity import file_identity
 from monai_jsma.slides.open import inspect_slide, known_mpp
-from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.open import open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidCrop", "RandPyramidOrientation", "RandPyramidStain"]
@@ -97,7 +97,7 @@ class LoadPyramid(Transform):
         # Taken before any pixel is read: if the file is exchanged meanwhile, the pixels are never kept under its name.
         identity = file_identity(info.path)
         return Pyramid(
-            open_reader(info),
+            open_slide(info),
             mpp=level_0_mpp,
             magnifications=self.magnifications,
             patch_size=self.patch_size,

@@ -17,7 +17,7 @@ from monai_jsma.predictions.measures import pointing_scores
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.open import open_slide
 from monai_jsma.slides.spacing import differ
 from monai_jsma.visualize.overview import overview_figure
 from monai_jsma.visualize.patches import drawn_patches, patch_boxes_image
@@ -48,7 +48,7 @@ def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "")
         region = f"{record.size} at {record.location} at {record.mpp:g} um/px"
         raise SlideError(f"{path}: is {found}, but the prediction is of {region}; predict the changed file again.")
     return Pyramid(
-        open_reader(info),
+        open_slide(info),
         mpp=record.mpp,
         mpp_source=record.mpp_source,
         magnifications=record.magnifications,

@@ -115,7 +115,7 @@ def test_bands_change_nothing(monkeypatch, pixels, region, size):
     levels = levels_of(noise(96, 128), (2,))
     whole, banded = of_levels(levels, (9.0,), **region), of_levels(levels, (9.0,), **region)
     expected = whole.thumbnail(size), whole.read(every_cell(whole))
-    monkeypatch.setattr("monai_jsma.slides.levels._BAND_PIXELS", pixels)
+    monkeypatch.setattr("monai_jsma.slides.resample._BAND_PIXELS", pixels)
     np.testing.assert_array_equal(banded.thumbnail(size), expected[0])
     np.testing.assert_array_equal(banded.read(every_cell(banded)), expected[1])
     assert len(banded.reader.windows) > len(whole.reader.windows)

@@ -159,7 +159,7 @@ def test_a_damaged_level_is_told(files, tmp_path):
 
 def test_a_slide_without_small_levels_is_told_the_way_out(files, monkeypatch):
     one_level = 900 * 1300 // 4  # as 100,000 x 100,000 pixels in one level would be
-    monkeypatch.setattr("monai_jsma.slides.levels._MAX_PIXELS", one_level - 1)
+    monkeypatch.setattr("monai_jsma.slides.resample._MAX_PIXELS", one_level - 1)
     assert whole_slide_items([files / "tissue.tif"], (400, 400), 2.0)[1] == [
         Unread(
             str(files / "tissue.tif"),

@@ -15,7 +15,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
-from monai_jsma.slides.readers import ArrayReader
+from monai_jsma.slides.base import ArrayReader
 
 MAGNIFICATIONS, PATCH = (1.0, 0.5), 40
 

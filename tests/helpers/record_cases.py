@@ -14,7 +14,7 @@ from attention_cases import evidence_of, output
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.predictions.records import PredictionRecord, make_record
 from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.readers import open_reader
+from monai_jsma.slides.open import open_slide
 
 CLASSES = ("benign", "tumour, viable")
 
@@ -35,7 +35,7 @@ def pyramid_of(
     """A file at 0.5 um/px."""
     info = inspect_slide(path, mpp=0.5)
     return Pyramid(
-        open_reader(info),
+        open_slide(info),
         mpp=0.5,
         mpp_source="given",
         magnifications=magnifications,

@@ -17,7 +17,8 @@ import pytest
 import tifffile
 from places import SHARED
 
-from monai_jsma.data import Reader, inspect_slide, open_reader
+from monai_jsma.data import Reader, inspect_slide
+from monai_jsma.slides import open_slide
 
 __all__ = [
     "APERIO",
@@ -70,7 +71,7 @@ LEVELS = levels_of(PIXELS, [2.0005, 4.003, 7.9])  # as scanners make them: no wh
 
 def open_with(path: Path | str, reader: str | None = None) -> Reader:
     """A reader of a file: the one that it gets, or the one that is named."""
-    return open_reader(inspect_slide(path, reader=reader))
+    return open_slide(inspect_slide(path, reader=reader))
 
 
 def write_pyramid(

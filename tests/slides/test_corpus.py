@@ -20,7 +20,8 @@ from PIL import Image
 from slide_files import HAS_CUCIM, stored_levels, windows
 
 from monai_jsma._io import file_sha256
-from monai_jsma.data import Pyramid, SlideError, inspect_slide, open_reader
+from monai_jsma.data import Pyramid, SlideError, inspect_slide
+from monai_jsma.slides import open_slide
 from monai_jsma.datalists.verify import verify_datalist
 from monai_jsma.transforms import LoadPyramid
 
@@ -55,7 +56,7 @@ def error_of(path: Path) -> tuple[str, str]:
     except SlideError as error:
         return "open", str(error)
     try:
-        reader = open_reader(info)
+        reader = open_slide(info)
         for level, size in enumerate(reader.level_sizes):
             reader.read(level, 0, 0, *size)
     except SlideError as error:
@@ -76,7 +77,7 @@ def right_pixels(sample: Sample, path: Path, reader: str) -> list[np.ndarray]:
     if not sample.near:
         return list(sample.levels)
     if reader == "openslide":
-        return [open_reader(inspect_slide(path)).read(i, 0, 0, *v.shape[:2]) for i, v in enumerate(sample.levels)]
+        return [open_slide(inspect_slide(path)).read(i, 0, 0, *v.shape[:2]) for i, v in enumerate(sample.levels)]
     if reader == "pil" and path.suffix == ".jpg":
         return [np.asarray(Image.open(path))]
     decoded = stored_levels(path) if reader != "pil" else [tifffile.imread(path)]
@@ -96,7 +97,7 @@ def test_the_right_pixels(tmp_path: Path, name: str) -> None:
         assert np.abs(level.astype(int) - source).mean() <= sample.near
     for forced in (None, "cucim", "tifffile", "openslide", "pil"):
         try:
-            reader = open_reader(inspect_slide(path, reader=forced))
+            reader = open_slide(inspect_slide(path, reader=forced))
         except SlideError:
             assert forced not in (None, info.reader)
             continue

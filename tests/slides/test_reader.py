@@ -30,7 +30,10 @@ from slide_files import (
 
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.readers import ArrayReader, Reader, TiffReader, open_reader
+from monai_jsma.slides.base import ArrayReader
+from monai_jsma.slides.base import Reader
+from monai_jsma.slides.tifffile_reader import TiffReader
+from monai_jsma.slides.open import open_slide
 
 
 @pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile", "openslide", "pil"])
@@ -62,7 +65,7 @@ def test_levels_that_differ_from_the_tags_are_refused(tmp_path: Path) -> None:
         wrong = copy.copy(info)
         object.__setattr__(wrong, "level_sizes", ((330, 420), (1, 1)))
         with pytest.raises(SlideError, match=r"has levels of .* but the tags say \(\(330, 420\), \(1, 1\)\)"):
-            open_reader(wrong).read(0, 0, 0, 1, 1)
+            open_slide(wrong).read(0, 0, 0, 1, 1)
 
 
 def test_an_exchanged_file_is_noticed(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_few_files_stay_open(tmp_path: Path, name: str) -> None:
 
 
 def test_tifffile_decodes_only_the_tiles_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from monai_jsma.slides.tiles import TileFile
+    from monai_jsma.slides.tifffile_reader import TileFile
 
     decoded: list[tuple[int, int]] = []
     pixels = TileFile.pixels

@@ -29,7 +29,10 @@ from slide_files import (
 )
 
 from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.readers import OpenSlideReader, Reader, TiffReader, open_reader
+from monai_jsma.slides.openslide_reader import OpenSlideReader
+from monai_jsma.slides.base import Reader
+from monai_jsma.slides.tifffile_reader import TiffReader
+from monai_jsma.slides.open import open_slide
 
 
 def assert_reads(reader: Reader, expected: list[np.ndarray], count: int = 40) -> None:
@@ -97,7 +100,7 @@ def test_openslide_lays_transparency_on_white(tmp_path: Path) -> None:
     alpha = np.full((330, 420, 1), 0, np.uint8)
     path = write_pyramid(tmp_path / "a.tif", [np.concatenate([PIXELS, alpha], axis=2)], extrasamples=["assocalpha"])
     info = replace(inspect_slide(path), reader="openslide")  # which gets only other vendors' slides with transparency
-    assert (open_reader(info).read(0, 0, 0, 330, 420) == 255).all()
+    assert (open_slide(info).read(0, 0, 0, 330, 420) == 255).all()
 
 
 def test_empty_tiles_are_white_in_every_reader(tmp_path: Path) -> None:

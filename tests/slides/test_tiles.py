@@ -25,7 +25,7 @@ from slide_files import (
 )
 
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.readers import TiffReader
+from monai_jsma.slides.tifffile_reader import TiffReader
 
 
 def damaged_jpeg(data: bytes, kind: str) -> bytes:
@@ -68,7 +68,7 @@ def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reader.read(0, 0, 0, 1, 1)
     checked: list[int] = []
     monkeypatch.setattr(
-        "monai_jsma.slides.tiles.check_jpeg", lambda data, tables, size, like: checked.append(len(data)) or like
+        "monai_jsma.slides.tifffile_reader.check_jpeg", lambda data, tables, size, like: checked.append(len(data)) or like
     )
     for _ in range(3):
         reader.read(0, 0, 0, 100, 100)
@@ -119,6 +119,6 @@ def test_openslide_recovers_from_a_damaged_tile(tmp_path: Path, monkeypatch: pyt
 def test_cucim_is_not_believed_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], **JPEG)
     reader = open_with(path, "cucim")
-    monkeypatch.setattr("monai_jsma.slides.tiles.to_rgb", lambda pixels, premultiplied: pixels ^ 1)
+    monkeypatch.setattr("monai_jsma.slides.tifffile_reader.to_rgb", lambda pixels, premultiplied: pixels ^ 1)
     with pytest.raises(SlideError, match="cuCIM and tifffile see different pixels; choose reader='tifffile'"):
         reader.read(0, 0, 0, 5, 5)

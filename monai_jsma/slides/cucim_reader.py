@@ -1,0 +1,128 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tiled TIFF through cuCIM, the fastest reader, and all that is known of the files that it cannot read correctly.
+
+On the files that it is not refused, it equals tifffile to the last bit at every level. On others it crashes, paints
+damage without an error, or gives other colors; so a file is refused by its tags, before cuCIM sees it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from monai_jsma.slides.base import Header, SlideInfo, SlideReader, check_levels
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.tiff import RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
+from monai_jsma.slides.tifffile_reader import TileFile
+
+__all__ = ["CuCIMReader"]
+
+_SUFFIXES = (".tif", ".tiff", ".svs")  # cuCIM goes by the name alone, and by small letters
+_RAW, _JPEG = 1, 7  # Compression
+_CODEC_FAULTS = {
+    5: "cuCIM hides damage in LZW tiles",
+    8: "cuCIM crashes on Deflate with predictor, and is slower without",
+    32946: "cuCIM crashes on Deflate with predictor, and is slower without",
+    33003: "cuCIM rounds the colors of JPEG 2000 otherwise than the other readers",
+    33005: "cuCIM rounds JPEG 2000 otherwise than the other readers",
+}
+
+
+class CuCIMReader(SlideReader):
+    """Tiled TIFF through cuCIM.
+
+    cuCIM takes a location at level 0 and reads pixel ``int(location / downsample)``, so pixel k is what lies at
+    ``ceil(k * downsample)``. It paints damaged JPEG tiles with whatever is in memory; their markers are checked first.
+    """
+
+    name = "cucim"
+
+    @classmethod
+    def refuses(cls, header: Header) -> str | None:
+        """Why cuCIM cannot read the file correctly, or None if it reads every pixel and cannot crash on it."""
+        if header.vendor is not None:
+            return "only OpenSlide can put it together"
+        if not isinstance(header, TiffHeader):
+            return "it is not a TIFF file"
+        if not header.path.endswith(_SUFFIXES):
+            return f"cuCIM opens only files named {', '.join(_SUFFIXES)}"
+        for level in header.levels:
+            fault = find_color_fault(level) or _find_level_fault(level)
+            if fault is not None:
+                return fault
+        if _find_cucim_levels(header) != [level.offset for level in header.levels]:
+            return "cuCIM takes other pages for levels"
+        if header.num_empty_tiles:
+            return "cuCIM paints empty tiles black"
+        if not header.is_utf8:
+            return "cuCIM refuses text that is not UTF-8"
+        return _find_library_fault()
+
+    @staticmethod
+    def _open(info: SlideInfo) -> Any:
+        tiles = TileFile(TiffHeader.recall(info.path), whole_tiles=True)
+        try:
+            image = importlib.import_module("cucim").CuImage(info.path)
+        except (RuntimeError, ValueError) as e:
+            raise SlideError(f"{info.path}: cuCIM cannot open it ({e}); choose reader='tifffile'.") from e
+
+        dimensions = image.resolutions["level_dimensions"]
+        check_levels(info, "cuCIM", tuple((height, width) for width, height in dimensions))
+
+        first_tile = tiles.read_tile(0, 0)[: info.size[0], : info.size[1]]
+        height, width = first_tile.shape[:2]
+        if not np.array_equal(image.read_region((0, 0), (width, height), level=0), first_tile):
+            raise SlideError(f"{info.path}: cuCIM and tifffile see different pixels; choose reader='tifffile'.")
+        return tiles, image, image.resolutions["level_downsamples"]
+
+    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+        tiles, image, downsamples = self.open_file()
+        tiles.check_tiles(level, (row, col), (height, width))
+        location = math.ceil(col * downsamples[level]), math.ceil(row * downsamples[level])
+        try:
+            return np.asarray(image.read_region(location, (width, height), level=level))
+        except (RuntimeError, ValueError) as e:
+            raise SlideError(f"{self.path}: cuCIM cannot read {location} of level {level} ({e}).") from e
+
+
+def _find_level_fault(level: TiffLevel) -> str | None:
+    """Why cuCIM cannot read one level correctly, or None."""
+    if level.compression not in (_RAW, _JPEG):
+        return _CODEC_FAULTS.get(level.compression, f"cuCIM does not know {level.codec}")
+
+    is_rgb = level.photometric == RGB and not level.is_jfif
+    is_ycbcr_jpeg = level.photometric == YCBCR and level.compression == _JPEG
+    is_usual = level.is_tiled and level.dtype == "uint8" and level.samples == 3 and level.planar == 1
+    if not (is_usual and (is_rgb or is_ycbcr_jpeg)):
+        return "cuCIM reads only tiled uint8 RGB correctly"
+
+    if level.fill_order != 1:
+        return "cuCIM does not turn the bits of its bytes around"
+    return None
+
+
+def _find_cucim_levels(header: TiffHeader) -> list[int]:
+    """Offsets of the pages that cuCIM takes for levels: all, or the tiled ones of an Aperio file; never sub-pages."""
+    pages = list(header.pages)
+    if header.is_aperio:
+        pages = [pages[0], *(page for page in pages[1:] if page.is_tiled)]
+    elif sum(page.subfile_type == 0 for page in pages) != 1:
+        return []  # it refuses files of several images
+
+    pages.sort(key=lambda page: (page.size[1], page.size[0]), reverse=True)
+    return [page.offset for page in pages]
+
+
+def _find_library_fault() -> str | None:
+    if os.environ.get("ENABLE_CUSLIDE2") == "1":
+        return "ENABLE_CUSLIDE2=1 selects a cuCIM plugin that reads wrong pixels; unset it"
+    try:
+        importlib.import_module("cucim")
+    except ImportError as e:
+        return f"cuCIM is not installed ({e})"
+    return None

@@ -1,0 +1,113 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Slides through OpenSlide: what no other reader can put together or color (Hamamatsu, Leica, MIRAX, Philips, DICOM).
+
+OpenSlide gives the stored pixels where the downsample of a level is a whole number; elsewhere it shifts by a part of a
+pixel and blends, so ``exact`` is False for that level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openslide
+from PIL import Image
+
+from monai_jsma.slides.base import Header, Sizes, SlideInfo, SlideReader, check_levels, to_rgb
+from monai_jsma.slides.errors import COPY_AGAIN, SlideError
+from monai_jsma.slides.spacing import StatedSpacing, read_openslide_spacings
+from monai_jsma.slides.tiff import TiffHeader, find_color_fault
+
+__all__ = ["OpenSlideReader"]
+
+_OPAQUE = 0xFF000000  # an RGBA pixel as one number is at least this where it is opaque
+_PRECISION = 1 / 256  # pixels: OpenSlide's
+
+
+class OpenSlideReader(SlideReader):
+    """Everything that OpenSlide opens. Transparent parts are laid on white."""
+
+    name = "openslide"
+
+    def __init__(self, info: SlideInfo) -> None:
+        super().__init__(info)
+        self.exact = tuple(self._is_exact(level) for level in range(len(info.level_sizes)))
+
+    @classmethod
+    def refuses(cls, header: Header) -> str | None:
+        """Why OpenSlide cannot read the file correctly, or None if it can."""
+        if header.vendor is not None:
+            return None
+        if not isinstance(header, TiffHeader):
+            return "OpenSlide does not know its format"
+        for level in header.levels:
+            fault = find_color_fault(level)
+            if fault is not None:
+                return fault
+            if level.orientation != 1:
+                return "OpenSlide turns some images by their orientation tag, others not"
+            if level.extra_samples:
+                return "OpenSlide lays only some transparent images on white"
+        if header.is_aperio and header.num_empty_tiles:
+            return "OpenSlide fills empty tiles from other levels"
+        try:
+            openslide.OpenSlide(header.path).close()
+        except openslide.OpenSlideError as e:
+            return f"OpenSlide refuses it: {e}"
+        return None
+
+    @classmethod
+    def describe(cls, header: Header) -> tuple[Sizes, tuple[StatedSpacing, ...]]:
+        """Sizes of the levels that OpenSlide gives, finest first, and the statements about their spacing."""
+        try:
+            with openslide.OpenSlide(header.path) as slide:
+                sizes = tuple((height, width) for width, height in slide.level_dimensions)
+                spacings = read_openslide_spacings(slide.properties)
+        except openslide.OpenSlideError as e:
+            raise SlideError(
+                f"{header.path}: OpenSlide cannot open it ({e}); check that all files of the slide are there."
+            ) from e
+        return sizes, (*header.spacings, *spacings)
+
+    @staticmethod
+    def _open(info: SlideInfo) -> Any:
+        try:
+            slide = openslide.OpenSlide(info.path)
+        except openslide.OpenSlideError as e:
+            raise SlideError(f"{info.path}: OpenSlide cannot open it ({e}); {COPY_AGAIN}") from e
+        check_levels(info, "OpenSlide", tuple((height, width) for width, height in slide.level_dimensions))
+        return slide
+
+    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+        down = self._downsample(level)
+        location = round(col * down), round(row * down)
+        try:
+            return _convert_to_rgb(self.open_file().read_region(location, level, (width, height)))
+        except openslide.OpenSlideError:
+            self.close()  # an error stays with an open slide, and may be that of another window: ask a fresh one
+        try:
+            return _convert_to_rgb(self._open(self.info).read_region(location, level, (width, height)))
+        except openslide.OpenSlideError as e:
+            raise SlideError(
+                f"{self.path}: the window of {height} x {width} pixels at row {row}, column {col} of level {level} is "
+                f"damaged ({e}); {COPY_AGAIN}"
+            ) from e
+
+    def _is_exact(self, level: int) -> bool:
+        """Whether a location at level 0 hits every pixel of a level within OpenSlide's precision."""
+        down = self._downsample(level)
+        drift = abs(down - round(down)) * max(self.level_sizes[level])  # at the last pixel, in pixels of level 0
+        return drift < down * _PRECISION
+
+    def _downsample(self, level: int) -> float:
+        height, width = self.level_sizes[level]
+        full_height, full_width = self.level_sizes[0]
+        return (full_height / height + full_width / width) / 2
+
+
+def _convert_to_rgb(window: Image.Image) -> np.ndarray:
+    """RGB of OpenSlide's RGBA. Nearly all windows are opaque: whole pixels are tested fastest, Pillow packs fastest."""
+    if np.asarray(window).view("<u4").min() >= _OPAQUE:
+        return np.asarray(window.convert("RGB"))
+    return to_rgb(np.asarray(window))

@@ -1,0 +1,191 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tiled TIFF through tifffile and imagecodecs: the stored tiles, whether they are sound, and their pixels.
+
+This reader gives the stored pixels of every level, and decodes the tiles under a window and no others.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from monai_jsma.slides.base import Header, SlideInfo, SlideReader, check_levels, to_rgb
+from monai_jsma.slides.codec import JpegHeader, check_jpeg
+from monai_jsma.slides.errors import COPY_AGAIN, SlideError
+from monai_jsma.slides.tiff import GRAY, RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
+
+__all__ = ["TiffReader", "TileFile", "find_decoding_fault", "paste"]
+
+_CACHE_BYTES = 8_000_000  # decoded tiles kept per open slide: neighboring patches share tiles
+_BACKGROUND = 255  # a tile that was never written is white, as the background of a slide
+_OLD_JPEG, _YCBCR_JPEG2000 = 6, 33003  # Compression
+_UNDECODABLE = (RuntimeError, ValueError, TypeError, IndexError, struct.error, OSError)
+
+
+def find_decoding_fault(level: TiffLevel) -> str | None:
+    """Why tifffile cannot give RGB of a level, or None if it can."""
+    fault = find_color_fault(level)
+    if fault is not None:
+        return fault
+    if level.compression == _OLD_JPEG:
+        return "JPEG in the style of TIFF 6.0 is left to OpenSlide"
+    if level.compression == _YCBCR_JPEG2000 or (level.photometric == YCBCR and not level.is_jpeg):
+        return f"tifffile leaves the colors of {level.codec} in YCbCr"
+    if level.compression not in tifffile.TIFF.DECOMPRESSORS:
+        return f"{level.codec} is unknown to tifffile and imagecodecs"
+    if level.photometric not in (GRAY, RGB, YCBCR) or level.bits not in (8, 16):
+        return f"tifffile does not make RGB of {level.bits}-bit {level.color}"
+    if level.samples > 1 and level.planar != 1:
+        return "its colors are stored apart (planar configuration 2)"
+    if level.decode is None:
+        return f"tifffile does not decode this kind of {level.codec}"
+    return None
+
+
+class TileFile:
+    """The tiles (or strips) of a TIFF file. Threads may share it; a process should not share it with another.
+
+    Args:
+        header: the tags of the file.
+        whole_tiles: also refuse JPEG tiles smaller than the others, which some writers store at the edges of a level.
+    """
+
+    def __init__(self, header: TiffHeader, *, whole_tiles: bool = False) -> None:
+        self.path = header.path
+        self.levels = header.levels
+        self.whole_tiles = whole_tiles
+        self._is_sound = [bytearray(len(level.offsets)) for level in header.levels]  # 1 for a tile that was checked
+        self._last_jpeg: list[JpegHeader | None] = [None] * len(header.levels)  # of the tile that was checked last
+        self._lock = threading.Lock()
+        self._file = open(header.path, "rb")  # noqa: SIM115
+
+    def find_tiles(
+        self, level: int, location: tuple[int, int], size: tuple[int, int]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Index, first row and first column of every tile under a window of a level."""
+        stored = self.levels[level]
+        tile_height, tile_width = stored.tile
+        first_i, first_j = location[0] // tile_height, location[1] // tile_width
+        last_i = (location[0] + size[0] - 1) // tile_height
+        last_j = (location[1] + size[1] - 1) // tile_width
+        for i in range(first_i, last_i + 1):
+            for j in range(first_j, last_j + 1):
+                yield i * stored.columns + j, i * tile_height, j * tile_width
+
+    def check_tiles(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> None:
+        """Raise :class:`SlideError` if a JPEG tile under the window is damaged. Each tile is checked once."""
+        if not self.levels[level].is_jpeg:
+            return
+        is_sound = self._is_sound[level]
+        for index, _, _ in self.find_tiles(level, location, size):
+            if not is_sound[index]:
+                self._read_bytes(level, index)
+
+    def read_tile(self, level: int, index: int) -> np.ndarray:
+        """RGB of a tile: ``uint8`` (height, width, 3), at the edges of a level perhaps smaller than a tile."""
+        stored = self.levels[level]
+        data = self._read_bytes(level, index)
+        if not data:
+            return np.full((*stored.tile, 3), _BACKGROUND, np.uint8)
+
+        options = {"jpegtables": stored.jpeg_tables} if stored.is_jpeg else {}
+        try:
+            pixels = stored.decode(data, index, **options)[0]  # type: ignore[misc]
+        except _UNDECODABLE as e:
+            raise self._damage(level, index, str(e)) from e
+        return to_rgb(pixels[0], premultiplied=stored.is_premultiplied)
+
+    def _read_bytes(self, level: int, index: int) -> bytes:
+        """The bytes of a tile, checked if it is JPEG; none for a tile that was never written."""
+        stored = self.levels[level]
+        num_bytes = stored.byte_counts[index]
+        with self._lock:
+            self._file.seek(stored.offsets[index])
+            data = self._file.read(num_bytes)
+        if len(data) < num_bytes:
+            raise SlideError(f"{self.path}: the file was cut short at tile {index} of level {level} while in use.")
+
+        if data and stored.is_jpeg and not self._is_sound[level][index]:
+            self._check_jpeg(level, index, data)
+        return data
+
+    def _check_jpeg(self, level: int, index: int, data: bytes) -> None:
+        stored = self.levels[level]
+        try:
+            jpeg = check_jpeg(data, stored.jpeg_tables, stored.tile, like=self._last_jpeg[level])
+        except ValueError as e:
+            raise self._damage(level, index, str(e)) from e
+
+        self._last_jpeg[level] = jpeg
+        if self.whole_tiles and jpeg.size != stored.tile:
+            height, width = jpeg.size
+            reason = f"JPEG stream of {height} x {width} in a tile of {stored.tile}; reader='tifffile' may read it"
+            raise self._damage(level, index, reason)
+        self._is_sound[level][index] = 1
+
+    def _damage(self, level: int, index: int, reason: str) -> SlideError:
+        stored = self.levels[level]
+        row, col = divmod(index, stored.columns)
+        piece = "tile" if stored.is_tiled else "strip"
+        return SlideError(
+            f"{self.path}: {piece} {index} of level {level} (from row {row * stored.tile[0]}, column "
+            f"{col * stored.tile[1]}) is damaged: {reason}; {COPY_AGAIN}"
+        )
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+class TiffReader(SlideReader):
+    """Tiled TIFF through tifffile and imagecodecs: decodes the tiles under the window, and no others."""
+
+    name = "tifffile"
+
+    @classmethod
+    def refuses(cls, header: Header) -> str | None:
+        """Why tifffile cannot read the file correctly, or None if it can."""
+        if header.vendor is not None:
+            return "only OpenSlide can put it together"
+        if not isinstance(header, TiffHeader):
+            return "it is not a TIFF file"
+        if not header.lazy:
+            return "it has no tiles"
+        for level in header.levels:
+            fault = find_decoding_fault(level)
+            if fault is not None:
+                return fault
+        return None
+
+    @staticmethod
+    def _open(info: SlideInfo) -> Any:
+        tiles = TileFile(TiffHeader.recall(info.path))
+        check_levels(info, "the file", tuple(level.size for level in tiles.levels))
+        tile_bytes = 3 * max(math.prod(level.tile) for level in tiles.levels)
+        read_tile = lru_cache(max(1, _CACHE_BYTES // tile_bytes))(tiles.read_tile)
+        return tiles, read_tile
+
+    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+        tiles, read_tile = self.open_file()
+        window = np.empty((height, width, 3), np.uint8)
+        for index, tile_row, tile_col in tiles.find_tiles(level, (row, col), (height, width)):
+            tile = read_tile(level, index)
+            paste(window, (row, col), tile, (tile_row, tile_col))
+        return window
+
+
+def paste(window: np.ndarray, location: tuple[int, int], tile: np.ndarray, tile_location: tuple[int, int]) -> None:
+    """Copy into ``window`` the part of ``tile`` that lies in it; both locations are (row, column) of the level."""
+    down, right = tile_location[0] - location[0], tile_location[1] - location[1]
+    height, width = window.shape[:2]
+    inner = tile[max(-down, 0) : height - down, max(-right, 0) : width - right]
+    top, left = max(down, 0), max(right, 0)
+    window[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
