@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_jsma.data import Pyramid, inspect_slide
+from monai_jsma.data import Pyramid
+from monai_jsma.slides.tiff import TiffHeader, TiffLevel
 from monai_jsma.slides.tifffile_reader import TileFile
 
 __all__ = ["Decoded", "Window"]
@@ -29,10 +30,16 @@ class Decoded:
 
     def tiles(self) -> list[Window]:
         """The tiles under every window, as often as they are touched: a library that keeps none decodes so many."""
-        file = TileFile(self.path, inspect_slide(self.path, reader="tifffile").pages)
-        return [_tile(file, level, row, col) for level, *w in self.windows for _, row, col in file.touched(level, *w)]
+        file = TileFile(TiffHeader.read(self.path))
+        tiles = []
+        for level, row, col, height, width in self.windows:
+            for _, tile_row, tile_col in file.find_tiles(level, (row, col), (height, width)):
+                tiles.append(_crop_tile(file.levels[level], level, tile_row, tile_col))
+        return tiles
 
 
-def _tile(file: TileFile, level: int, row: int, col: int) -> Window:
-    (height, width), (down, right) = file.levels[level].size, file.levels[level].tile
-    return level, row, col, min(down, height - row), min(right, width - col)
+def _crop_tile(stored: TiffLevel, level: int, row: int, col: int) -> Window:
+    """A tile without what lies beyond the level."""
+    height = min(stored.tile[0], stored.size[0] - row)
+    width = min(stored.tile[1], stored.size[1] - col)
+    return level, row, col, height, width

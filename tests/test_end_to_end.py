@@ -68,8 +68,8 @@ def test_tiles_are_those_that_are_decoded(tmp_path: Path, monkeypatch: pytest.Mo
 
     path = str(tmp_path / "slide.tif")
     slide.write_slide(path, slide.tissue(None), 2000, 0.25, (1, 2, 4), "jpeg", once=False)
-    decode, calls = TileFile.pixels, []
-    monkeypatch.setattr(TileFile, "pixels", lambda self, *tile: calls.append(tile) or decode(self, *tile))
+    decode, calls = TileFile.read_tile, []
+    monkeypatch.setattr(TileFile, "read_tile", lambda self, *tile: calls.append(tile) or decode(self, *tile))
     for aligned, cells in ((True, [0, 5, 30, 83]), (False, [1, 10, 40])):
         reader = open_slide(inspect_slide(path, reader="tifffile"))
         size = 256 if aligned else 299

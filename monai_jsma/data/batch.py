@@ -16,8 +16,8 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from monai_jsma._io import count_cores
 from monai_jsma.data.prediction_dataset import PatchError
 from monai_jsma.data.pyramid import Pyramid, empty_patches
-from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.base import ArrayReader
+from monai_jsma.slides.errors import SlideError
 
 __all__ = ["PyramidBatch", "reading_threads"]
 

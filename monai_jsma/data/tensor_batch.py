@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from monai_jsma.geometry import Box, Magnification, PatchGeometry, sorted_magnifications
+from monai_jsma.slides.resample import area_resample_tensor
 
 __all__ = ["TensorPyramidBatch"]
 
@@ -44,7 +45,7 @@ class TensorPyramidBatch:
 
     def thumbnail(self, size: tuple[int, int]) -> Tensor:
         """The pictures averaged to ``size`` (height, width): float in [0, 1], ``(batch, 3, height, width)``."""
-        return _area_resample(self._float(self.images), Box(0, 0, *self.geometry.size), size)
+        return area_resample_tensor(self._float(self.images), Box(0, 0, *self.geometry.size), size)
 
     def read(self, pictures: Tensor, cells: Tensor) -> Tensor:
         """Patches of ``cells[i]`` of ``pictures[i]``, both ``(n,)``: float in [0, 1] ``(n, 3, patch, patch)``."""
@@ -62,25 +63,10 @@ class TensorPyramidBatch:
         bottom, end = -int(-(box.row + inside[0]) * down // 1), -int(-(box.col + inside[1]) * right // 1)
         window = self._float(self.images[picture, :, top:bottom, left:end])
         region = Box(box.row * down - top, box.col * right - left, inside[0] * down, inside[1] * right)
-        patch = _area_resample(window, region, inside)
+        patch = area_resample_tensor(window, region, inside)
         pad = (0, g.patch_size - inside[1], 0, g.patch_size - inside[0])
         return torch.nn.functional.pad(patch, pad, value=1.0)
 
     @staticmethod
     def _float(images: Tensor) -> Tensor:
         return images.float() / 255 if images.dtype == torch.uint8 else images.float()
-
-
-def _area_resample(pixels: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
-    """Exact area average of the ``box`` of ``(..., height, width)``, as ``monai_jsma.slides.resample`` on the host."""
-    rows = _area_weights(box.row, box.height, size[0], pixels.shape[-2], pixels.device)
-    cols = _area_weights(box.col, box.width, size[1], pixels.shape[-1], pixels.device)
-    return rows @ pixels @ cols.T
-
-
-def _area_weights(start: float, length: float, out: int, full: int, device: torch.device) -> Tensor:
-    """Share of each of ``full`` pixels in each of ``out`` equal parts of ``start + [0, length)``: ``(out, full)``."""
-    edges = start + torch.arange(out + 1, dtype=torch.float64)[:, None] * (length / out)
-    pixel = torch.arange(full, dtype=torch.float64)
-    overlap = (torch.minimum(edges[1:], pixel + 1) - torch.maximum(edges[:-1], pixel)).clamp_min(0)
-    return (overlap / overlap.sum(dim=1, keepdim=True)).to(device, torch.float32)

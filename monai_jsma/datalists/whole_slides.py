@@ -23,8 +23,7 @@ from monai_jsma.datalists.tissue import TissueRegion, tissue_mask, tissue_region
 from monai_jsma.geometry import Magnification, check_fine_enough, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.open import inspect_slide, known_mpp
-from monai_jsma.slides.open import open_slide
+from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["Unread", "whole_slide_items"]

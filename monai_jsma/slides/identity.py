@@ -9,7 +9,7 @@ import stat
 
 import openslide
 
-from monai_jsma.slides.errors import COPY_AGAIN, SlideError
+from monai_jsma.slides.errors import SlideError
 
 __all__ = ["file_identity", "file_stamp", "find_vendor"]
 
@@ -52,5 +52,5 @@ def _read_state(path: str) -> os.stat_result:
     if stat.S_ISDIR(state.st_mode):
         raise SlideError(f"{path}: is a folder, not an image or slide; name the file in it.")
     if state.st_size == 0:
-        raise SlideError(f"{path}: the file is empty (0 bytes); {COPY_AGAIN}")
+        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again from its source.")
     return state

@@ -176,7 +176,7 @@ def _mean_weights(start: float, length: float, size: int, *, num_pixels: int) ->
 class SourceLevel(NamedTuple):
     """A stored level to average from, and its own scales: level-0 pixels per pixel, down a column and along a row."""
 
-    index: int
+    number: int
     down: float
     across: float
 
@@ -230,7 +230,7 @@ def read_averaged(reader: Reader, region: Box, size: tuple[int, int], *, exact: 
 
     num_bands = min(size[0], math.ceil(height * width / _BAND_PIXELS))
     if num_bands == 1:
-        return _read_averaged_band(reader, level.index, Box(top, left, height, width), size)
+        return _read_averaged_band(reader, level.number, Box(top, left, height, width), size)
 
     scale = height / size[0]
     bands = []
@@ -238,7 +238,7 @@ def read_averaged(reader: Reader, region: Box, size: tuple[int, int], *, exact: 
         begin = size[0] * i // num_bands
         end = size[0] * (i + 1) // num_bands
         band = Box(top + begin * scale, left, (end - begin) * scale, width)
-        bands.append(_read_averaged_band(reader, level.index, band, (end - begin, size[1])))
+        bands.append(_read_averaged_band(reader, level.number, band, (end - begin, size[1])))
     return np.concatenate(bands)
 
 

@@ -157,7 +157,8 @@ class TiffHeader(Header):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            SlideError: if the tags are damaged or make no sense, something is missing, or the file holds several images.
+            SlideError: if the tags are damaged or make no sense, a part of the file is missing, or it holds several
+                images.
         """
         stamp = file_stamp(path)
         try:
@@ -433,9 +434,7 @@ def _check_tiles(path: str, file_size: int, levels: Sequence[TiffLevel]) -> None
         offsets = level.offsets
         counts = level.byte_counts
         if len(offsets) != level.num_tiles or len(counts) != level.num_tiles:
-            raise SlideError(
-                f"{path}: level {number} lists {len(offsets)} of {level.num_tiles} {piece}s; {COPY_AGAIN}"
-            )
+            raise SlideError(f"{path}: level {number} lists {len(offsets)} of {level.num_tiles} {piece}s; {COPY_AGAIN}")
 
         is_outside = (offsets <= 0) | (offsets > file_size - counts)
         cut_off = np.flatnonzero(is_outside & (counts > 0))

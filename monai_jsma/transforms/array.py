@@ -22,8 +22,7 @@ from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, sorted_magnifications
 from monai_jsma.slides.identity import file_identity
-from monai_jsma.slides.open import inspect_slide, known_mpp
-from monai_jsma.slides.open import open_slide
+from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidCrop", "RandPyramidOrientation", "RandPyramidStain"]

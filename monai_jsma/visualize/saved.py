@@ -16,8 +16,7 @@ from monai_jsma.datalists.regions import Area
 from monai_jsma.predictions.measures import pointing_scores
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.open import open_slide
+from monai_jsma.slides.open import inspect_slide, open_slide
 from monai_jsma.slides.spacing import differ
 from monai_jsma.visualize.overview import overview_figure
 from monai_jsma.visualize.patches import drawn_patches, patch_boxes_image

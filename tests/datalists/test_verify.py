@@ -118,7 +118,7 @@ def test_reading_everything_covers_every_pixel_of_the_region_once(case, monkeypa
         def read(self, level, row, col, height, width):
             seen[level][row : row + height, col : col + width] += 1
 
-    monkeypatch.setattr("monai_jsma.datalists.item_regions.open_reader", lambda info: Counting())
+    monkeypatch.setattr("monai_jsma.datalists.item_regions.open_slide", lambda info: Counting())
     monkeypatch.setattr("monai_jsma.datalists.item_regions._BLOCK", 128)
     read_region(info, ((101, 203), (311, 399)), everything=True)
     expected = [np.zeros(size, int) for size in info.level_sizes]

@@ -13,8 +13,7 @@ from attention_cases import evidence_of, output
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.predictions.records import PredictionRecord, make_record
-from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.open import open_slide
+from monai_jsma.slides.open import inspect_slide, open_slide
 
 CLASSES = ("benign", "tumour, viable")
 

@@ -21,8 +21,8 @@ from slide_files import HAS_CUCIM, stored_levels, windows
 
 from monai_jsma._io import file_sha256
 from monai_jsma.data import Pyramid, SlideError, inspect_slide
-from monai_jsma.slides import open_slide
 from monai_jsma.datalists.verify import verify_datalist
+from monai_jsma.slides import open_slide
 from monai_jsma.transforms import LoadPyramid
 
 

@@ -15,8 +15,8 @@ from slide_files import overwrite, picture, shared_slide, tile_range, write_pyra
 
 from monai_jsma.slides.codec import check_jpeg, scan_jpeg
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.open import inspect_slide
 from monai_jsma.slides.image_reader import read_image
+from monai_jsma.slides.open import inspect_slide
 
 PIXELS = picture(90, 120)
 
@@ -103,7 +103,7 @@ def test_a_jpeg_with_a_foreign_marker_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg())
     overwrite(path, path.stat().st_size // 2 + 200, b"\xff\x45")
-    with pytest.raises(SlideError, match=r"a\.jpg: the picture is damaged \(JPEG stream has marker 0x45 among"):
+    with pytest.raises(SlideError, match=r"a\.jpg: the image is damaged \(JPEG stream has marker 0x45 among"):
         read_image(path)
 
 
@@ -118,7 +118,7 @@ def test_large_pictures_are_refused(tmp_path: Path) -> None:
 def test_pillow_must_not_hide_cut_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(PIXELS))
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(SlideError, match="LOAD_TRUNCATED_IMAGES is set, which hides cut pictures; unset it"):
+    with pytest.raises(SlideError, match="LOAD_TRUNCATED_IMAGES is set, which hides cut images; unset it"):
         read_image(path)
 
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,11 @@ from slide_files import (
     write_pyramid,
 )
 
+from monai_jsma.slides.base import ArrayReader, Reader
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.base import ArrayReader
-from monai_jsma.slides.base import Reader
-from monai_jsma.slides.tifffile_reader import TiffReader
-from monai_jsma.slides.open import open_slide
+from monai_jsma.slides.open import inspect_slide, open_slide
+from monai_jsma.slides.tiff import TiffHeader
+from monai_jsma.slides.tifffile_reader import TiffReader, TileFile
 
 
 @pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile", "openslide", "pil"])
@@ -54,7 +54,7 @@ def test_windows_outside_are_refused(tmp_path: Path, reader: str) -> None:
 def test_array_reader_checks_its_array() -> None:
     np.testing.assert_array_equal(ArrayReader(PIXELS).read(0, 3, 4, 5, 6), PIXELS[3:8, 4:10])
     for wrong in (PIXELS.astype(float), PIXELS[..., 0], PIXELS[..., :2]):
-        with pytest.raises(ValueError, match="a picture is uint8"):
+        with pytest.raises(ValueError, match="an image is uint8"):
             ArrayReader(wrong)
 
 
@@ -62,8 +62,7 @@ def test_levels_that_differ_from_the_tags_are_refused(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS[:2], **JPEG)
     for reader in ["tifffile", "openslide"] + ["cucim"] * HAS_CUCIM:
         info = inspect_slide(path, reader=reader)
-        wrong = copy.copy(info)
-        object.__setattr__(wrong, "level_sizes", ((330, 420), (1, 1)))
+        wrong = replace(info, level_sizes=((330, 420), (1, 1)))
         with pytest.raises(SlideError, match=r"has levels of .* but the tags say \(\(330, 420\), \(1, 1\)\)"):
             open_slide(wrong).read(0, 0, 0, 1, 1)
 
@@ -110,7 +109,7 @@ def test_readers_survive_processes(tmp_path: Path, method: str) -> None:
 
 
 def file_number(reader: TiffReader) -> int:
-    return reader._opened()[0]._file.fileno()
+    return reader.open_file()[0]._file.fileno()
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this platform")
@@ -161,11 +160,9 @@ def test_few_files_stay_open(tmp_path: Path, name: str) -> None:
 
 
 def test_tifffile_decodes_only_the_tiles_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from monai_jsma.slides.tifffile_reader import TileFile
-
     decoded: list[tuple[int, int]] = []
-    pixels = TileFile.pixels
-    monkeypatch.setattr(TileFile, "pixels", lambda self, level, i: decoded.append((level, i)) or pixels(self, level, i))
+    read_tile = TileFile.read_tile
+    monkeypatch.setattr(TileFile, "read_tile", lambda self, *tile: decoded.append(tile) or read_tile(self, *tile))
     reader = open_with(write_pyramid(tmp_path / "a.tif", LEVELS, compression="lzw"))
     columns = -(-420 // 64)
     reader.read(0, 64, 64, 64, 64)
@@ -177,6 +174,6 @@ def test_tifffile_decodes_only_the_tiles_it_needs(tmp_path: Path, monkeypatch: p
 
 def test_the_page_of_a_level_is_found_by_its_offset(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS, subifds=True, compression="lzw")
-    info = inspect_slide(path)
-    assert info.pages[0] == page_of(path, 0).offset
-    assert len(set(info.pages)) == 4
+    levels = TiffHeader.read(path).levels
+    assert levels[0].offset == page_of(path, 0).offset
+    assert len({level.offset for level in levels}) == 4

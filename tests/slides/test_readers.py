@@ -28,11 +28,10 @@ from slide_files import (
     zero_tile,
 )
 
-from monai_jsma.slides.open import inspect_slide
-from monai_jsma.slides.openslide_reader import OpenSlideReader
 from monai_jsma.slides.base import Reader
+from monai_jsma.slides.open import inspect_slide, open_slide
+from monai_jsma.slides.openslide_reader import OpenSlideReader
 from monai_jsma.slides.tifffile_reader import TiffReader
-from monai_jsma.slides.open import open_slide
 
 
 def assert_reads(reader: Reader, expected: list[np.ndarray], count: int = 40) -> None:

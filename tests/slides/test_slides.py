@@ -72,8 +72,8 @@ def write_planar(path: Path, levels: Sequence[np.ndarray]) -> str:
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
-        (write_planar, "its colours are stored apart"),
-        (write_trestle, "trestle slide, which only OpenSlide can put together"),
+        (write_planar, "its colors are stored apart"),
+        (write_trestle, "trestle slide; only OpenSlide can put it together"),
     ],
 )
 def test_openslide_gets_what_tifffile_cannot_put_together(tmp_path: Path, write: Callable, reason: str) -> None:
@@ -92,9 +92,9 @@ def test_plain_pictures(tmp_path: Path, name: str) -> None:
     Image.fromarray(PIXELS).save(tmp_path / name)
     info = inspect_slide(tmp_path / name)
     assert (info.reader, info.level_sizes, info.lazy, info.mpp) == ("pil", ((200, 260),), False, None)
-    assert info.reason.startswith("plain picture, ")
+    assert info.reason.startswith("plain image, ")
     for reader in ("cucim", "tifffile", "openslide"):
-        with pytest.raises(SlideError, match=f"reader='{reader}' cannot read it: plain picture"):
+        with pytest.raises(SlideError, match=rf"reader='{reader}' cannot read it \(plain image, "):
             inspect_slide(tmp_path / name, reader=reader)
 
 

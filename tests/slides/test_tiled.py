@@ -89,7 +89,7 @@ def test_what_is_there_is_never_overwritten(tmp_path, source):
     with pytest.raises(ValueError, match=r"out\.tif: is no pyramid of .*\(level 1 has other pixels\); remove it"):
         tile_image(path, out, 0.42)
     assert out.read_bytes() == damaged
-    with pytest.raises(ValueError, match="would overwrite the picture itself"):
+    with pytest.raises(ValueError, match="would overwrite the image itself"):
         tile_image(path, path, 0.42)
     out.write_bytes(b"notes")
     with pytest.raises(ValueError, match=r"out\.tif: is no pyramid of"):

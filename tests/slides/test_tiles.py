@@ -24,6 +24,7 @@ from slide_files import (
     write_pyramid,
 )
 
+from monai_jsma.slides.codec import JpegHeader
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.tifffile_reader import TiffReader
 
@@ -67,9 +68,12 @@ def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reader = open_with(write_pyramid(tmp_path / "a.tif", LEVELS, **JPEG), "cucim")
     reader.read(0, 0, 0, 1, 1)
     checked: list[int] = []
-    monkeypatch.setattr(
-        "monai_jsma.slides.tifffile_reader.check_jpeg", lambda data, tables, size, like: checked.append(len(data)) or like
-    )
+
+    def count(data: bytes, tables: bytes | None, limit: tuple[int, int], *, like: JpegHeader) -> JpegHeader:
+        checked.append(len(data))
+        return like
+
+    monkeypatch.setattr("monai_jsma.slides.tifffile_reader.check_jpeg", count)
     for _ in range(3):
         reader.read(0, 0, 0, 100, 100)
     assert len(checked) == 3  # four tiles, of which one was checked when the file was opened
