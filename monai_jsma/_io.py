@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -139,12 +139,15 @@ def region_name(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, 
         location: row and column of the region's top-left corner.
         size: height and width of the region; regions may share a corner.
     """
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem)
+    stem = Path(path).stem
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
     stem = stem[:100].lstrip(".") or "picture"
     if any(location):
         row, col = location
         stem += f"_r{row}_c{col}"
-    digest = hashlib.sha256(f"{path}|{location}|{size}".encode()).hexdigest()
+
+    region = f"{path}|{location}|{size}"
+    digest = hashlib.sha256(region.encode()).hexdigest()
     return f"{stem}_{digest[:6]}"
 
 
@@ -162,7 +165,11 @@ def is_data_file(path: Path, suffixes: Sequence[str]) -> bool:
 
 def find_data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files in a folder and its subfolders for which :func:`is_data_file` holds, sorted."""
-    return [path for path in sorted(folder.rglob("*")) if is_data_file(path, suffixes)]
+    files = []
+    for path in folder.rglob("*"):
+        if is_data_file(path, suffixes):
+            files.append(path)
+    return sorted(files)
 
 
 def read_lines(path: Path) -> list[list[str]]:
@@ -202,19 +209,23 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise ValueError(f"{path}: no rows; needed are a header with {names}, and one row for each image.")
 
     header = lines[0]
+    is_complete = set(columns) <= set(header)
     is_unique = len(set(header)) == len(header)
-    if not (is_unique and set(columns) <= set(header)):
+    if not (is_complete and is_unique):
         raise ValueError(f"{path}: the header needs {names}, and each column once, but is {header}.")
 
     rows = []
     for number, line in enumerate(lines[1:], start=1):
-        row = dict(zip(header, line))
-        if len(line) != len(header) or not all(row[name] for name in columns):
+        if len(line) != len(header):
             raise ValueError(f"{path}: row {number}: needed are {len(header)} cells, but got {line}.")
+        row = dict(zip(header, line))
+        for name in columns:
+            if not row[name]:
+                raise ValueError(f"{path}: row {number}: needed is a value of '{name}', but got {line}.")
         rows.append(row)
 
     counts = Counter(row[columns[0]] for row in rows)
-    repeated = [name for name, count in counts.items() if count > 1]
+    repeated = [value for value, count in counts.items() if count > 1]
     if repeated:
         raise ValueError(f"{path}: named more than once: {few(repeated)}.")
     return rows
@@ -234,22 +245,24 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table for the terminal: columns aligned to the right, two blanks apart.
+def text_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right"] = "right") -> list[str]:
+    """The lines of a table for the terminal: aligned columns, two blanks apart.
 
     Args:
         rows: the cells of each row, the header's first; all rows have equally many.
+        align: where the text of a cell is in its column.
 
     Example::
 
         >>> text_table([("level", "um/px"), ("0", "0.25")])
         ['level  um/px', '    0   0.25']
     """
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    pad = str.rjust if align == "right" else str.ljust
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     lines = []
     for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths)]
-        lines.append("  ".join(cells))
+        cells = [pad(cell, width) for cell, width in zip(row, widths)]
+        lines.append("  ".join(cells).rstrip())
     return lines
 
 

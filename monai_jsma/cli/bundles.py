@@ -60,7 +60,10 @@ def find_configs(bundle: Path, *names: str) -> list[str]:
     Raises:
         FileNotFoundError: if one is in neither folder.
     """
-    return [_find_config(bundle, name.removesuffix(".json")) for name in names]
+    files = []
+    for name in names:
+        files.append(_find_config(bundle, name.removesuffix(".json")))
+    return files
 
 
 def _find_config(bundle: Path, name: str) -> str:
@@ -108,9 +111,12 @@ def build_command(run_id: str, files: Sequence[str], values: Mapping[str, Any]) 
         files: paths of the configurations, relative to the bundle.
         values: values that replace those of the configurations.
     """
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id]
     configs = json.dumps(list(files), separators=(",", ":"))
-    options = [f"--{name}={value}" for name, value in values.items()]
-    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", configs, *options]
+    command += ["--config_file", configs]
+    for name, value in values.items():
+        command.append(f"--{name}={value}")
+    return command
 
 
 def format_command(command: Sequence[str]) -> str:
@@ -182,7 +188,8 @@ def parse_seeds(text: str) -> list[int]:
     """
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise ValueError(f"--seeds '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
-    return sorted({int(part) for part in text.split(",")})
+    seeds = {int(part) for part in text.split(",")}
+    return sorted(seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,22 +224,26 @@ class TrainingRun:
             ValueError: if a command fails; the message names the command and the file of its output.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "trained").exists():
+        trained = self.folder / "trained"
+        if not trained.exists():
             self._train()
-            (self.folder / "trained").touch()
-        has_failures = (self.folder / "eval" / "failed.csv").exists()
-        if has_failures or not self.predictions.exists():
+            trained.touch()
+        failed = self.folder / "eval" / "failed.csv"
+        if failed.exists() or not self.predictions.exists():
             self._test()
 
     def _train(self) -> None:
+        files = find_configs(self.bundle, "train", *self.configs)
         values = {**self._common_values(), **self.training_values}
-        if (self.folder / "models" / "checkpoint.pt").exists():
+        checkpoint = self.folder / "models" / "checkpoint.pt"
+        if checkpoint.exists():
             values["resume"] = True
-        self._run_command("training", find_configs(self.bundle, "train", *self.configs), values)
+        self._run_command("training", files, values)
 
     def _test(self) -> None:
+        files = find_configs(self.bundle, "train", *self.configs, "evaluate")
         values = {**self._common_values(), "validation_list": self.test_list}
-        self._run_command("evaluating", find_configs(self.bundle, "train", *self.configs, "evaluate"), values)
+        self._run_command("evaluating", files, values)
 
     def _common_values(self) -> dict[str, Any]:
         folders = {
@@ -246,11 +257,12 @@ class TrainingRun:
         command = build_command(run_id, files, values)
         log = self.folder / f"{run_id}.log"
         with log.open("a", encoding="utf-8") as file:
-            print(f"$ {format_command(command)}", file=file, flush=True)
+            file.write(f"$ {format_command(command)}\n")
+            file.flush()  # it stands before the output of the command
             process = subprocess.run(command, cwd=self.bundle, stdout=file, stderr=subprocess.STDOUT, check=False)
         if process.returncode:
-            output = log.read_text(encoding="utf-8", errors="replace").strip()
-            last_line = output.splitlines()[-1]
+            output = log.read_text(encoding="utf-8", errors="replace")
+            last_line = output.strip().splitlines()[-1]
             raise ValueError(f"{run_id} ended with exit code {process.returncode}: {last_line} (all of it in {log})")
 
 

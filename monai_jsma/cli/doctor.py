@@ -122,7 +122,8 @@ def _run_check(check: Check) -> list[Line]:
 def _print_line(line: Line) -> None:
     print(f"{line.status}  {line.name:<12} {line.text}", flush=True)
     if line.fix:
-        print(f"      {'':<12} fix: {line.fix}", flush=True)
+        indent = " " * 19  # to the column of the text
+        print(f"{indent}fix: {line.fix}", flush=True)
 
 
 def ask_probe(probe: str, *args: str, timeout: float) -> Answer:
@@ -184,7 +185,8 @@ def list_checks(ask: Ask, folder: str) -> list[Check]:
 def check_machine(folder: str) -> list[Line]:
     """Check Python, the processor cores and the free space of a folder's disk."""
     version = ".".join(map(str, sys.version_info[:3]))
-    return [Line("PASS", "python", f"{version} on {sys.platform}"), _check_cores(), _check_disk(folder)]
+    python = Line("PASS", "python", f"{version} on {sys.platform}")
+    return [python, _check_cores(), _check_disk(folder)]
 
 
 def _check_cores() -> Line:

@@ -214,8 +214,8 @@ def report_predictions(args: argparse.Namespace) -> None:
     runs = read_runs(args.predictions)
     content = write_report(runs, args.output, settings, base_dir=args.base_dir)
     for run in content["runs"]:
-        accuracy = _format_accuracy(run["scored"])
-        print(f"{run['name']}: {run['regions']} regions of {run['groups']} groups, {accuracy}")
+        size = f"{run['regions']} regions of {run['groups']} groups"
+        print(f"{run['name']}: {size}, {_format_accuracy(run['scored'])}")
     print(args.output / "report.html")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import csv_text, write_whole
+from monai_jsma._io import csv_text, text_table, write_whole
 from monai_jsma.predictions.records import read_records
 from monai_jsma.report.attention_shares import AttentionShares
 from monai_jsma.report.cases import Run, make_cases, read_runs
@@ -115,14 +115,8 @@ def _format_table(variants: Mapping[str, Any], num_seeds: int) -> list[str]:
             shares.append(f"{name} {attention['share']:.0%} ({attention['enrichment']:.2f})")
         rows.append([*row, ", ".join(shares)])
 
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-
     spread = f", +- is the standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
-    return [*lines, f"[low, high]: 95 % interval over groups{spread}"]
+    return [*text_table(rows, align="left"), f"[low, high]: 95 % interval over groups{spread}"]
 
 
 def _format_score(score: Mapping[str, Any] | None, *, with_spread: bool) -> str:

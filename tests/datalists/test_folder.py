@@ -197,7 +197,7 @@ def test_missing_pictures(tmp_path, rows):
         (b"image\na.png\n", "the header needs 'image' and 'label'"),
         (b"image,label,label\na.png,x,y\n", "each column once"),
         (b"image,label\na.png,x\nb.png\n", r"row 2: needed are 2 cells, but got \['b\.png'\]"),
-        (b"image,label\na.png,\n", "row 1: needed are 2 cells"),
+        (b"image,label\na.png,\n", "row 1: needed is a value of 'label'"),
         (b"image,label\na.png,x\na.png,y\n", r"named more than once: a\.png"),
         (b"image,label\n\xff.png,x\n", "not a CSV file in UTF-8"),
     ],
