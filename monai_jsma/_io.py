@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +56,8 @@ class Fault:
     where: str
     stage: str
     reason: str
-    location: tuple[int, int] = (0, 0)
-    item: str = ""
+    location: tuple[int, int] = field(default=(0, 0), kw_only=True)
+    item: str = field(default="", kw_only=True)
 
     @property
     def line(self) -> str:

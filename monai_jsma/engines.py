@@ -1,27 +1,29 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trainer and evaluator: MONAI's, told how to hand the pyramids to the network and how to name what it gives back.
+"""Trainer, evaluator and predictor: MONAI's engines, which pass the pyramids to the network and name its outputs.
 
-``engine.state.output`` then holds ``image``, ``label``, ``pred`` (logits), ``attention``, ``cells``, ``weights`` and,
-in training, ``loss``: batch first, so that MONAI's postprocessing, handlers and metrics work on them as on any other
+``engine.state.output`` holds ``image``, ``label``, ``pred`` (logits), ``attention``, ``cells``, ``weights`` and, in
+training, ``loss``: batch first, so that MONAI's postprocessing, handlers and metrics work on them as on any other
 output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.engine.events import RemovableEventHandle
-from monai.data import MetaTensor, decollate_batch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer
-from monai.engines.utils import IterationEvents
+from monai.engines.utils import IterationEvents, engine_apply_transform
+from monai.transforms import Transform
 
+from monai_jsma._io import Fault
 from monai_jsma.data.batch import PyramidBatch
-from monai_jsma.data.prediction_dataset import FailedRegion, PatchError, collate_readable
+from monai_jsma.data.prediction_dataset import PatchError
+from monai_jsma.predictions.evidence import Evidence
 
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
 
@@ -30,13 +32,15 @@ class PrepareBatchJSMA(PrepareBatch):
     """Moves thumbnails and labels to the device and passes the pyramids on to ``network.forward``.
 
     Args:
-        image_key: of the thumbnails (or whole pictures, where there are no pyramids).
-        label_key: of the labels; a batch without them gives None.
-        pyramid_key: of the pyramids, as :class:`~monai_jsma.transforms.PyramidThumbnaild` names them.
+        image_key: key of the thumbnails (or of the whole images, where there are no pyramids).
+        label_key: key of the labels; a batch without labels gives None.
+        pyramid_key: key of the pyramids, as :class:`~monai_jsma.transforms.PyramidThumbnaild` names it.
     """
 
     def __init__(self, image_key: str = "image", label_key: str = "label", pyramid_key: str = "pyramid") -> None:
-        self.image_key, self.label_key, self.pyramid_key = image_key, label_key, pyramid_key
+        self.image_key = image_key
+        self.label_key = label_key
+        self.pyramid_key = pyramid_key
 
     def __call__(
         self,
@@ -45,19 +49,20 @@ class PrepareBatchJSMA(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple:
-        """Images, labels, no further arguments, and the keywords of ``network.forward``."""
+        """Images, labels, no further positional arguments, and the keyword arguments of ``network.forward``."""
         image = batchdata[self.image_key]
-        image = (
-            image.as_tensor() if isinstance(image, MetaTensor) else image
-        )  # cropping is far cheaper without metadata
+        if isinstance(image, MetaTensor):
+            image = image.as_tensor()  # cropping is far cheaper without metadata
+        image = image.to(device, non_blocking=non_blocking, **kwargs)
         label = batchdata.get(self.label_key)
-        label = label if label is None else label.to(device, non_blocking=non_blocking, **kwargs)
-        forward = {"pyramid": batchdata.get(self.pyramid_key), "return_attention": True}
-        return image.to(device, non_blocking=non_blocking, **kwargs), label, (), forward
+        if label is not None:
+            label = label.to(device, non_blocking=non_blocking, **kwargs)
+        forward_options = {"pyramid": batchdata.get(self.pyramid_key), "return_attention": True}
+        return image, label, (), forward_options
 
 
 class JSMATrainer(SupervisedTrainer):
-    """:class:`monai.engines.SupervisedTrainer` for the networks of :mod:`monai_jsma.networks`, with its arguments.
+    """:class:`monai.engines.SupervisedTrainer` for the networks of :mod:`monai_jsma.networks`, with the same arguments.
 
     A loss that is not finite stops the training before the weights are changed.
 
@@ -73,9 +78,9 @@ class JSMATrainer(SupervisedTrainer):
 
 
 class JSMAEvaluator(SupervisedEvaluator):
-    """:class:`monai.engines.SupervisedEvaluator` for the same networks, with its arguments.
+    """:class:`monai.engines.SupervisedEvaluator` for the networks of :mod:`monai_jsma.networks`, with its arguments.
 
-    It runs under PyTorch's inference mode: what it gives cannot be part of a later gradient.
+    It runs in PyTorch's inference mode: its outputs cannot be part of a later gradient.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,27 +94,32 @@ class JSMAEvaluator(SupervisedEvaluator):
 
 
 class JSMAPredictor(JSMAEvaluator):
-    """:class:`JSMAEvaluator` that goes on when a file cannot be read: for evaluation and inference after training.
+    """:class:`JSMAEvaluator` that continues when a file cannot be read: for evaluation and inference after training.
 
-    Its batches come from :func:`~monai_jsma.data.collate_readable`. What failed there, or later when the network read
-    its patches, is listed in ``engine.state.failures``; the rest of the batch is predicted without it. Handlers of an
-    iteration and metrics see only batches of which something was predicted.
+    Its batches come from :func:`~monai_jsma.data.collate_readable`. What could not be read there, or later when the
+    network read its patches, is listed in ``engine.state.failures``; the rest of the batch is predicted. Images that
+    were predicted before the run was stopped are in ``engine.state.batch`` and ``engine.state.output`` beside the
+    others, so that metrics are of all images. An iteration of which no image is left is not completed: neither handlers
+    nor metrics see it.
+
+    Args:
+        args: arguments of :class:`monai.engines.SupervisedEvaluator`.
+        postprocessing: transform of the output of each image.
+        kwargs: further arguments of :class:`monai.engines.SupervisedEvaluator`; ``decollate`` must stay true.
+
+    Raises:
+        ValueError: if ``decollate`` is false.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        add = super().add_event_handler  # these see every iteration
-        add(Events.STARTED, self._start)
-        add(Events.ITERATION_COMPLETED, self._count)
-
-    def add_event_handler(self, event_name: Any, handler: Callable, *args: Any, **kwargs: Any) -> RemovableEventHandle:
-        """As Ignite's; a handler of every completed iteration is not called after one that has no output."""
-        if event_name == Events.ITERATION_COMPLETED and event_name.filter is None:
-            event_name = Events.ITERATION_COMPLETED(event_filter=lambda engine, _: bool(engine.state.output))
-        return super().add_event_handler(event_name, handler, *args, **kwargs)
+    def __init__(self, *args: Any, postprocessing: Transform | None = None, **kwargs: Any) -> None:
+        if not kwargs.get("decollate", True):
+            raise ValueError("JSMAPredictor gives one output for each image: leave 'decollate' true.")
+        super().__init__(*args, postprocessing=postprocessing, **kwargs)
+        self.postprocessing = postprocessing
+        self.add_event_handler(Events.STARTED, self._start)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Predict; without any batch the handlers are still told of start and end."""
+        """Predict; without any batch the handlers of start and end are still called."""
         if self.state.epoch_length:
             super().run(global_epoch)
         else:
@@ -117,48 +127,94 @@ class JSMAPredictor(JSMAEvaluator):
             self.fire_event(Events.COMPLETED)
 
     def _start(self) -> None:
-        self.state.failures, self._predicted = [], 0
-
-    def _count(self) -> None:
-        self._predicted += len(self.state.output)
-        last = self.state.iteration == self.state.epoch_length
-        if last and not idist.all_reduce(self._predicted):
-            self.terminate()  # metrics of nothing are an error
+        self.state.failures = []
+        self._num_predicted = 0
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         self.state.failures += batchdata.pop("failures")
+        recorded = batchdata.pop("recorded")
+        items, outputs = self._predict_readable(batchdata)
+        for item in recorded:
+            items.append(item)
+            outputs.append(self._restore_output(item))
+        self.state.batch = items
+
+        self._num_predicted += len(items)
+        is_last = self.state.iteration == self.state.epoch_length
+        if is_last and not idist.all_reduce(self._num_predicted):
+            self.terminate()  # metrics of nothing are an error
+        return outputs
+
+    def _predict_readable(self, batchdata: dict[str, Any]) -> tuple[list[dict], list[dict]]:
+        """Items and outputs of the images whose patches can be read; the others are failures."""
         while batchdata:
             self.state.batch = batchdata
             try:
-                return super()._iteration(engine, batchdata)
+                outputs: Any = super()._iteration(self, batchdata)
+                return self.state.batch, outputs
             except PatchError as error:
-                items = decollate_batch(batchdata)
-                for i, reason in error.errors.items():
-                    pyramid = items[i]["pyramid"]
-                    row, col = pyramid.origin
-                    self.state.failures.append(FailedRegion(pyramid.path, row, col, str(reason)))
-                batchdata = collate_readable([item for i, item in enumerate(items) if i not in error.errors])
-                del batchdata["failures"]
-        self.state.batch = self.state.output = []
-        return []
+                batchdata = self._drop_failures(batchdata, error.errors)
+        return [], []
+
+    def _drop_failures(self, batchdata: dict[str, Any], errors: Mapping[int, Exception]) -> dict[str, Any]:
+        """The batch without the images of some errors; empty if none is left."""
+        readable = []
+        for i, item in enumerate(decollate_batch(batchdata)):
+            if i not in errors:
+                readable.append(item)
+                continue
+            pyramid = item["pyramid"]
+            fault = Fault(pyramid.path, "patch", str(errors[i]), location=pyramid.origin)
+            self.state.failures.append(fault)
+        return list_data_collate(readable) if readable else {}
+
+    def _restore_output(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The output for an image that was predicted before, as network and postprocessing gave it then."""
+        evidence: Evidence = item["evidence"]
+        device = self.state.device
+        probabilities = torch.as_tensor(evidence.scores, dtype=torch.float32, device=device)
+        smallest = torch.finfo(torch.float32).tiny
+        output: dict[str, Any] = {
+            "pred": probabilities.clamp_min(smallest).log(),  # logits: the softmax of log p is p
+            "label": None if evidence.label is None else torch.tensor(evidence.label, device=device),
+            "attention": torch.as_tensor(evidence.attention, dtype=torch.float32, device=device),
+            "cells": torch.as_tensor(evidence.cells, device=device),
+            "weights": torch.as_tensor(evidence.weights, dtype=torch.float32, device=device),
+        }
+        if self.postprocessing is not None:
+            _, output = engine_apply_transform(batch=dict(item), output=output, transform=self.postprocessing)
+        return output
+
+    def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
+        """As Ignite's, which completes every iteration; MONAI's handlers and metrics need at least one image."""
+        if event_name == Events.ITERATION_COMPLETED and not self.state.output:
+            return
+        super()._fire_event(event_name, *event_args, **event_kwargs)
 
 
 def _flatten_output(engine: Engine) -> None:
-    """``pred`` becomes the logits; attention, cells, weights and what else was found stand beside it."""
-    output = engine.state.output
-    pred = output["pred"]  # type: ignore[index]
-    if isinstance(pred, Mapping):
-        names = ("attention", "cells", "weights", "draw_probabilities", "certified", "intervals")
-        kept = {name: pred[name] for name in names if name in pred}
-        output.update(kept, pred=pred["logits"])  # type: ignore[union-attr]
+    """Put the logits in place of the network's dictionary, and the other entries beside them."""
+    output: Any = engine.state.output
+    pred = output["pred"]
+    if not isinstance(pred, Mapping):
+        return
+    output["pred"] = pred["logits"]
+    for name in ("attention", "cells", "weights", "draw_probabilities", "certified", "intervals"):
+        if name in pred:
+            output[name] = pred[name]
 
 
 def _check_loss(engine: Engine) -> None:
-    loss = engine.state.output["loss"]  # type: ignore[index]
+    """Stop before the optimizer makes a step on a loss that is not finite."""
+    output: Any = engine.state.output
+    loss = output["loss"]
     if torch.isfinite(loss).all():
         return
-    pyramids = engine.state.batch.get("pyramid") if isinstance(engine.state.batch, Mapping) else None
-    files = ", ".join(sorted({p.path for p in pyramids})) if isinstance(pyramids, PyramidBatch) else "no files"
+    batch = engine.state.batch
+    pyramids = batch.get("pyramid") if isinstance(batch, Mapping) else None
+    files = "no files"
+    if isinstance(pyramids, PyramidBatch):
+        files = ", ".join(sorted({pyramid.path for pyramid in pyramids}))
     raise RuntimeError(
         f"the loss is {loss.detach().mean().item()} in epoch {engine.state.epoch}, iteration {engine.state.iteration} "
         f"({files}). The last checkpoint is untouched: resume from it with a lower 'lr', or without mixed precision "

@@ -22,7 +22,6 @@ from tiny_networks import MAGNIFICATIONS, PATCH, mil_net, tiny_net
 from monai_jsma.data import ArrayReader, Box, PatchGeometry, Pyramid
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.predictions.records import PredictionRecord
-from monai_jsma.predictions.replay import _pyramid_of
 from monai_jsma.transforms import LoadPyramid, LoadPyramidd
 from monai_jsma.visualize.saved import open_record
 
@@ -150,8 +149,8 @@ def test_records_keep_it(tmp_path: Path):
     assert again == made
     assert again.geometry == PatchGeometry((110, 230), 0.5, (1.0, 0.5), 40, True)
     assert sorted(again.cells.tolist()) == [1, 4, 20]
-    for pyramid in (open_record(again), _pyramid_of(again)):
-        assert pyramid.geometry == again.geometry
+    for other in (open_record(again), again.evidence):
+        assert other.geometry == again.geometry
     with pytest.raises(ValueError, match="does not lie at a cell"):
         _ = replace(again, aligned=False).cells
 

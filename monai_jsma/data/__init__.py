@@ -9,14 +9,13 @@ from monai_jsma import _moved
 from .balanced import BalancedSampler
 from .batch import PyramidBatch
 from .feature_store import FeatureStore
-from .prediction_dataset import FailedRegion, PatchError, PredictionDataset, collate_readable
+from .prediction_dataset import PatchError, PredictionDataset, collate_readable
 from .pyramid import Pyramid
 from .stain import StainMap
 from .tensor_batch import TensorPyramidBatch
 
 __all__ = [
     "BalancedSampler",
-    "FailedRegion",
     "FeatureStore",
     "PatchError",
     "PredictionDataset",
@@ -33,7 +32,8 @@ _MOVED = {
     "Box": "monai_jsma.geometry",
     "Cohort": "monai_jsma.datalists.prostate",
     "CuCIMReader": "monai_jsma.slides.cucim_reader",
-    "Fault": "monai_jsma.datalists.verify",
+    "FailedRegion": "monai_jsma._io:Fault",
+    "Fault": "monai_jsma._io",
     "GridCell": "monai_jsma.geometry",
     "Magnification": "monai_jsma.geometry",
     "ORIENTATIONS": "monai_jsma.geometry",

@@ -1,44 +1,30 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Predicting goes on when a file fails: what cannot be read is set apart, with the reason, from what can.
+"""Data for prediction, which continues when a file fails and resumes when it was stopped.
 
-A file may fail when it is opened, in its thumbnail (both in the dataset), or later in a patch (in the network). In
+A file may fail when it is opened or in its thumbnail (both in the data set), or later in a patch (in the network). In
 training none of this is used: there a failure ends the run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from monai.data import Dataset, list_data_collate
 
+from monai_jsma._io import Fault
 from monai_jsma.slides.errors import SlideError
 
-__all__ = ["FailedRegion", "PatchError", "PredictionDataset", "collate_readable"]
-
-
-class FailedRegion(NamedTuple):
-    """A region that could not be predicted: its file, row and column at level 0, and why."""
-
-    file: str
-    row: int
-    col: int
-    reason: str
-
-    @classmethod
-    def of_item(cls, item: Mapping[str, Any], reason: str) -> FailedRegion:
-        """Of an item of a datalist; a whole picture is at (0, 0)."""
-        row, col = item.get("location") or (0, 0)
-        return cls(os.fspath(item["image"]), row, col, reason)
+__all__ = ["PatchError", "PredictionDataset", "collate_readable"]
 
 
 class PatchError(SlideError):
     """Patches of a batch that cannot be read; the message is that of the first.
 
     Args:
-        errors: the first error of each picture that has one, by its number in the batch.
+        errors: the first error of each image that has one, by its number in the batch.
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
@@ -47,38 +33,59 @@ class PatchError(SlideError):
 
 
 class PredictionDataset(Dataset):
-    """MONAI's ``Dataset`` for prediction: an item that cannot be read is a :class:`FailedRegion`, one to skip is None.
+    """MONAI's ``Dataset`` for prediction, whose loader needs :func:`collate_readable`.
 
-    Its loader needs :func:`collate_readable`.
+    An item that cannot be read becomes a :class:`~monai_jsma._io.Fault`. For an item that was predicted before, no file
+    is opened: it keeps its entries of the datalist, and has its ``"evidence"`` in place of its image.
 
     Args:
         data: items of a datalist.
-        transform: what reads them.
-        skip: numbers of the items that were predicted before; their files are not opened.
+        transform: transform that loads an item.
+        recorded: evidence of the items that were predicted before, by their number, as
+            :attr:`monai_jsma.handlers.PredictionSaver.recorded` has it.
     """
 
-    def __init__(self, data: Sequence[Any], transform: Callable, skip: Container[int] = ()) -> None:
+    def __init__(self, data: Sequence[Any], transform: Callable, recorded: Mapping[int, Any] | None = None) -> None:
         super().__init__(data, transform)
-        self.skip = skip
+        self.recorded = {} if recorded is None else recorded
 
     def _transform(self, index: int) -> Any:
-        if index in self.skip:
-            return None
+        if index in self.recorded:
+            item = dict(self.data[index])
+            del item["image"]
+            return {**item, "evidence": self.recorded[index]}
         try:
             return super()._transform(index)
         except (RuntimeError, OSError, ValueError) as error:  # MONAI's Compose makes a RuntimeError of all
-            reason: BaseException | None = error
-            while reason is not None and not isinstance(reason, (SlideError, OSError, ValueError)):
-                reason = reason.__cause__
-            if reason is None:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, (SlideError, OSError, ValueError)):
+                cause = cause.__cause__
+            if cause is None:
                 raise
-            return FailedRegion.of_item(self.data[index], str(reason))
+            return _make_fault(self.data[index], str(cause))
+
+
+def _make_fault(item: Mapping[str, Any], reason: str) -> Fault:
+    row, col = item.get("location") or (0, 0)
+    return Fault(os.fspath(item["image"]), "load", reason, location=(row, col))
 
 
 def collate_readable(items: Sequence[Any]) -> dict[str, Any]:
-    """The batch of those items of a :class:`PredictionDataset` that could be read, and the others as ``failures``."""
-    readable = [item for item in items if isinstance(item, Mapping)]
-    return {
-        **(list_data_collate(readable) if readable else {}),
-        "failures": [item for item in items if isinstance(item, FailedRegion)],
-    }
+    """Collate the items of a :class:`PredictionDataset`.
+
+    Returns:
+        the batch of the items that were read; under ``"failures"`` the faults of those that could not be read, and
+        under ``"recorded"`` those that were predicted before.
+    """
+    readable = []
+    recorded = []
+    failures = []
+    for item in items:
+        if isinstance(item, Fault):
+            failures.append(item)
+        elif "evidence" in item:
+            recorded.append(item)
+        else:
+            readable.append(item)
+    batch = list_data_collate(readable) if readable else {}
+    return {**batch, "failures": failures, "recorded": recorded}

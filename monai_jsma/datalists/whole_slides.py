@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
+from monai_jsma._io import Fault
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.datalists.item_checks import item_faults
 from monai_jsma.datalists.item_regions import region_of
@@ -31,12 +31,7 @@ __all__ = ["Unread", "whole_slide_items"]
 _MASK_MPP, _MASK_SIDE = 8.0, 2000  # um per pixel, and the most pixels a side, of the picture that tissue is found on
 
 
-class Unread(NamedTuple):
-    """An image that gives no item: its stage is "slide" where it cannot be read, "tissue" where it holds none."""
-
-    image: str
-    stage: str
-    reason: str
+Unread = Fault  # its name in version 0.1
 
 
 def whole_slide_items(

@@ -9,6 +9,7 @@ decollated (a list with one dictionary for each image). Both are read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def collect_evidence(engine: Engine) -> list[Evidence]:
     collected = []
     for item, output in zip(items, outputs, strict=True):
         if "evidence" in item:
-            collected.append(item["evidence"])
+            collected.append(_add_truth(item["evidence"], item))
         else:
             # Where both have a key, the item has the value as it was loaded, the output as the network took it.
             collected.append(_make_evidence({**output, **item}))
@@ -89,6 +90,11 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         thumbnail=_optional_array(data, "image"),
         pyramid=pyramid,
     )
+
+
+def _add_truth(evidence: Evidence, item: Mapping[str, Any]) -> Evidence:
+    """Evidence of a record, which has no answer, with that of its item."""
+    return replace(evidence, true_cells=_optional_array(item, "cell"), true_magnification=item.get("level"))
 
 
 def _cut_padding(attention: Any, num_cells: int, file: str) -> np.ndarray:

@@ -40,7 +40,7 @@ _DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "
 _TOLERANCE = 1e-3  # of sums of probabilities
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PatchRecord:
     """One patch that was read.
 
@@ -63,7 +63,7 @@ class PatchRecord:
     weight: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictionRecord:
     """What the network made of one image or region, as it is saved.
 

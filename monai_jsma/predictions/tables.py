@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions as CSV: one row a region, one row a slide, one row a failure.
+"""Predictions as CSV: one row for each region, for each slide, and for each failure.
 
 Rows, columns, heights and widths are level-0 pixels.
 """
@@ -12,91 +12,120 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from monai_jsma._io import csv_text
-from monai_jsma.data.prediction_dataset import FailedRegion
+from monai_jsma._io import Fault, csv_text
 from monai_jsma.predictions.records import PredictionRecord
 
 __all__ = ["failure_table", "prediction_table", "slide_table"]
 
+_PLACE = ("file", "row", "col", "height", "width", "mpp", "group")
+_SLIDE = ("file", "regions", "failed", "status")
+
 
 def prediction_table(records: Sequence[PredictionRecord]) -> str:
-    """A row a region: its place, label and prediction by name, the probability of each class, the attention's shares.
+    """One row for each region: its place, label and prediction by name, and its numbers.
 
-    Then the number of patches read and the predictive entropy; with draws their number, the mutual information and the
-    spread; if certified stopping was asked for, whether it is certified and the intervals.
+    The numbers are the probability of each class, the attention's share of each magnification, the number of patches
+    read and the predictive entropy; with repeated draws their number, the mutual information and the spread; with
+    certified stopping whether the prediction is certified, and the intervals.
 
     Args:
-        records: of one run.
+        records: records of one run.
     """
-    place = ("file", "row", "col", "height", "width", "mpp", "group")
-    rows = [
-        (r.file, *r.location, *r.size, r.mpp, r.group, *_names(r.classes, r.label, r.prediction), *_numbers([r]))
-        for r in records
-    ]
-    return csv_text((*place, "label", "prediction", *_columns(records)), rows)
+    rows = []
+    for record in records:
+        place = (record.file, *record.location, *record.size, record.mpp, record.group)
+        names = _class_names(record.classes, (record.label, record.prediction))
+        rows.append((*place, *names, *_mean_numbers([record])))
+    return csv_text((*_PLACE, "label", "prediction", *_number_columns(records)), rows)
 
 
 def slide_table(
     records: Sequence[PredictionRecord],
-    failures: Iterable[FailedRegion],
+    failures: Iterable[Fault],
     labels: Mapping[str, int | None],
+    *,
     no_tissue: Container[str] = (),
 ) -> str:
-    """A row a slide or picture: how its regions fared, and the means of their numbers.
+    """One row for each slide or image: the status of its regions, and the means of their numbers.
 
     Args:
-        records: of one run.
+        records: records of one run.
         failures: regions that could not be predicted; with one of them the status of a file is "failed".
-        labels: of all files, in the order of the rows; None where there is none.
+        labels: label of each file, in the order of the rows; None where there is none.
         no_tissue: files of which there was no region to predict.
     """
-    of_file: dict[str, list[PredictionRecord]] = defaultdict(list)
+    records_of: dict[str, list[PredictionRecord]] = defaultdict(list)
     for record in records:
-        of_file[record.file].append(record)
-    failed = Counter(failure.file for failure in failures)
+        records_of[record.file].append(record)
+    num_failures = Counter(failure.where for failure in failures)
     classes = records[0].classes if records else ()
+    columns = _number_columns(records)
+
     rows = []
     for file, label in labels.items():
-        mine, lost = of_file[file], failed[file]
-        status = "failed" if lost else "no tissue" if file in no_tissue else "ok"
-        means = _numbers(mine) if mine else [""] * len(_columns(records))
-        prediction = means[: len(classes)].index(max(means[: len(classes)])) if mine else None
-        rows.append((file, len(mine), lost, status, *_names(classes, label, prediction), *means))
-    return csv_text(("file", "regions", "failed", "status", "label", "prediction", *_columns(records)), rows)
+        regions = records_of[file]
+        status = "ok"
+        if num_failures[file]:
+            status = "failed"
+        elif file in no_tissue:
+            status = "no tissue"
+        prediction = None
+        means: Sequence[Any] = [""] * len(columns)
+        if regions:
+            means = _mean_numbers(regions)
+            probabilities = means[: len(classes)]
+            prediction = probabilities.index(max(probabilities))
+        names = _class_names(classes, (label, prediction))
+        rows.append((file, len(regions), num_failures[file], status, *names, *means))
+    return csv_text((*_SLIDE, "label", "prediction", *columns), rows)
 
 
-def failure_table(failures: Iterable[FailedRegion]) -> str:
-    """A row a failure: file, row, column and reason."""
-    return csv_text(FailedRegion._fields, [(*failure[:3], " ".join(failure.reason.split())) for failure in failures])
+def failure_table(failures: Iterable[Fault]) -> str:
+    """One row for each failure: file, row, column and reason."""
+    rows = [(failure.where, *failure.location, failure.line) for failure in failures]
+    return csv_text(("file", "row", "col", "reason"), rows)
 
 
-def _columns(records: Sequence[PredictionRecord]) -> list[str]:
+def _number_columns(records: Sequence[PredictionRecord]) -> list[str]:
+    """Names of the numbers of a run's records."""
     if not records:
         return []
-    classes, shares = records[0].classes, records[0].shares
-    columns = [f"probability_{name}" for name in classes] + [f"share_{name}" for name in shares]
+    first = records[0]
+    columns = [f"probability_{name}" for name in first.classes]
+    columns += [f"share_{name}" for name in first.shares]
     columns += ["patches_read", "predictive_entropy"]
-    if records[0].draws:
-        columns += ["draws", "mutual_information", *(f"spread_{name}" for name in classes)]
-    if records[0].intervals is not None:
-        columns += ["certified", *(f"{end}_{name}" for name in classes for end in ("low", "high"))]
+    if first.draws:
+        columns += ["draws", "mutual_information"]
+        columns += [f"spread_{name}" for name in first.classes]
+    if first.intervals is not None:
+        columns.append("certified")
+        for name in first.classes:
+            columns += [f"low_{name}", f"high_{name}"]
     return columns
 
 
-def _numbers(records: Sequence[PredictionRecord]) -> list[Any]:
-    """Means of what :func:`_columns` names. Those of the intervals' ends are an interval of the mean probability."""
-    values = zip(*(map(float, _values(record)) for record in records))
-    return [float(f"{math.fsum(column) / len(records):.9g}") for column in values]
-
-
-def _values(record: PredictionRecord) -> tuple[float, ...]:
-    values = (*record.probabilities, *record.shares.values(), record.patches_read, record.predictive_entropy)
+def _numbers(record: PredictionRecord) -> list[float]:
+    """The numbers of one record, in the order of :func:`_number_columns`."""
+    numbers: list[float] = [*record.probabilities, *record.shares.values()]
+    numbers += [record.patches_read, record.predictive_entropy]
     if record.mutual_information is not None and record.spread is not None:
-        values += (record.draws, record.mutual_information, *record.spread)
+        numbers += [record.draws, record.mutual_information, *record.spread]
     if record.intervals is not None:
-        values += (bool(record.certified), *(end for interval in record.intervals for end in interval))
-    return values
+        numbers.append(bool(record.certified))
+        for low, high in record.intervals:
+            numbers += [low, high]
+    return [float(number) for number in numbers]
 
 
-def _names(classes: Sequence[str], label: int | None, prediction: int | None) -> list[str]:
-    return ["" if index is None or not classes else classes[index] for index in (label, prediction)]
+def _mean_numbers(records: Sequence[PredictionRecord]) -> list[float]:
+    """Means of the numbers of some records; those of the intervals' bounds bound the mean probability."""
+    means = []
+    for values in zip(*(_numbers(record) for record in records)):
+        mean = math.fsum(values) / len(records)
+        means.append(float(f"{mean:.9g}"))
+    return means
+
+
+def _class_names(classes: Sequence[str], indices: Iterable[int | None]) -> list[str]:
+    """Names of some classes; "" where there is none."""
+    return [classes[index] if classes and index is not None else "" for index in indices]

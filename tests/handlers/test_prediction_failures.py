@@ -11,7 +11,7 @@ import torch
 from monai.data import DataLoader
 from prediction_cases import NAMES, VIEW, predict, spoil, table
 
-from monai_jsma.datalists.whole_slides import Unread
+from monai_jsma._io import Fault
 from monai_jsma.engines import JSMAEvaluator
 from monai_jsma.handlers.prediction_saver import PredictionSaver
 from monai_jsma.inferers import JSMAInferer
@@ -67,25 +67,25 @@ def test_when_all_fail_the_tables_tell(tmp_path, items, net):
 
 
 def test_no_tissue_at_all_is_no_success(tmp_path, net):
-    unread = [Unread("a.svs", "tissue", "a.svs: no tissue found")]
+    unread = [Fault("a.svs", "tissue", "a.svs: no tissue found")]
     with pytest.raises(RuntimeError, match=r"^nothing to predict: no tissue in any slide; see .*slides\.csv"):
         predict(tmp_path / "out", [], net, unread=unread)
     assert [(s["file"], s["regions"], s["status"]) for s in table(tmp_path / "out" / "slides.csv")] == [
         ("a.svs", "0", "no tissue")
     ]
     with pytest.raises(RuntimeError, match=r"^1 of 1 regions failed.*b\.svs: no slide"):
-        predict(tmp_path / "out", [], net, unread=[*unread, Unread("b.svs", "slide", "b.svs: no slide")])
+        predict(tmp_path / "out", [], net, unread=[*unread, Fault("b.svs", "slide", "b.svs: no slide")])
     assert [s["status"] for s in table(tmp_path / "out" / "slides.csv")] == ["no tissue", "failed"]
 
 
 def test_slides_without_tissue_beside_others(tmp_path, items, net):
-    predict(tmp_path / "out", items, net, unread=[Unread("a.svs", "tissue", "a.svs: no tissue found")])
+    predict(tmp_path / "out", items, net, unread=[Fault("a.svs", "tissue", "a.svs: no tissue found")])
     statuses = [s["status"] for s in table(tmp_path / "out" / "slides.csv")]
     assert statuses == ["ok", "ok", "ok", "no tissue"]
 
 
 def test_wrong_items(tmp_path, items, net):
-    with pytest.raises(ValueError, match=r"0\.tif: given twice"):
+    with pytest.raises(ValueError, match=r"0\.tif: listed twice"):
         predict(tmp_path / "out", [*items, items[0]], net)
     with pytest.raises(ValueError, match=r"0\.tif: 'location' must be two whole numbers of level-0 pixels, but is 5"):
         predict(tmp_path / "out", [{**items[0], "location": 5}], net)

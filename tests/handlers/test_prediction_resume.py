@@ -50,7 +50,10 @@ def test_all_was_predicted_but_not_put_in_place(tmp_path, items, net):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": b"other"}, "an unfinished run with another model; finish it as it was begun, delete the file"),
+        (
+            {"weights": b"other"},
+            "an unfinished run with another model; finish it with the same settings, delete",
+        ),
         ({"seed": 8}, "with another seed;"),
         ({"settings": {"num_patches": 3}}, "with another settings;"),
     ],
