@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor, decollate_batch, list_data_collate
@@ -171,19 +172,26 @@ class JSMAPredictor(JSMAEvaluator):
     def _restore_output(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """The output for an image that was predicted before, as network and postprocessing gave it then."""
         evidence: Evidence = item["evidence"]
-        device = self.state.device
-        probabilities = torch.as_tensor(evidence.scores, dtype=torch.float32, device=device)
         smallest = torch.finfo(torch.float32).tiny
         output: dict[str, Any] = {
-            "pred": probabilities.clamp_min(smallest).log(),  # logits: the softmax of log p is p
-            "label": None if evidence.label is None else torch.tensor(evidence.label, device=device),
-            "attention": torch.as_tensor(evidence.attention, dtype=torch.float32, device=device),
-            "cells": torch.as_tensor(evidence.cells, device=device),
-            "weights": torch.as_tensor(evidence.weights, dtype=torch.float32, device=device),
+            "pred": self._to_device(evidence.scores).clamp_min(smallest).log(),  # logits: the softmax of log p is p
+            "label": evidence.label,
+            "attention": self._to_device(evidence.attention),
+            "cells": torch.as_tensor(evidence.cells, device=self.state.device),
+            "weights": self._to_device(evidence.weights),
         }
+        if evidence.certified is not None:
+            output["certified"] = evidence.certified
+        for name in ("draw_probabilities", "intervals"):
+            values = getattr(evidence, name)
+            if values is not None:
+                output[name] = self._to_device(values)
         if self.postprocessing is not None:
             _, output = engine_apply_transform(batch=dict(item), output=output, transform=self.postprocessing)
         return output
+
+    def _to_device(self, values: np.ndarray | None) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.state.device)
 
     def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
         """As Ignite's, which completes every iteration; MONAI's handlers and metrics need at least one image."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,15 @@ def spoil(items: list) -> list[dict[str, Any]]:
 
 
 def predict(
-    folder: Path, items: list, net: Any, *, workers: int = 0, view: Any = VIEW, inferer: Any = ALL, **options: Any
+    folder: Path,
+    items: list,
+    net: Any,
+    *,
+    workers: int = 0,
+    view: Any = VIEW,
+    inferer: Any = ALL,
+    handlers: Sequence[Any] = (),
+    **options: Any,
 ) -> dict:
     """Predict in batches of four, by default from all patches; the metrics."""
     (folder.parent / "model.pt").write_bytes(options.pop("weights", b"weights"))
@@ -80,7 +89,7 @@ def predict(
         postprocessing=Activationsd("pred", softmax=True),
         key_val_metric=accuracy,
         additional_metrics={"attention": AttentionShare(), "patches": PatchesRead()},
-        val_handlers=[saver],
+        val_handlers=[*handlers, saver],
     )
     engine.run()
     return engine.state.metrics
