@@ -23,7 +23,7 @@ from monai_jsma.data import ArrayReader, Box, PatchGeometry, Pyramid
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.transforms import LoadPyramid, LoadPyramidd
-from monai_jsma.visualize.saved import open_record
+from monai_jsma.visualize import open_record
 
 TILE = 256
 BACH = (1.68, 0.84, 0.42)

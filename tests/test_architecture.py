@@ -42,15 +42,11 @@ monai_jsma.cli.bach and monai_jsma.datalists.bach have the same name
 monai_jsma.cli.crossval and monai_jsma.datalists.crossval have the same name
 monai_jsma.cli.folder and monai_jsma.datalists.folder have the same name
 monai_jsma.cli.report and monai_jsma.report have the same name
-monai_jsma.cli.runs and monai_jsma.report.runs have the same name
 monai_jsma.cli.synthetic and monai_jsma.datalists.synthetic have the same name
 monai_jsma.cli.verify and monai_jsma.datalists.verify have the same name
 monai_jsma.datalists.canvas and monai_jsma.visualize.canvas have the same name
-monai_jsma.networks.attention and monai_jsma.report.attention and monai_jsma.visualize.attention have the same name
+monai_jsma.networks.attention and monai_jsma.visualize.attention have the same name
 monai_jsma.networks.patches and monai_jsma.visualize.patches have the same name
-monai_jsma.report.errors and monai_jsma.slides.errors have the same name
-monai_jsma.report.scored and monai_jsma.report.scores differ by one letter
-monai_jsma.visualize.annotation and monai_jsma.datalists.annotations differ by one letter
 monai_jsma.cli.runs: TrainingRun takes 6 positional arguments
 monai_jsma.cli.runs: Variant takes 4 positional arguments
 monai_jsma.cli.runs: make_variants takes 4 positional arguments
@@ -87,11 +83,6 @@ monai_jsma.predictions.log: describe_run takes 4 positional arguments
 monai_jsma.predictions.records: PatchRecord takes 7 positional arguments
 monai_jsma.predictions.records: PredictionRecord takes 18 positional arguments
 monai_jsma.predictions.tables: slide_table takes 4 positional arguments
-monai_jsma.report.intervals: bootstrap takes 4 positional arguments
-monai_jsma.report.scored: Settings takes 5 positional arguments
-monai_jsma.report.scored: difference takes 4 positional arguments
-monai_jsma.report.units: Units takes 5 positional arguments
-monai_jsma.report.write: write_report takes 4 positional arguments
 monai_jsma.slides.base: Reader.read takes 5 positional arguments
 monai_jsma.slides.base: SlideInfo takes 9 positional arguments
 monai_jsma.slides.codec: check_jpeg takes 4 positional arguments
@@ -102,16 +93,6 @@ monai_jsma.transforms.dictionary: LoadPyramidd.__init__ takes 11 positional argu
 monai_jsma.transforms.dictionary: PyramidThumbnaild.__init__ takes 4 positional arguments
 monai_jsma.transforms.dictionary: RandPyramidCropd.__init__ takes 4 positional arguments
 monai_jsma.transforms.dictionary: RandPyramidStaind.__init__ takes 5 positional arguments
-monai_jsma.visualize.annotation: draw_areas_legend takes 4 positional arguments
-monai_jsma.visualize.attention: attention_image takes 5 positional arguments
-monai_jsma.visualize.attention: draw_attention takes 6 positional arguments
-monai_jsma.visualize.canvas: axes_at takes 5 positional arguments
-monai_jsma.visualize.canvas: draw_thumbnail takes 4 positional arguments
-monai_jsma.visualize.overview: overview_figure takes 6 positional arguments
-monai_jsma.visualize.patches: draw_boxes takes 5 positional arguments
-monai_jsma.visualize.patches: draw_strip takes 6 positional arguments
-monai_jsma.visualize.patches: patch_boxes_image takes 4 positional arguments
-monai_jsma.visualize.patches: patch_strip_image takes 4 positional arguments
 """
 
 

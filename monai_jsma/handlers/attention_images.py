@@ -22,7 +22,6 @@ from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.visualize import (
     attention_image,
-    drawn_patches,
     overview_figure,
     patch_boxes_image,
     patch_strip_image,
@@ -78,22 +77,13 @@ class AttentionImageHandler(TensorBoardHandler):
         self._writer.flush()
 
     def _draw(self, evidence: Evidence) -> dict[str, np.ndarray]:
-        geometry = evidence.geometry
-        thumbnail = evidence.thumbnail
-        if thumbnail is None:  # a record's: it was drawn when it was predicted
+        if evidence.thumbnail is None:  # a record's: it was drawn when it was predicted
             return {}
         images = {}
-        for level, name in enumerate(geometry.names):
-            images[f"attention/{name}"] = attention_image(
-                thumbnail, geometry, evidence.attention, level, evidence.frame
-            )
-        cells, weights = drawn_patches(evidence.cells, evidence.weights)
-        images["patches/boxes"] = patch_boxes_image(
-            thumbnail, geometry, cells, weights, frame=evidence.frame, most=self.max_patches
-        )
-        shown = cells[: self.max_patches]
-        patches = evidence.read_patches(shown)
-        images["patches/strip"] = patch_strip_image(patches, geometry, shown, weights[: self.max_patches])
+        for level, name in enumerate(evidence.geometry.names):
+            images[f"attention/{name}"] = attention_image(evidence, level)
+        images["patches/boxes"] = patch_boxes_image(evidence, max_boxes=self.max_patches)
+        images["patches/strip"] = patch_strip_image(evidence, max_patches=self.max_patches)
         return images
 
 
@@ -143,22 +133,11 @@ class AttentionImageSaver:
             if self._count == self.max_pictures:
                 return
             if evidence.thumbnail is not None:
-                self._save(evidence, evidence.thumbnail)
+                self._save(evidence)
             self._count += 1
 
-    def _save(self, evidence: Evidence, thumbnail: np.ndarray) -> None:
-        cells, weights = drawn_patches(evidence.cells, evidence.weights)
-        cells = cells[: self.max_patches]
-        figure = overview_figure(
-            thumbnail,
-            evidence.geometry,
-            evidence.attention,
-            evidence.read_patches(cells),
-            cells,
-            weights[: self.max_patches],
-            title=self._make_title(evidence),
-            frame=evidence.frame,
-        )
+    def _save(self, evidence: Evidence) -> None:
+        figure = overview_figure(evidence, title=self._make_title(evidence), max_patches=self.max_patches)
         save_figure(figure, self.output_dir / f"{picture_name(evidence)}.png", dpi="figure")
 
     def _make_title(self, evidence: Evidence) -> str:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports: scores with intervals, curves, calibration, attention and the worst errors, from prediction records."""
 
+from monai_jsma import _moved
 from monai_jsma.report.cases import Cases, Run, make_cases, read_runs
 from monai_jsma.report.comparison import RunScores, Settings, average_repeats
 from monai_jsma.report.evaluate import evaluate
@@ -21,8 +22,10 @@ __all__ = [
     "write_report",
 ]
 
-# Names of version 0.1.
-Scored = RunScores
-make_units = make_cases
-over_repeats = average_repeats
-scores = compute_scores
+scores = compute_scores  # name of version 0.1; here, because a module has it too
+_MOVED = {
+    "Scored": "monai_jsma.report.comparison:RunScores",
+    "make_units": "monai_jsma.report.cases:make_cases",
+    "over_repeats": "monai_jsma.report.comparison:average_repeats",
+}
+__getattr__ = _moved.lookup(__name__, _MOVED)

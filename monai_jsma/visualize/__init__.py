@@ -1,8 +1,9 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of where the network looked: attention maps, sampled patches, and one page with all of it."""
+"""Figures of where the network looked: attention maps, sampled patches, a page with both, and objects for QuPath."""
 
-from monai_jsma.visualize.annotation import by_class, draw_areas
+from monai_jsma import _moved
+from monai_jsma.visualize.area_outlines import by_class, draw_areas
 from monai_jsma.visualize.attention import attention_image, draw_attention
 from monai_jsma.visualize.canvas import figure_image, save_figure
 from monai_jsma.visualize.geojson import feature_collection
@@ -10,12 +11,12 @@ from monai_jsma.visualize.overview import overview_figure
 from monai_jsma.visualize.patches import (
     draw_boxes,
     draw_strip,
-    drawn_patches,
     patch_boxes_image,
     patch_strip_image,
+    rank_patches,
     strip_height,
 )
-from monai_jsma.visualize.saved import open_record, record_boxes_image, record_figure
+from monai_jsma.visualize.record_figures import open_record, record_boxes_image, record_figure
 
 __all__ = [
     "attention_image",
@@ -24,15 +25,20 @@ __all__ = [
     "draw_attention",
     "draw_boxes",
     "draw_strip",
-    "drawn_patches",
     "feature_collection",
     "figure_image",
     "open_record",
     "overview_figure",
     "patch_boxes_image",
     "patch_strip_image",
+    "rank_patches",
     "record_boxes_image",
     "record_figure",
     "save_figure",
     "strip_height",
 ]
+
+_MOVED = {
+    "drawn_patches": "monai_jsma.visualize.patches:rank_patches",
+}
+__getattr__ = _moved.lookup(__name__, _MOVED)

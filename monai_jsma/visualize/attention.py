@@ -1,10 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The attention of one magnification over the thumbnail (paper, Section 4.3.4, Figures 4 and 5; Tables 3 and 4).
-
-Attention has shape ``(cells,)``: probabilities over the flat index of all magnifications, which sum to 1. Axes are
-(row, column) in level-0 pixels; the cells tile the picture.
-"""
+"""The attention of one magnification over the thumbnail (paper, Section 4.3.4, Figures 4 and 5; Tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -17,51 +13,57 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from monai_jsma.geometry import GridCell, PatchGeometry, to_mpp
+from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.visualize.canvas import (
-    Frame,
-    axes_at,
+    add_axes,
     draw_scale_bar,
     draw_thumbnail,
     figure_image,
-    inches_wide,
-    picture_inches,
+    fit_inches,
+    measure_width,
 )
 
 __all__ = ["attention_image", "draw_attention"]
 
 
-def draw_attention(
-    axes: Axes, thumbnail: np.ndarray, geometry: PatchGeometry, attention: np.ndarray, level: int, frame: Frame = (0, 0)
-) -> None:
-    """Draw the attention of one magnification over the grey thumbnail, with a scale bar.
+def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
+    """Draw the attention of one magnification over the gray thumbnail, with a scale bar.
 
-    Colours run from 0 to the greatest probability of all magnifications, so that their maps can be compared; the share
-    of this one is in the title.
+    Colors run from 0 to the highest probability of all magnifications, so that their maps can be compared. The title
+    gives the magnification's share of the attention.
 
     Args:
-        axes: where to draw.
-        thumbnail: uint8 ``(3, height, width)``.
-        geometry: the picture's cells.
-        attention: probabilities ``(cells,)`` over all magnifications.
+        axes: axes to draw on.
+        evidence: evidence of the image, with its thumbnail.
         level: index of the magnification, 0 is the coarsest.
-        frame: row and column of the picture in level 0 of its file; None if it is turned or mirrored.
 
     Raises:
-        ValueError: if the attention is not one finite number for each cell.
+        ValueError: if the attention is not one finite number for each cell, or there is no thumbnail.
     """
+    geometry = evidence.geometry
+    attention = evidence.attention
     if attention.shape != (geometry.num_cells,) or not np.isfinite(attention).all():
         raise ValueError(f"attention must be {geometry.num_cells} finite numbers, but got shape {attention.shape}.")
-    place = draw_thumbnail(axes, _grey(thumbnail), geometry, frame)
-    rows, cols = geometry.grids[level]
-    values = attention[geometry.offsets[level] : geometry.offsets[level + 1]].reshape(rows, cols)
-    row_edges = [geometry.cell_box(geometry.index(GridCell(level, r, 0))).row for r in range(rows)] + [geometry.size[0]]
-    col_edges = [geometry.cell_box(geometry.index(GridCell(level, 0, c))).col for c in range(cols)] + [geometry.size[1]]
-    edges = np.add(col_edges, place.col), np.add(row_edges, place.row)
-    mesh = axes.pcolormesh(*edges, values, cmap=_heat(), vmin=0, vmax=attention.max() or 1, antialiased=False)
+
+    place = draw_thumbnail(axes, evidence, gray=True)
+    values = attention[geometry.slices[geometry.names[level]]]
+    row_edges, col_edges = _find_cell_edges(geometry, level)
+    mesh = axes.pcolormesh(
+        col_edges + place.col,
+        row_edges + place.row,
+        values.reshape(geometry.grids[level]),
+        cmap=_make_color_map(),
+        vmin=0,
+        vmax=attention.max() or 1,
+        antialiased=False,
+    )
     draw_scale_bar(axes, place, geometry.mpp)
-    axes.set(xlim=(place.col, place.col + place.width), ylim=(place.row + place.height, place.row))
-    _draw_colour_bar(axes, mesh)
-    share, prior = values.sum(), values.size / geometry.num_cells
+    axes.set_xlim(place.col, place.col + place.width)
+    axes.set_ylim(place.row + place.height, place.row)
+    _draw_color_bar(axes, mesh)
+
+    share = values.sum()
+    prior = values.size / geometry.num_cells
     axes.set_title(
         f"{geometry.names[level]} ({to_mpp(geometry.magnifications[level]):g} µm/px): {share:.1%} of all attention\n"
         f"enrichment {share / prior:.2f} ({values.size} of {geometry.num_cells} cells are {prior:.1%})",
@@ -70,33 +72,42 @@ def draw_attention(
     )
 
 
-def _draw_colour_bar(axes: Axes, mesh: QuadMesh) -> None:
-    """Right of ``axes``, 0.16 inches wide."""
-    inch = 1 / inches_wide(axes)
-    bar = axes.figure.colorbar(mesh, cax=axes.inset_axes((1 + 0.12 * inch, 0, 0.16 * inch, 1)))
+def attention_image(evidence: Evidence, level: int) -> np.ndarray:
+    """An image of :func:`draw_attention`, uint8 ``(height, width, 3)``.
+
+    Args:
+        evidence: evidence of the image, with its thumbnail.
+        level: index of the magnification, 0 is the coarsest.
+    """
+    height, width = fit_inches(evidence.geometry.size)
+    figure_width = max(0.9 + width + 1.0, 4.2)
+    figure = Figure(figsize=(figure_width, 0.7 + height + 0.6), dpi=100)
+    axes = add_axes(figure, left=0.9, top=0.7, height=height, width=width)
+    draw_attention(axes, evidence, level)
+    return figure_image(figure)
+
+
+def _find_cell_edges(geometry: PatchGeometry, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, in level-0 pixels of the region, between which the cells of a magnification lie."""
+    num_rows, num_cols = geometry.grids[level]
+    height, width = geometry.size
+    rows = [geometry.cell_box(geometry.index(GridCell(level, row, 0))).row for row in range(num_rows)]
+    cols = [geometry.cell_box(geometry.index(GridCell(level, 0, col))).col for col in range(num_cols)]
+    return np.array([*rows, height]), np.array([*cols, width])
+
+
+def _draw_color_bar(axes: Axes, mesh: QuadMesh) -> None:
+    """Draw a color bar at the right of the axes, 0.16 inches wide."""
+    inch = 1 / measure_width(axes)
+    place = axes.inset_axes((1 + 0.12 * inch, 0, 0.16 * inch, 1))
+    bar = axes.figure.colorbar(mesh, cax=place)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     bar.ax.tick_params(labelsize=8)
     bar.set_label("probability", fontsize=9)
 
 
-def attention_image(
-    thumbnail: np.ndarray, geometry: PatchGeometry, attention: np.ndarray, level: int, frame: Frame = (0, 0)
-) -> np.ndarray:
-    """A picture ``(height, width, 3)`` uint8 of :func:`draw_attention`."""
-    height, width = picture_inches(geometry.size)
-    figure = Figure(figsize=(max(0.9 + width + 1.0, 4.2), 0.7 + height + 0.6), dpi=100)
-    draw_attention(axes_at(figure, 0.9, 0.7, height, width), thumbnail, geometry, attention, level, frame)
-    return figure_image(figure)
-
-
-def _heat() -> ListedColormap:
-    """Yellow to red, clear at 0: tissue without attention stays as it is."""
-    colours = colormaps["YlOrRd"](np.linspace(0.15, 0.8, 256))
-    colours[:, 3] = 0.6 * np.linspace(0, 1, 256) ** 0.5
-    return ListedColormap(colours)
-
-
-def _grey(thumbnail: np.ndarray) -> np.ndarray:
-    """Luminance on all three channels, so that only the map has colours."""
-    grey = np.tensordot([0.299, 0.587, 0.114], thumbnail, 1)
-    return np.repeat(grey.round().astype(thumbnail.dtype)[None], 3, axis=0)
+def _make_color_map() -> ListedColormap:
+    """Yellow to red, transparent at 0: tissue without attention stays as it is."""
+    colors = colormaps["YlOrRd"](np.linspace(0.15, 0.8, 256))
+    colors[:, 3] = 0.6 * np.linspace(0, 1, 256) ** 0.5
+    return ListedColormap(colors)

@@ -1,9 +1,8 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Figures laid out in inches, and what all pictures of the attention share: thumbnail, axes, colours, scale bar.
+"""What all figures of the evidence share: axes placed in inches, thumbnail, colors, scale bar.
 
-Figures belong to nobody but their caller (no pyplot). Axes are (row, column) in level-0 pixels, row downwards.
-Thumbnails are ``(3, height, width)`` uint8.
+Figures belong to their caller alone (no pyplot). Axes are (row, column) in level-0 pixels, with rows downwards.
 """
 
 from __future__ import annotations
@@ -21,67 +20,96 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 
 from monai_jsma._io import replace_file
-from monai_jsma.geometry import Box, PatchGeometry
+from monai_jsma.geometry import Box
+from monai_jsma.predictions.evidence import Evidence
 
 __all__ = [
-    "Frame",
-    "axes_at",
-    "colour",
+    "add_axes",
     "draw_scale_bar",
     "draw_thumbnail",
     "figure_image",
-    "inches_wide",
-    "outline",
-    "picture_inches",
+    "fit_inches",
+    "format_length",
+    "make_outline",
+    "measure_width",
+    "pick_color",
     "save_figure",
 ]
 
-Frame = tuple[int, int] | None  # row and column of the picture's corner in its file; None: the picture is turned
-_COLOURS = (  # none is a colour of H&E
+_COLORS = (  # none is a color of H&E
     *("#ffe100", "#00e5ff", "#5dff3b", "#ff9d00", "#ff6df5"),
     *("#ffffff", "#2f80ff", "#ff3b30", "#00a86b", "#9e9e9e"),
 )
 
 
-def colour(level: int) -> str:
-    """Colour of a magnification, by its index (0 is the coarsest)."""
-    return _COLOURS[level % len(_COLOURS)]
+def pick_color(level: int) -> str:
+    """Color of a magnification.
+
+    Args:
+        level: index of the magnification, 0 is the coarsest.
+    """
+    return _COLORS[level % len(_COLORS)]
 
 
-def outline(width: float = 2.0, foreground: str = "black") -> list[AbstractPathEffect]:
-    """An outline, black around what is bright, so that lines and letters can be seen on any ground."""
-    return [withStroke(linewidth=width, foreground=foreground)]
+def make_outline(width: float = 2.0, color: str = "black") -> list[AbstractPathEffect]:
+    """Path effects of an outline around lines or letters, so that they can be seen on any ground.
+
+    Args:
+        width: width of the outline in points, that of the line included.
+        color: color of the outline.
+    """
+    return [withStroke(linewidth=width, foreground=color)]
 
 
-def picture_inches(size: tuple[int, int], area: float = 16.0) -> tuple[float, float]:
-    """Height and width in inches of a picture of ``size``: ``area`` square inches, but no side over 10 or under 0.6."""
-    scale = min(math.sqrt(area / (size[0] * size[1])), 10 / max(size))
-    return max(size[0] * scale, 0.6), max(size[1] * scale, 0.6)
+def fit_inches(size: tuple[int, int], *, area: float = 16.0) -> tuple[float, float]:
+    """Height and width in inches at which an image is drawn; no side is over 10 or under 0.6 inches.
+
+    Args:
+        size: height and width of the image in pixels.
+        area: area of the drawn image in square inches.
+    """
+    height, width = size
+    scale = min(math.sqrt(area / (height * width)), 10 / max(size))
+    return max(height * scale, 0.6), max(width * scale, 0.6)
 
 
-def axes_at(figure: Figure, left: float, top: float, height: float, width: float) -> Axes:
-    """Axes with their top-left corner ``top`` and ``left`` inches from the figure's."""
-    full_width, full_height = figure.get_size_inches()
-    bottom = full_height - top - height
-    return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
+def add_axes(figure: Figure, *, left: float, top: float, height: float, width: float) -> Axes:
+    """Add axes to a figure; all lengths are in inches, ``left`` and ``top`` from the figure's upper left corner."""
+    figure_width, figure_height = figure.get_size_inches()
+    bottom = figure_height - top - height
+    rectangle = (
+        left / figure_width,
+        bottom / figure_height,
+        width / figure_width,
+        height / figure_height,
+    )
+    return figure.add_axes(rectangle)
 
 
-def inches_wide(axes: Axes) -> float:
+def measure_width(axes: Axes) -> float:
     """Width of the axes in inches."""
     return axes.get_window_extent().width / axes.figure.dpi
 
 
 def figure_image(figure: Figure) -> np.ndarray:
-    """The figure as ``(height, width, 3)`` uint8."""
+    """The figure as pixels, uint8 ``(height, width, 3)``."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | Literal["figure"] = 160) -> Path:
-    """Write a figure as PNG, all of it or nothing, with its folder where that is missing. Returns the path.
+    """Write a figure as PNG, whole or not at all.
 
-    Processes may write the same picture at the same time.
+    Several processes may write the same file at the same time.
+
+    Args:
+        figure: figure to write.
+        path: path of the file; its folder is made if needed.
+        dpi: resolution in dots per inch; "figure" for that of the figure.
+
+    Returns:
+        The path.
     """
     path = Path(path)
     with replace_file(path, shared=True) as unfinished:
@@ -89,38 +117,99 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | Liter
     return path
 
 
-def draw_thumbnail(axes: Axes, thumbnail: np.ndarray, geometry: PatchGeometry, frame: Frame) -> Box:
-    """Draw the thumbnail over axes in level-0 pixels and return the picture's place there.
+def draw_thumbnail(axes: Axes, evidence: Evidence, *, gray: bool = False) -> Box:
+    """Draw the thumbnail over axes in level-0 pixels.
+
+    Args:
+        axes: axes to draw on.
+        evidence: evidence of the image, with its thumbnail.
+        gray: whether to draw only the luminance.
+
+    Returns:
+        The image's place on the axes.
 
     Raises:
-        ValueError: if the thumbnail is not ``(3, height, width)`` uint8.
+        ValueError: if the thumbnail is missing or not uint8 ``(3, height, width)``.
     """
+    thumbnail = evidence.thumbnail
+    if thumbnail is None:
+        raise ValueError(f"{evidence.file}: evidence without a thumbnail cannot be drawn.")
     if thumbnail.ndim != 3 or thumbnail.shape[0] != 3 or thumbnail.dtype != np.uint8:
         raise ValueError(f"a thumbnail is uint8 (3, height, width), but got {thumbnail.dtype} {thumbnail.shape}.")
-    place = Box(*(frame or (0, 0)), *geometry.size)
-    extent = (place.col, place.col + place.width, place.row + place.height, place.row)
-    axes.imshow(thumbnail.transpose(1, 2, 0), extent=extent, aspect="auto", interpolation="bilinear")
-    unit = "level-0 px" if frame is not None else "px of the turned picture"
+    if gray:
+        thumbnail = _make_gray(thumbnail)
+
+    frame = evidence.frame
+    row, col = (0, 0) if frame is None else frame
+    height, width = evidence.geometry.size
+    axes.imshow(
+        thumbnail.transpose(1, 2, 0),
+        extent=(col, col + width, row + height, row),
+        aspect="auto",
+        interpolation="bilinear",
+    )
+    unit = "px of the turned picture" if frame is None else "level-0 px"
     axes.set_xlabel(f"column, in {unit}", fontsize=9)
     axes.set_ylabel("row", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.ticklabel_format(style="plain", useOffset=False)
-    return place
+    return Box(row, col, height, width)
+
+
+def _make_gray(thumbnail: np.ndarray) -> np.ndarray:
+    """Luminance on all three channels."""
+    luminance = np.tensordot([0.299, 0.587, 0.114], thumbnail, 1)
+    gray = luminance.round().astype(thumbnail.dtype)
+    return np.repeat(gray[None], 3, axis=0)
 
 
 def draw_scale_bar(axes: Axes, place: Box, mpp: float) -> Box:
-    """Draw a scale bar in the lower right corner of ``place`` and return the box that it covers, in level-0 pixels."""
-    longest_um = place.width * mpp / 4
-    step = 10.0 ** math.floor(math.log10(longest_um))
-    length_um = next(step * factor for factor in (5, 2, 1) if step * factor <= longest_um)
-    length, margin = length_um / mpp, 0.03 * place.width
-    end, row = place.col + place.width - margin, place.row + place.height - margin * place.height / place.width
+    """Draw a scale bar into the lower right corner of an image.
+
+    Args:
+        axes: axes to draw on.
+        place: the image's place on the axes.
+        mpp: spacing of level 0 in um per pixel.
+
+    Returns:
+        The box that the scale bar and its label cover, in level-0 pixels.
+    """
+    length_um = _round_down(place.width * mpp / 4)
+    length = length_um / mpp
+    margin = 0.03 * place.width
+    end = place.col + place.width - margin
+    row = place.row + place.height - margin * place.height / place.width
+
     (bar,) = axes.plot((end - length, end), (row, row), color="black", linewidth=3, solid_capstyle="butt")
-    bar.set(path_effects=outline(6, "white"), zorder=3)
-    name = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
-    label = axes.annotate(name, (end, row), (0, 4), textcoords="offset points", ha="right", va="bottom")
-    label.set(color="black", fontsize=9, fontweight="bold", path_effects=outline(3, "white"))
+    bar.set(path_effects=make_outline(6, "white"), zorder=3)
+    label = axes.annotate(
+        format_length(length_um),
+        (end, row),
+        (0, 4),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+    )
+    label.set(color="black", fontsize=9, fontweight="bold", path_effects=make_outline(3, "white"))
+
     height = 0.1 * place.height
-    return Box(place.row + place.height - height, end - length - margin, height, length + 2 * margin)
+    top = place.row + place.height - height
+    return Box(top, end - length - margin, height, length + 2 * margin)
+
+
+def _round_down(length: float) -> float:
+    """The largest 1, 2 or 5 times a power of ten that is not above a length."""
+    step = 10.0 ** math.floor(math.log10(length))
+    for factor in (5, 2):
+        if step * factor <= length:
+            return step * factor
+    return step
+
+
+def format_length(micrometres: float, digits: int = 6) -> str:
+    """A length with its unit, such as ``200 µm`` or ``2 mm``."""
+    if micrometres >= 1000:
+        return f"{micrometres / 1000:.{digits}g} mm"
+    return f"{micrometres:.{digits}g} µm"

@@ -3,123 +3,143 @@
 """Predictions as GeoJSON that QuPath (0.4 and later) imports as objects on the slide.
 
 Coordinates are (x, y), that is (column, row), in level-0 pixels of the file, whose first pixel begins at (0, 0). Rings
-are closed and, as numbers, counterclockwise (RFC 7946). Each object has an identifier that depends on its place alone,
-so the same prediction gives the same file.
+are closed and, as numbers, counterclockwise (RFC 7946). The identifier of an object depends only on its place, so that
+equal predictions give equal files.
 
-* A region is a locked annotation of the predicted class; its measurements are the probabilities of the classes and the
+* A region is a locked annotation of the predicted class. Its measurements are the probabilities of the classes and the
   attention of each magnification.
-* A patch that was read is an annotation inside it, in the colour of its magnification.
+* A patch that was read is an annotation inside the region, in the color of its magnification.
 * A cell is a tile without class, for QuPath's measurement maps.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.colors import to_rgb
 
 from monai_jsma.geometry import Box, Magnification
 from monai_jsma.predictions.records import PredictionRecord
-from monai_jsma.visualize.canvas import colour
-from monai_jsma.visualize.patches import drawn_patches
+from monai_jsma.visualize.canvas import pick_color
+from monai_jsma.visualize.patches import rank_patches
 
 __all__ = ["feature_collection"]
 
 Feature = dict[str, Any]
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-_CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+# Okabe and Ito's colors, which color-blind readers can tell apart.
+_CLASS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 
 
 def feature_collection(records: Iterable[PredictionRecord], *, cells: bool = False) -> Feature:
     """The records of one file as a FeatureCollection.
 
     Args:
-        records: regions of the file.
-        cells: add every cell with its attention, not only the patches that were read.
+        records: prediction records of regions of the file.
+        cells: whether to add every cell with its attention, not only the patches that were read.
 
     Raises:
-        ValueError: when a patch of a record does not lie at one of its cells.
+        ValueError: if a patch of a record does not lie at one of its cells.
     """
-    features = [f for r in records for f in (_region(r), *_patches(r), *(_cells(r) if cells else ()))]
+    features = []
+    for record in records:
+        features.append(_make_region(record))
+        features += _make_patches(record)
+        if cells:
+            features += _make_cells(record)
     return {"type": "FeatureCollection", "features": features}
 
 
-def _region(record: PredictionRecord) -> Feature:
-    names, probabilities = record.classes, record.probabilities
-    known = {} if record.label is None else {"true class": names[record.label]}
-    return _feature(
-        record,
-        Box(0, 0, *record.size),
-        "region",
-        objectType="annotation",
-        name=f"predicted {names[record.prediction]} ({probabilities[record.prediction]:.2f})",
-        classification=_classification(record),
-        isLocked=True,
-        measurements={
-            **{f"probability {name}": p for name, p in zip(names, probabilities, strict=True)},
-            **{f"attention {name}": share for name, share in record.shares.items()},
-        },
-        metadata={"file": record.file, "group": record.group, **known},
-    )
+def _make_region(record: PredictionRecord) -> Feature:
+    classes = record.classes
+    prediction = record.prediction
+
+    measurements = {}
+    for name, probability in zip(classes, record.probabilities, strict=True):
+        measurements[f"probability {name}"] = probability
+    for name, share in record.shares.items():
+        measurements[f"attention {name}"] = share
+
+    metadata = {"file": record.file, "group": record.group}
+    if record.label is not None:
+        metadata["true class"] = classes[record.label]
+
+    properties = {
+        "objectType": "annotation",
+        "name": f"predicted {classes[prediction]} ({record.probabilities[prediction]:.2f})",
+        "classification": _make_classification(record),
+        "isLocked": True,
+        "measurements": measurements,
+        "metadata": metadata,
+    }
+    return _make_feature(record, Box(0, 0, *record.size), "region", properties)
 
 
-def _patches(record: PredictionRecord) -> Iterable[Feature]:
-    """Numbered by weight, as in the pictures."""
-    by_cell = dict(zip(record.cells.tolist(), record.patches, strict=True))
-    drawn, _ = drawn_patches(record.cells, np.array([patch.weight for patch in record.patches]))
-    for number, cell in enumerate(drawn.tolist(), start=1):
-        patch = by_cell[cell]
-        yield _feature(
-            record,
-            record.geometry.box(cell),
-            f"patch {cell}",
-            objectType="annotation",
-            name=f"{number}: {patch.magnification}, weight {patch.weight:.3g}",
-            color=_rgb(colour(record.geometry.cell(cell).level)),
-            classification=_classification(record),
-            isLocked=True,
-            measurements={
+def _make_patches(record: PredictionRecord) -> Iterator[Feature]:
+    """The patches that were read, numbered by weight as in the figures."""
+    geometry = record.geometry
+    evidence = record.evidence
+    patch_of_cell = dict(zip(evidence.cells.tolist(), record.patches, strict=True))
+    cells, _ = rank_patches(evidence.cells, evidence.weights)
+    for number, cell in enumerate(cells.tolist(), start=1):
+        patch = patch_of_cell[cell]
+        magnification = Magnification(patch.mpp).name
+        properties = {
+            "objectType": "annotation",
+            "name": f"{number}: {patch.magnification}, weight {patch.weight:.3g}",
+            "color": _convert_color(pick_color(geometry.cell(cell).level)),
+            "classification": _make_classification(record),
+            "isLocked": True,
+            "measurements": {
                 "attention": patch.attention,
                 "weight": patch.weight,
                 "mpp": patch.mpp,
-                "magnification": float(Magnification(patch.mpp).name.rstrip("X")),
+                "magnification": float(magnification.rstrip("X")),
             },
-            metadata={"magnification": patch.magnification},
-        )
+            "metadata": {"magnification": patch.magnification},
+        }
+        yield _make_feature(record, geometry.box(cell), f"patch {cell}", properties)
 
 
-def _cells(record: PredictionRecord) -> Iterable[Feature]:
-    """One measurement a magnification, so that QuPath maps one of them at a time."""
+def _make_cells(record: PredictionRecord) -> Iterator[Feature]:
+    """All cells. Each magnification is a measurement of its own, so that QuPath maps one of them at a time."""
     geometry = record.geometry
     for cell, attention in enumerate(record.attention):
-        measurements = {f"attention {geometry.names[geometry.cell(cell).level]}": attention}
-        yield _feature(record, geometry.cell_box(cell), f"cell {cell}", objectType="tile", measurements=measurements)
+        magnification = geometry.names[geometry.cell(cell).level]
+        properties = {
+            "objectType": "tile",
+            "measurements": {f"attention {magnification}": attention},
+        }
+        yield _make_feature(record, geometry.cell_box(cell), f"cell {cell}", properties)
 
 
-def _feature(record: PredictionRecord, box: Box, what: str, **properties: Any) -> Feature:
-    """An object at a box of the region, without what reaches beyond the region."""
-    (top, left), (height, width) = record.location, record.size
-    first, last = top + box.row, top + min(box.row + box.height, height)
-    begin, end = left + box.col, left + min(box.col + box.width, width)
-    corners = ((begin, first), (end, first), (end, last), (begin, last), (begin, first))
-    ring = [[round(x, 3), round(y, 3)] for x, y in corners]
-    name = f"{record.file}|{record.location}|{record.size}|{what}"
+def _make_feature(record: PredictionRecord, box: Box, name: str, properties: Mapping[str, Any]) -> Feature:
+    """An object at a box of the region; what reaches beyond the region is cut off."""
+    height, width = record.size
+    row, col = record.location
+    top = round(row + box.row, 3)
+    left = round(col + box.col, 3)
+    bottom = round(row + min(box.row + box.height, height), 3)
+    right = round(col + min(box.col + box.width, width), 3)
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+    identity = f"{record.file}|{record.location}|{record.size}|{name}"
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, identity)),
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": properties,
     }
 
 
-def _classification(record: PredictionRecord) -> Mapping[str, Any]:
-    """QuPath refuses a class without a colour."""
+def _make_classification(record: PredictionRecord) -> Mapping[str, Any]:
+    """The predicted class. QuPath refuses a class without a color."""
     index = record.prediction
-    return {"name": record.classes[index], "color": _rgb(_CLASS_COLOURS[index % len(_CLASS_COLOURS)])}
+    color = _CLASS_COLORS[index % len(_CLASS_COLORS)]
+    return {"name": record.classes[index], "color": _convert_color(color)}
 
 
-def _rgb(name: str) -> list[int]:
-    return [round(255 * part) for part in to_rgb(name)]
+def _convert_color(color: str) -> list[int]:
+    """Red, green and blue from 0 to 255."""
+    return [round(255 * channel) for channel in to_rgb(color)]

@@ -1,8 +1,8 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""All about one picture on one page, in the manner of the paper's Figures 4 and 5.
+"""All evidence of one image on one page, in the manner of the paper's Figures 4 and 5.
 
-The thumbnail with its sampled patches, the attention of each magnification, and the patches themselves below.
+The thumbnail with the sampled patches, the attention of each magnification, and below them the patches themselves.
 """
 
 from __future__ import annotations
@@ -10,76 +10,94 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from monai_jsma.datalists.regions import Area
-from monai_jsma.geometry import PatchGeometry
-from monai_jsma.visualize.annotation import draw_areas, draw_areas_legend, legend_lines
+from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.visualize.area_outlines import count_legend_lines, draw_areas, draw_areas_legend
 from monai_jsma.visualize.attention import draw_attention
-from monai_jsma.visualize.canvas import Frame, axes_at, picture_inches
-from monai_jsma.visualize.patches import draw_boxes, draw_strip, drawn_patches, strip_height
+from monai_jsma.visualize.canvas import add_axes, fit_inches
+from monai_jsma.visualize.patches import draw_boxes, draw_strip, rank_patches, strip_height
 
 __all__ = ["overview_figure"]
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.8, 1.0, 0.7, 0.55  # inches around each picture
-_TITLE, _LINE = 0.35, 0.2  # inches above all of them, and of each further line of the title
-_MARGIN, _NARROWEST = 0.2, 7.0  # inches left of a title, and that it needs
+# All lengths in inches.
+_LEFT = 0.8  # of each panel's image
+_RIGHT = 1.0
+_TOP = 0.7
+_BOTTOM = 0.55
+_TITLE_HEIGHT = 0.35
+_LINE_HEIGHT = 0.2  # of each further line of the title
+_MARGIN = 0.2  # left of the title
+_MIN_WIDTH = 7.0  # of the page
 
 
 def overview_figure(
-    thumbnail: np.ndarray,
-    geometry: PatchGeometry,
-    attention: np.ndarray,
-    patches: np.ndarray,
-    cells: np.ndarray,
-    weights: np.ndarray,
-    *,
-    title: str = "",
-    frame: Frame = (0, 0),
-    areas: Sequence[Area] = (),
+    evidence: Evidence, *, title: str = "", areas: Sequence[Area] = (), max_patches: int = 16
 ) -> Figure:
-    """One figure of the thumbnail with boxes, one map a magnification, and the strip of patches.
+    """One figure of the thumbnail with boxes, a map for each magnification, and the strip of patches.
 
     Args:
-        thumbnail: uint8 ``(3, height, width)``.
-        geometry: the picture's cells.
-        attention: probabilities ``(cells,)`` over all magnifications.
-        patches: pixels of the drawn cells, or of the first of them, uint8 ``(<= k, 3, patch, patch)``.
-        cells: flat indices of the drawn cells ``(k,)``.
-        weights: their weights ``(k,)``.
-        title: a line above everything, such as the file; further lines are smaller.
-        frame: row and column of the picture in level 0 of its file; None if it is turned or mirrored.
-        areas: annotations to outline, in level-0 pixels of the file.
+        evidence: evidence of the image, with its thumbnail and pyramid.
+        title: first line of the page, such as the file; further lines are smaller.
+        areas: annotated areas to outline, in level-0 pixels of the file.
+        max_patches: maximum number of patches; those of highest weight are shown.
     """
-    height, width = picture_inches(geometry.size, 14)
-    panels = 1 + len(geometry.grids)
-    panel_height, panel_width = _TOP + height + _BOTTOM, _LEFT + max(width, 3.0) + _RIGHT
-    columns = max(1, round(math.sqrt(1.2 * panels * panel_height / panel_width)))  # with the strip about square
-    head = _TITLE + _LINE * (title.count("\n") + legend_lines(areas))
-    strip_top, full_width = head + -(-panels // columns) * panel_height, max(columns * panel_width, _NARROWEST)
-    shown = cells[: len(patches)], weights[: len(patches)]
-    drawn = len(drawn_patches(*shown)[0])
-    figure = Figure(figsize=(full_width, strip_top + strip_height(drawn, full_width)), dpi=100)
+    height, width = fit_inches(evidence.geometry.size, area=14)
+    panel_height = _TOP + height + _BOTTOM
+    panel_width = _LEFT + max(width, 3.0) + _RIGHT
+    num_panels = 1 + len(evidence.geometry.grids)
+    num_columns = max(1, round(math.sqrt(1.2 * num_panels * panel_height / panel_width)))  # about square with the strip
+    num_rows = -(-num_panels // num_columns)
+
+    num_lines = title.count("\n") + count_legend_lines(areas)
+    panels_top = _TITLE_HEIGHT + _LINE_HEIGHT * num_lines
+    strip_top = panels_top + num_rows * panel_height
+    page_width = max(num_columns * panel_width, _MIN_WIDTH)
+    cells, _ = rank_patches(evidence.cells, evidence.weights)
+    num_patches = min(len(cells), max_patches)
+    page_height = strip_top + strip_height(num_patches, page_width)
+
+    figure = Figure(figsize=(page_width, page_height), dpi=100)
     _draw_head(figure, title, areas)
-    for panel in range(panels):
-        row, col = divmod(panel, columns)
-        axes = axes_at(figure, col * panel_width + _LEFT, head + row * panel_height + _TOP, height, width)
+    for panel in range(num_panels):
+        row, col = divmod(panel, num_columns)
+        axes = add_axes(
+            figure,
+            left=col * panel_width + _LEFT,
+            top=panels_top + row * panel_height + _TOP,
+            height=height,
+            width=width,
+        )
         if panel == 0:
-            draw_boxes(axes, thumbnail, geometry, cells, weights, frame=frame)
+            draw_boxes(axes, evidence, max_boxes=max_patches)
         else:
-            draw_attention(axes, thumbnail, geometry, attention, panel - 1, frame)
+            draw_attention(axes, evidence, level=panel - 1)
         draw_areas(axes, areas)
-    draw_strip(figure, strip_top, patches, geometry, *shown)
+    draw_strip(figure, evidence, top=strip_top, max_patches=max_patches)
     return figure
 
 
 def _draw_head(figure: Figure, title: str, areas: Sequence[Area]) -> None:
-    width, height = figure.get_size_inches()
-    for number, line in enumerate(title.split("\n")):
-        font = {"fontsize": 10} if number else {"fontsize": 12, "fontweight": "bold"}
-        top = _TITLE + _LINE * (number - 1) if number else _MARGIN / 2
-        # A file may be called "$1$": names are no mathematics.
-        figure.text(_MARGIN / width, 1 - top / height, line, va="top", parse_math=False, **font)
+    """Write the title, and name the classes of areas below it."""
+    first, *others = title.split("\n")
+    _write_line(figure, first, top=_MARGIN / 2, fontsize=12, fontweight="bold")
+    top = _TITLE_HEIGHT
+    for line in others:
+        _write_line(figure, line, top=top, fontsize=10, fontweight="normal")
+        top += _LINE_HEIGHT
     if areas:
-        draw_areas_legend(figure, _MARGIN, _TITLE + _LINE * title.count("\n"), areas)
+        draw_areas_legend(figure, areas, left=_MARGIN, top=top)
+
+
+def _write_line(figure: Figure, text: str, *, top: float, fontsize: int, fontweight: str) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(
+        _MARGIN / width,
+        1 - top / height,
+        text,
+        va="top",
+        fontsize=fontsize,
+        fontweight=fontweight,
+        parse_math=False,  # a file may be called "$1$"
+    )

@@ -1,16 +1,14 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The sampled patches: as boxes on the thumbnail, and as a strip of pictures with their weights (paper, Section 4.3.4).
+"""The sampled patches: as boxes on the thumbnail, and as a strip of their pixels with weights (paper, Section 4.3.4).
 
-Cells are flat indices ``(k,)``, weights ``(k,)`` how much each counts in the classified feature. A cell that was drawn
-twice is shown once, with the sum of its weights; one of weight 0 was not drawn. Patches are numbered by falling weight.
-Axes are (row, column) in level-0 pixels.
+A weight says how much a patch counts in the classified feature. A cell that was drawn twice is shown once, with the sum
+of its weights; a cell of weight 0 was not drawn. Patches are numbered by falling weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,114 +17,134 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from monai_jsma.geometry import Box, PatchGeometry, to_mpp
+from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.visualize.canvas import (
-    Frame,
-    axes_at,
-    colour,
+    add_axes,
     draw_scale_bar,
     draw_thumbnail,
     figure_image,
-    inches_wide,
-    outline,
-    picture_inches,
+    fit_inches,
+    format_length,
+    make_outline,
+    measure_width,
+    pick_color,
 )
 
-__all__ = ["draw_boxes", "draw_strip", "drawn_patches", "patch_boxes_image", "patch_strip_image", "strip_height"]
+__all__ = ["draw_boxes", "draw_strip", "patch_boxes_image", "patch_strip_image", "rank_patches", "strip_height"]
 
-_PATCH, _GAP, _CAPTION = 1.5, 0.2, 0.55  # inches
-_NAMES = 5  # of magnifications in a row
-
-
-def drawn_patches(cells: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct cells that were drawn and their summed weights, both ``(n,)`` with n <= k, by falling weight."""
-    cells, place = np.unique(cells, return_inverse=True)
-    summed = np.bincount(place, weights, len(cells))
-    order = np.argsort(-summed, kind="stable")[: np.count_nonzero(summed)]
-    return cells[order], summed[order]
+_PATCH_SIDE = 1.5  # inches
+_GAP = 0.2  # inches between patches
+_CAPTION_HEIGHT = 0.55  # inches below each patch
+_NAMES_PER_ROW = 5  # of the legend
 
 
-def draw_boxes(
-    axes: Axes,
-    thumbnail: np.ndarray,
-    geometry: PatchGeometry,
-    cells: np.ndarray,
-    weights: np.ndarray,
-    *,
-    frame: Frame = (0, 0),
-    most: int = 16,
-) -> None:
-    """Draw the thumbnail and the sampled patches as boxes, one colour a magnification, labelled ``number: weight``.
-
-    A box that is too narrow for its weight has its number alone. The magnifications of boxes are named above.
+def rank_patches(cells: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct cells that were drawn and their summed weights, by falling weight.
 
     Args:
-        axes: where to draw.
-        thumbnail: uint8 ``(3, height, width)``.
-        geometry: the picture's cells.
         cells: flat indices of the drawn cells ``(k,)``.
-        weights: their weights ``(k,)``.
-        frame: row and column of the picture in level 0 of its file; None if it is turned or mirrored.
-        most: boxes drawn at most, those of greatest weight.
+        weights: aggregation weights of the drawn cells ``(k,)``; 0 where nothing was drawn.
+
+    Returns:
+        Cells and weights, both ``(n,)`` with n <= k.
     """
-    place = draw_thumbnail(axes, thumbnail, geometry, frame)
-    drawn, summed = drawn_patches(cells, weights)
-    shown = [(_within(geometry.box(c), place), geometry.cell(c).level) for c in drawn[:most].tolist()]
-    taken = [draw_scale_bar(axes, place, geometry.mpp)]
-    for box, level in sorted(shown, key=lambda item: item[1]):
-        edge = Rectangle((box.col, box.row), box.width, box.height, fill=False, clip_on=False)
-        axes.add_patch(edge).set(edgecolor=colour(level), linewidth=2, zorder=3, path_effects=outline(4))
+    distinct, index_of_draw = np.unique(cells, return_inverse=True)
+    sums = np.bincount(index_of_draw, weights, len(distinct))
+    order = np.argsort(-sums, kind="stable")
+    drawn = order[: np.count_nonzero(sums)]
+    return distinct[drawn], sums[drawn]
+
+
+def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
+    """Draw the thumbnail and the sampled patches as boxes, labelled ``number: weight``.
+
+    Each magnification has a color; those of the boxes are named above. A box that is too narrow for its weight is
+    labelled with its number alone.
+
+    Args:
+        axes: axes to draw on.
+        evidence: evidence of the image, with its thumbnail.
+        max_boxes: maximum number of boxes; those of highest weight are drawn.
+    """
+    geometry = evidence.geometry
+    place = draw_thumbnail(axes, evidence)
+    occupied = [draw_scale_bar(axes, place, geometry.mpp)]
+
+    cells, weights = rank_patches(evidence.cells, evidence.weights)
+    shown = cells[:max_boxes].tolist()
+    boxes = [_clip_box(geometry.box(cell), place) for cell in shown]
+    levels = [geometry.cell(cell).level for cell in shown]
+    for number in np.argsort(levels, kind="stable"):
+        _draw_box(axes, boxes[number], levels[number])
+
     # The finest first: their boxes have least room for a label.
-    for number in sorted(range(len(shown)), key=lambda i: -shown[i][1]):
-        text, box = f"{number + 1}: {_written(summed[number])}", shown[number][0]
-        fits = _label_size(axes, text, place)[1] <= box.width
-        _draw_label(axes, text if fits else f"{number + 1}", box, place, taken)
-    rows = _draw_legend(axes, geometry, sorted({level for _, level in shown}))
-    count = f"{len(drawn)}" if len(drawn) <= most else f"{most} heaviest of {len(drawn)}"
-    axes.set_title(f"{count} sampled patches: number and weight" + rows * "\n", loc="left", fontsize=10)
+    for number in np.argsort(np.negative(levels), kind="stable"):
+        text = f"{number + 1}: {_format_weight(weights[number])}"
+        _, label_width = _measure_label(axes, text, place)
+        if label_width > boxes[number].width:
+            text = f"{number + 1}"
+        spot = _find_free_spot(boxes[number], _measure_label(axes, text, place), place, occupied)
+        occupied.append(spot)
+        _draw_label(axes, text, spot)
+
+    num_legend_rows = _draw_legend(axes, geometry, sorted(set(levels)))
+    count = str(len(cells)) if len(cells) <= max_boxes else f"{max_boxes} heaviest of {len(cells)}"
+    blank_lines = "\n" * num_legend_rows
+    axes.set_title(f"{count} sampled patches: number and weight{blank_lines}", loc="left", fontsize=10)
 
 
-def _draw_legend(axes: Axes, geometry: PatchGeometry, levels: Sequence[int]) -> int:
-    """Name these magnifications above the axes; how many rows that takes, at least one."""
-    lines = [Line2D([], [], color=colour(j), lw=3, path_effects=outline(5)) for j in levels]
-    names = [geometry.names[j] for j in levels]
-    narrow: dict[str, Any] = {"handlelength": 1.2, "columnspacing": 1.0, "labelspacing": 0.2, "borderpad": 0}
-    axes.legend(
-        lines, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=_NAMES, frameon=False, fontsize=9, **narrow
-    )
-    return max(1, -(-len(names) // _NAMES))
-
-
-def _within(box: Box, place: Box) -> Box:
-    """A box of the picture where the picture lies, without what reaches beyond it."""
-    height, width = min(box.height, place.height - box.row), min(box.width, place.width - box.col)
+def _clip_box(box: Box, place: Box) -> Box:
+    """A box of the image where the image lies on the axes, without what reaches beyond the image."""
+    height = min(box.height, place.height - box.row)
+    width = min(box.width, place.width - box.col)
     return Box(place.row + box.row, place.col + box.col, height, width)
 
 
-def _label_size(axes: Axes, text: str, place: Box) -> tuple[float, float]:
+def _draw_box(axes: Axes, box: Box, level: int) -> None:
+    edge = Rectangle((box.col, box.row), box.width, box.height, fill=False, clip_on=False)
+    axes.add_patch(edge)
+    edge.set(edgecolor=pick_color(level), linewidth=2, zorder=3, path_effects=make_outline(4))
+
+
+def _measure_label(axes: Axes, text: str, place: Box) -> tuple[float, float]:
     """Height and width of a label in level-0 pixels."""
-    inch = place.width / inches_wide(axes)
-    return 0.22 * inch, (0.08 * len(text) + 0.12) * inch
+    inch = place.width / measure_width(axes)
+    height = 0.22 * inch
+    width = (0.08 * len(text) + 0.12) * inch
+    return height, width
 
 
-def _draw_label(axes: Axes, text: str, box: Box, place: Box, taken: list[Box]) -> None:
-    """Write ``text`` inside ``box`` where no other label stands, and note its place in ``taken``."""
-    height, width = _label_size(axes, text, place)
-    free_rows, free_cols = max(box.height - height, 0), max(box.width - width, 0)
-    spots = [
-        Box(
-            min(box.row + down * free_rows, place.row + place.height - height),
-            min(box.col + right * free_cols, place.col + place.width - width),
-            height,
-            width,
-        )
-        for down in (0, 1, 0.5, 0.25, 0.75)
-        for right in (0, 1, 0.5)
-    ]
-    spot = next((s for s in spots if not any(_overlap(s, t) for t in taken)), spots[0])
-    taken.append(spot)
-    middle = spot.col + width / 2, spot.row + height / 2
+def _find_free_spot(box: Box, size: tuple[float, float], place: Box, occupied: Sequence[Box]) -> Box:
+    """Where in a box a label of a size fits without covering another; the top left corner if there is no such place."""
+    height, width = size
+    free_rows = max(box.height - height, 0)
+    free_cols = max(box.width - width, 0)
+    last_row = place.row + place.height - height
+    last_col = place.col + place.width - width
+
+    spots = []
+    for down in (0, 1, 0.5, 0.25, 0.75):
+        for right in (0, 1, 0.5):
+            row = min(box.row + down * free_rows, last_row)
+            col = min(box.col + right * free_cols, last_col)
+            spots.append(Box(row, col, height, width))
+
+    for spot in spots:
+        if not any(_overlap(spot, other) for other in occupied):
+            return spot
+    return spots[0]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    rows_overlap = one.row < other.row + other.height and other.row < one.row + one.height
+    cols_overlap = one.col < other.col + other.width and other.col < one.col + one.width
+    return rows_overlap and cols_overlap
+
+
+def _draw_label(axes: Axes, text: str, spot: Box) -> None:
     axes.text(
-        *middle,
+        spot.col + spot.width / 2,
+        spot.row + spot.height / 2,
         text,
         ha="center",
         va="center",
@@ -134,85 +152,116 @@ def _draw_label(axes: Axes, text: str, box: Box, place: Box, taken: list[Box]) -
         fontsize=9,
         fontweight="bold",
         zorder=4,
-        path_effects=outline(),
+        path_effects=make_outline(),
     )
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    rows = one.row < other.row + other.height and other.row < one.row + one.height
-    return rows and one.col < other.col + other.width and other.col < one.col + one.width
+def _draw_legend(axes: Axes, geometry: PatchGeometry, levels: Sequence[int]) -> int:
+    """Name magnifications above the axes; returns how many rows that takes, at least one."""
+    lines = [Line2D([], [], color=pick_color(level), lw=3, path_effects=make_outline(5)) for level in levels]
+    axes.legend(
+        lines,
+        [geometry.names[level] for level in levels],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=_NAMES_PER_ROW,
+        frameon=False,
+        fontsize=9,
+        handlelength=1.2,
+        columnspacing=1.0,
+        labelspacing=0.2,
+        borderpad=0,
+    )
+    return max(1, -(-len(levels) // _NAMES_PER_ROW))
 
 
-def patch_boxes_image(
-    thumbnail: np.ndarray,
-    geometry: PatchGeometry,
-    cells: np.ndarray,
-    weights: np.ndarray,
-    *,
-    frame: Frame = (0, 0),
-    most: int = 16,
-) -> np.ndarray:
-    """A picture ``(height, width, 3)`` uint8 of :func:`draw_boxes`."""
-    height, width = picture_inches(geometry.size)
-    figure = Figure(figsize=(max(0.9 + width + 0.4, 4.2), 0.7 + height + 0.6), dpi=100)
-    axes = axes_at(figure, 0.9, 0.7, height, width)
-    draw_boxes(axes, thumbnail, geometry, cells, weights, frame=frame, most=most)
-    return figure_image(figure)
-
-
-def _per_row(width: float) -> int:
-    return max(1, int((width - _GAP) / (_PATCH + _GAP)))
-
-
-def strip_height(patches: int, width: float) -> float:
-    """Inches that :func:`draw_strip` needs for a number of patches within ``width`` inches."""
-    return -(-patches // _per_row(width)) * (_PATCH + _CAPTION) + _GAP
-
-
-def draw_strip(
-    figure: Figure, top: float, patches: np.ndarray, geometry: PatchGeometry, cells: np.ndarray, weights: np.ndarray
-) -> None:
-    """Draw the patches by falling weight, each framed in the colour of its magnification, ``top`` inches from the edge.
+def patch_boxes_image(evidence: Evidence, *, max_boxes: int = 16) -> np.ndarray:
+    """An image of :func:`draw_boxes`, uint8 ``(height, width, 3)``.
 
     Args:
-        figure: where to draw; its width gives the number of patches in a row.
-        top: where the strip begins, in inches from the figure's upper edge.
-        patches: pixels of the cells, uint8 ``(k, 3, patch, patch)``.
-        geometry: the picture's cells.
-        cells: flat indices of the drawn cells ``(k,)``.
-        weights: their weights ``(k,)``.
-
-    Raises:
-        ValueError: if there is not one patch for each cell.
+        evidence: evidence of the image, with its thumbnail.
+        max_boxes: maximum number of boxes; those of highest weight are drawn.
     """
-    if len(patches) != len(cells):
-        raise ValueError(f"{len(cells)} cells were drawn, but {len(patches)} patches are given.")
-    columns = _per_row(figure.get_figwidth())
-    for number, (cell, weight) in enumerate(zip(*drawn_patches(cells, weights))):
-        row, col = divmod(number, columns)
-        level = geometry.cell(int(cell)).level
-        left, above = _GAP + col * (_PATCH + _GAP), top + _GAP + row * (_PATCH + _CAPTION)
-        axes = axes_at(figure, left, above, _PATCH, _PATCH)
-        axes.imshow(patches[list(cells).index(cell)].transpose(1, 2, 0), aspect="auto")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
-        axes.add_patch(edge).set(edgecolor=colour(level), linewidth=3, path_effects=outline(4.5))
-        um = geometry.patch_size * to_mpp(geometry.magnifications[level])
-        length = f"{um / 1000:.3g} mm" if um >= 1000 else f"{um:.3g} µm"
-        axes.set_xlabel(f"{number + 1}: {_written(weight)}\n{geometry.names[level]}, {length} wide", fontsize=9)
-
-
-def patch_strip_image(
-    patches: np.ndarray, geometry: PatchGeometry, cells: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """A picture ``(height, width, 3)`` uint8 of :func:`draw_strip`, up to eight patches in a row."""
-    drawn = len(drawn_patches(cells, weights)[0])
-    width = min(max(drawn, 1), 8) * (_PATCH + _GAP) + _GAP + 0.01
-    figure = Figure(figsize=(width, strip_height(max(drawn, 1), width)), dpi=100)
-    draw_strip(figure, 0, patches, geometry, cells, weights)
+    height, width = fit_inches(evidence.geometry.size)
+    figure_width = max(0.9 + width + 0.4, 4.2)
+    figure = Figure(figsize=(figure_width, 0.7 + height + 0.6), dpi=100)
+    axes = add_axes(figure, left=0.9, top=0.7, height=height, width=width)
+    draw_boxes(axes, evidence, max_boxes=max_boxes)
     return figure_image(figure)
 
 
-def _written(weight: float) -> str:
+def strip_height(num_patches: int, width: float) -> float:
+    """Height in inches that :func:`draw_strip` needs.
+
+    Args:
+        num_patches: number of patches.
+        width: width of the figure in inches.
+    """
+    num_rows = -(-num_patches // _count_per_row(width))
+    return num_rows * (_PATCH_SIDE + _CAPTION_HEIGHT) + _GAP
+
+
+def _count_per_row(width: float) -> int:
+    return max(1, int((width - _GAP) / (_PATCH_SIDE + _GAP)))
+
+
+def draw_strip(figure: Figure, evidence: Evidence, *, top: float = 0.0, max_patches: int = 16) -> None:
+    """Read the sampled patches and draw them by falling weight, each framed in the color of its magnification.
+
+    Args:
+        figure: figure to draw on; its width gives the number of patches in a row.
+        evidence: evidence of the image, with its pyramid.
+        top: inches from the figure's upper edge to the strip.
+        max_patches: maximum number of patches; those of highest weight are drawn.
+    """
+    cells, weights = rank_patches(evidence.cells, evidence.weights)
+    cells = cells[:max_patches]
+    patches = evidence.read_patches(cells)
+    num_per_row = _count_per_row(figure.get_figwidth())
+    for number, cell in enumerate(cells.tolist()):
+        row, col = divmod(number, num_per_row)
+        axes = add_axes(
+            figure,
+            left=_GAP + col * (_PATCH_SIDE + _GAP),
+            top=top + _GAP + row * (_PATCH_SIDE + _CAPTION_HEIGHT),
+            height=_PATCH_SIDE,
+            width=_PATCH_SIDE,
+        )
+        level = evidence.geometry.cell(cell).level
+        _draw_patch(axes, patches[number], level)
+        title = f"{number + 1}: {_format_weight(weights[number])}"
+        axes.set_xlabel(f"{title}\n{_describe_patch(evidence.geometry, level)}", fontsize=9)
+
+
+def _draw_patch(axes: Axes, patch: np.ndarray, level: int) -> None:
+    axes.imshow(patch.transpose(1, 2, 0), aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
+    axes.add_patch(edge)
+    edge.set(edgecolor=pick_color(level), linewidth=3, path_effects=make_outline(4.5))
+
+
+def _describe_patch(geometry: PatchGeometry, level: int) -> str:
+    """Magnification and width of a patch."""
+    micrometres = geometry.patch_size * to_mpp(geometry.magnifications[level])
+    return f"{geometry.names[level]}, {format_length(micrometres, digits=3)} wide"
+
+
+def patch_strip_image(evidence: Evidence, *, max_patches: int = 16) -> np.ndarray:
+    """An image of :func:`draw_strip`, uint8 ``(height, width, 3)``, with up to eight patches in a row.
+
+    Args:
+        evidence: evidence of the image, with its pyramid.
+        max_patches: maximum number of patches; those of highest weight are drawn.
+    """
+    cells, _ = rank_patches(evidence.cells, evidence.weights)
+    num_patches = max(1, min(len(cells), max_patches))
+    width = min(num_patches, 8) * (_PATCH_SIDE + _GAP) + _GAP + 0.01
+    figure = Figure(figsize=(width, strip_height(num_patches, width)), dpi=100)
+    draw_strip(figure, evidence, max_patches=max_patches)
+    return figure_image(figure)
+
+
+def _format_weight(weight: float) -> str:
     return f"{weight:.2g}" if weight >= 0.005 else "<0.01"

@@ -16,6 +16,7 @@ from monai.transforms import Activationsd, Compose
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
+from visualize_cases import make_evidence
 
 from monai_jsma.engines import JSMAEvaluator
 from monai_jsma.handlers.attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
@@ -58,14 +59,17 @@ def test_tensorboard_gets_every_map_the_boxes_and_the_strip(tmp_path, decollated
         "patches/boxes/0": [1],
         "patches/strip/0": [1],
     }
-    dense, thumbnail, geometry = np.zeros(21), pyramid.thumbnail((30, 50)), pyramid.geometry
+    dense = np.zeros(21)
     dense[[13, 2]] = 0.75, 0.25
-    drawn = np.array([13, 2]), np.array([0.75, 0.25])
+    evidence = make_evidence(
+        pyramid.geometry, [13, 2], [0.75, 0.25],
+        attention=dense, thumbnail=pyramid.thumbnail((30, 50)), patches=pyramid.read([13, 2]),
+    )  # fmt: skip
     expected = {
-        "attention/100X/0": attention_image(thumbnail, geometry, dense, 0),
-        "attention/200X/0": attention_image(thumbnail, geometry, dense, 1),
-        "patches/boxes/0": patch_boxes_image(thumbnail, geometry, *drawn),
-        "patches/strip/0": patch_strip_image(pyramid.read([13, 2]), geometry, *drawn),
+        "attention/100X/0": attention_image(evidence, 0),
+        "attention/200X/0": attention_image(evidence, 1),
+        "patches/boxes/0": patch_boxes_image(evidence),
+        "patches/strip/0": patch_strip_image(evidence),
     }
     for tag, image in expected.items():
         np.testing.assert_array_equal(written[tag][0][1], image)
@@ -96,7 +100,8 @@ def test_pictures_of_a_ragged_batch_keep_their_own_grids(tmp_path, decollated):
     assert {tag.rsplit("/", 1)[1] for tag in written} == {"0", "1"}, "max_pictures is 2"
     for i, pyramid in enumerate((large, small)):
         dense = np.eye(pyramid.geometry.num_cells)[-1 if pyramid is large else 7]
-        expected = attention_image(pyramid.thumbnail((30, 50)), pyramid.geometry, dense, 1)
+        evidence = make_evidence(pyramid.geometry, attention=dense, thumbnail=pyramid.thumbnail((30, 50)))
+        expected = attention_image(evidence, 1)
         np.testing.assert_array_equal(written[f"attention/200X/{i}"][0][1], expected)
 
 
@@ -130,7 +135,10 @@ def test_turned_picture_is_drawn_as_it_is_turned(tmp_path):
     handler = AttentionImageHandler(log_dir=str(tmp_path))
     show([[row(pyramid, {18: 1.0}, thumbnail=(50, 30))]], handler.attach)
     handler.close()
-    expected = attention_image(pyramid.thumbnail((50, 30)), pyramid.geometry, np.eye(21)[18], 1, frame=None)
+    evidence = make_evidence(
+        pyramid.geometry, attention=np.eye(21)[18], thumbnail=pyramid.thumbnail((50, 30)), orientation=5
+    )
+    expected = attention_image(evidence, 1)
     np.testing.assert_array_equal(events(tmp_path)["attention/200X/0"][0][1], expected)
 
 

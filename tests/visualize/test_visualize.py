@@ -8,18 +8,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from visualize_cases import GEOMETRIES, GREY, equal_attention, extent, grey_thumbnail
+from visualize_cases import GEOMETRIES, GREY, extent, make_evidence
 
 from monai_jsma.geometry import GridCell, PatchGeometry
 from monai_jsma.visualize import (
     attention_image,
     draw_attention,
     draw_boxes,
-    drawn_patches,
     figure_image,
     patch_boxes_image,
+    rank_patches,
 )
-from monai_jsma.visualize.canvas import axes_at, colour, draw_scale_bar, draw_thumbnail
+from monai_jsma.visualize.canvas import add_axes, draw_scale_bar, draw_thumbnail, pick_color
 
 BACH = PatchGeometry((1536, 2048), 0.42, (1.68, 0.84, 0.42), 299)
 
@@ -45,7 +45,8 @@ def assert_lies_at(found, picture, box, size, tolerance):
 def test_attended_cell_is_coloured_where_it_lies(geometry, corner, level):
     rows, cols = geometry.grids[level]
     index = geometry.index(GridCell(level, corner[0] % rows, corner[1] % cols))
-    image = attention_image(grey_thumbnail(geometry), geometry, np.eye(geometry.num_cells)[index], level)
+    evidence = make_evidence(geometry, attention=np.eye(geometry.num_cells)[index])
+    image = attention_image(evidence, level)
     top, bottom, left, right = picture = picture_extent(image)
     coloured = np.ptp(image.astype(int), axis=2) > 40
     coloured[:, right + 1 :] = False  # the colour bar
@@ -57,8 +58,8 @@ def test_map_shows_each_probability_and_the_papers_share_and_enrichment():
     attention = rng.random(58)
     for (first, end), share in zip(((0, 4), (4, 16), (16, 58)), (0.06, 0.78, 0.16)):  # Table 3
         attention[first:end] *= share / attention[first:end].sum()
-    axes = axes_at(Figure(), 1, 1, 3, 4)
-    draw_attention(axes, grey_thumbnail(BACH), BACH, attention, 1)
+    axes = add_axes(Figure(), left=1, top=1, height=3, width=4)
+    draw_attention(axes, make_evidence(BACH, attention=attention), 1)
     (mesh,) = axes.collections
     np.testing.assert_array_equal(mesh.get_array(), attention[4:16].reshape(3, 4))
     assert mesh.get_clim() == (0, attention[4:16].max())
@@ -70,34 +71,35 @@ def test_map_shows_each_probability_and_the_papers_share_and_enrichment():
 
 def test_map_without_attention_leaves_the_thumbnail_as_it_is():
     geometry = GEOMETRIES[0]
-    image = attention_image(grey_thumbnail(geometry), geometry, np.eye(geometry.num_cells)[0], 1)
+    evidence = make_evidence(geometry, attention=np.eye(geometry.num_cells)[0])
+    image = attention_image(evidence, 1)
     top, bottom, left, right = picture_extent(image)
     above_the_scale_bar = image[top + 2 : top + 8 * (bottom - top) // 10, left + 2 : right - 2]
     assert (above_the_scale_bar == GREY).all()
 
 
 def test_every_map_has_a_scale_bar():
-    axes = axes_at(Figure(), 1, 1, 3, 4)
-    draw_attention(axes, grey_thumbnail(BACH), BACH, equal_attention(BACH), 2)
+    axes = add_axes(Figure(), left=1, top=1, height=3, width=4)
+    draw_attention(axes, make_evidence(BACH), 2)
     assert [text.get_text() for text in axes.texts] == ["200 µm"]
     assert np.ptp(axes.lines[0].get_xdata()) * BACH.mpp == pytest.approx(200)
 
 
 def test_a_box_too_narrow_for_its_weight_has_its_number():
-    axes = axes_at(Figure(), 1, 1, 1.5, 2)
-    draw_boxes(axes, grey_thumbnail(BACH), BACH, np.array([0, BACH.num_cells - 1]), np.array([0.75, 0.25]))
+    axes = add_axes(Figure(), left=1, top=1, height=1.5, width=2)
+    draw_boxes(axes, make_evidence(BACH, [0, BACH.num_cells - 1], [0.75, 0.25]))
     assert {text.get_text() for text in axes.texts} == {"200 µm", "1: 0.75", "2"}
 
 
 def test_axes_count_level_0_pixels_of_the_file():
     geometry = GEOMETRIES[0]
-    axes = axes_at(Figure(), 1, 1, 3, 4)
-    draw_attention(axes, grey_thumbnail(geometry), geometry, equal_attention(geometry), 0, frame=(7000, 300))
+    axes = add_axes(Figure(), left=1, top=1, height=3, width=4)
+    draw_attention(axes, make_evidence(geometry, location=(7000, 300)), 0)
     assert axes.get_xlim() == (300, 500)
     assert axes.get_ylim() == (7120, 7000)  # rows run downwards
     assert "level-0 px" in axes.get_xlabel()
-    turned = axes_at(Figure(), 1, 1, 3, 4)
-    draw_attention(turned, grey_thumbnail(geometry), geometry, equal_attention(geometry), 0, frame=None)
+    turned = add_axes(Figure(), left=1, top=1, height=3, width=4)
+    draw_attention(turned, make_evidence(geometry, location=(7000, 300), orientation=1), 0)
     assert turned.get_xlim() == (0, 200)
     assert "turned" in turned.get_xlabel()
 
@@ -106,33 +108,32 @@ def test_axes_count_level_0_pixels_of_the_file():
 @pytest.mark.parametrize("cell", [(0, 1, 0), (0, 0, 1), (1, 2, 1), (1, 0, 2), (1, 1, 3)])
 def test_box_is_drawn_where_its_patch_lies(geometry, cell):
     index = geometry.index(GridCell(*cell))
-    image = patch_boxes_image(grey_thumbnail(geometry), geometry, np.array([index]), np.array([1.0]), frame=(500, 9))
+    image = patch_boxes_image(make_evidence(geometry, [index], [1.0], location=(500, 9)))
     top, bottom, left, right = picture = picture_extent(image)
-    line = (np.abs(image - np.array(to_rgb(colour(cell[0]))) * 255) < 3).all(2)
+    line = (np.abs(image - np.array(to_rgb(pick_color(cell[0]))) * 255) < 3).all(2)
     line[: top - 3], line[:, : left - 3] = False, False  # the legend
     assert_lies_at(extent(line), picture, geometry.box(index), geometry.size, 3)
 
 
 def test_box_of_a_patch_larger_than_the_picture_ends_with_the_picture():
     geometry = PatchGeometry((30, 90), 0.5, (0.5,), 40)
-    axes = axes_at(Figure(), 1, 1, 1, 3)
-    draw_boxes(axes, grey_thumbnail(geometry), geometry, np.array([2]), np.array([1.0]))
+    axes = add_axes(Figure(), left=1, top=1, height=1, width=3)
+    draw_boxes(axes, make_evidence(geometry, [2], [1.0]))
     (edge,) = (p for p in axes.patches if isinstance(p, Rectangle))
     assert (edge.get_y(), edge.get_height(), edge.get_x(), edge.get_width()) == (0, 30, 50, 40)
 
 
 def test_draws_of_one_cell_are_shown_once_and_nothing_drawn_not_at_all():
-    cells, weights = drawn_patches(np.array([3, 7, 3, 5, 9]), np.array([0.25, 0.4, 0.25, 0.0, 0.1]))
+    cells, weights = rank_patches(np.array([3, 7, 3, 5, 9]), np.array([0.25, 0.4, 0.25, 0.0, 0.1]))
     assert cells.tolist() == [3, 7, 9]
     assert weights.tolist() == [0.5, 0.4, 0.1]
-    assert [len(part) for part in drawn_patches(np.array([1, 2]), np.zeros(2))] == [0, 0]
+    assert [len(part) for part in rank_patches(np.array([1, 2]), np.zeros(2))] == [0, 0]
 
 
 def test_boxes_are_numbered_by_weight():
     geometry = GEOMETRIES[0]
-    axes = axes_at(Figure(), 1, 1, 3, 5)
-    cells, weights = np.array([8, 2, 8, 20]), np.array([0.1, 0.35, 0.3, 0.25])
-    draw_boxes(axes, grey_thumbnail(geometry), geometry, cells, weights)
+    axes = add_axes(Figure(), left=1, top=1, height=3, width=5)
+    draw_boxes(axes, make_evidence(geometry, [8, 2, 8, 20], [0.1, 0.35, 0.3, 0.25]))
     for number, (cell, weight) in enumerate(((8, "0.4"), (2, "0.35"), (20, "0.25")), start=1):
         (label,) = (t for t in axes.texts if t.get_text() == f"{number}: {weight}")
         col, row = label.get_position()
@@ -146,8 +147,8 @@ def test_boxes_are_numbered_by_weight():
 
 def test_only_the_heaviest_boxes_are_drawn_and_the_title_says_so():
     geometry = GEOMETRIES[0]
-    axes = axes_at(Figure(), 1, 1, 3, 5)
-    draw_boxes(axes, grey_thumbnail(geometry), geometry, np.arange(21), np.arange(1.0, 22), most=4)
+    axes = add_axes(Figure(), left=1, top=1, height=3, width=5)
+    draw_boxes(axes, make_evidence(geometry, np.arange(21), np.arange(1.0, 22)), max_boxes=4)
     assert sum(isinstance(p, Rectangle) for p in axes.patches) == 4
     assert "4 heaviest of 21" in axes.get_title(loc="left")
     assert {"1: 21", "4: 18"} < {t.get_text() for t in axes.texts}
@@ -155,9 +156,9 @@ def test_only_the_heaviest_boxes_are_drawn_and_the_title_says_so():
 
 def test_labels_of_boxes_with_a_common_corner_stay_apart():
     figure = Figure(dpi=100)
-    axes = axes_at(figure, 1, 1, 3, 4)
-    corner = np.array([BACH.offsets[0], BACH.offsets[1], BACH.offsets[2], BACH.offsets[2] + 1, BACH.num_cells - 1])
-    draw_boxes(axes, grey_thumbnail(BACH), BACH, corner, np.array([0.3, 0.25, 0.2, 0.15, 0.1]))
+    axes = add_axes(figure, left=1, top=1, height=3, width=4)
+    corner = [BACH.offsets[0], BACH.offsets[1], BACH.offsets[2], BACH.offsets[2] + 1, BACH.num_cells - 1]
+    draw_boxes(axes, make_evidence(BACH, corner, [0.3, 0.25, 0.2, 0.15, 0.1]))
     figure_image(figure)
     places = [text.get_window_extent() for text in axes.texts]
     assert len(places) == 6  # with the scale bar's
@@ -167,8 +168,8 @@ def test_labels_of_boxes_with_a_common_corner_stay_apart():
 @pytest.mark.parametrize(("mpp", "name"), [(0.42, "200 µm"), (4.0, "2 mm"), (0.001, "0.5 µm")])
 def test_scale_bar_is_as_long_as_it_says(mpp, name):
     geometry = PatchGeometry((1536, 2048), mpp, (mpp,), 299)
-    axes = axes_at(Figure(), 1, 1, 3, 4)
-    place = draw_thumbnail(axes, grey_thumbnail(geometry), geometry, (10, 20))
+    axes = add_axes(Figure(), left=1, top=1, height=3, width=4)
+    place = draw_thumbnail(axes, make_evidence(geometry, location=(10, 20)))
     draw_scale_bar(axes, place, mpp)
     number, unit = axes.texts[0].get_text().split()
     (bar,) = axes.lines
@@ -179,13 +180,18 @@ def test_scale_bar_is_as_long_as_it_says(mpp, name):
 @pytest.mark.parametrize("attention", [np.ones(20), np.ones((1, 21)), np.full(21, np.nan)])
 def test_attention_that_does_not_fit_is_refused(attention):
     with pytest.raises(ValueError, match="attention must be 21 finite numbers"):
-        attention_image(grey_thumbnail(GEOMETRIES[0]), GEOMETRIES[0], attention, 0)
+        attention_image(make_evidence(GEOMETRIES[0], attention=attention), 0)
 
 
 @pytest.mark.parametrize("thumbnail", [np.zeros((30, 50, 3), np.uint8), np.zeros((3, 30, 50))])
 def test_thumbnail_of_another_form_is_refused(thumbnail):
     with pytest.raises(ValueError, match=r"uint8 \(3, height, width\)"):
-        patch_boxes_image(thumbnail, GEOMETRIES[0], np.array([0]), np.ones(1))
+        patch_boxes_image(make_evidence(GEOMETRIES[0], [0], [1.0], thumbnail=thumbnail))
+
+
+def test_evidence_without_a_thumbnail_is_refused():
+    with pytest.raises(ValueError, match=r"a\.png: evidence without a thumbnail"):
+        patch_boxes_image(make_evidence(GEOMETRIES[0], thumbnail=None))
 
 
 @pytest.mark.parametrize("size", [(80_000, 100_000), (100_000, 9000)])
@@ -193,17 +199,18 @@ def test_ten_magnifications_are_told_apart(size):
     """By colour; the names of those that have a box stand in two rows between title and picture."""
     geometry = PatchGeometry(size, 0.25, [0.25 * 2**j for j in range(10)], 299)
     figure = Figure(figsize=(5, 5))
-    axes = axes_at(figure, 0.8, 0.8, 3.5, 3.5)
+    axes = add_axes(figure, left=0.8, top=0.8, height=3.5, width=3.5)
     thumbnail = np.full((3, 100, 100), GREY, np.uint8)
     for levels in (range(10), (2, 5)):
         axes.clear()
-        cells = np.array([geometry.offsets[j] for j in levels])
-        draw_boxes(axes, thumbnail, geometry, cells, np.linspace(0.1, 0.05, len(levels)))
+        cells = [geometry.offsets[j] for j in levels]
+        weights = np.linspace(0.1, 0.05, len(levels))
+        draw_boxes(axes, make_evidence(geometry, cells, weights, thumbnail=thumbnail))
         figure_image(figure)
         legend = axes.get_legend()
         assert [text.get_text() for text in legend.get_texts()] == [geometry.names[j] for j in levels]
         colours = [line.get_color() for line in legend.get_lines()]
-        assert colours == [colour(j) for j in levels]
+        assert colours == [pick_color(j) for j in levels]
         assert len(set(colours)) == len(levels)
         (title,) = (text for text in axes.findobj(Text) if "sampled patches" in text.get_text())
         lines, place = title.get_text().count("\n") + 1, title.get_window_extent()

@@ -1,0 +1,155 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of saved predictions: no model is needed, only the record and the file that was predicted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.datalists.regions import Area
+from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.measures import pointing_scores
+from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.slides import SlideError, SlideInfo, inspect_slide, open_slide
+from monai_jsma.slides.spacing import differ
+from monai_jsma.visualize.overview import overview_figure
+from monai_jsma.visualize.patches import patch_boxes_image
+
+__all__ = ["open_record", "record_boxes_image", "record_figure"]
+
+_MAX_CLASSES = 4  # in a title
+
+
+def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "") -> Pyramid:
+    """The region that was predicted, to read its pixels.
+
+    Args:
+        record: prediction record of the region.
+        base_dir: folder that a relative path starts at.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        SlideError: if the file cannot be read, or has changed since the prediction.
+    """
+    path = str(Path(base_dir) / record.file)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: there is no such file; name the folder of relative paths with --base-dir.")
+    info = inspect_slide(path)
+    if _has_changed(info, record):
+        found = f"{info.size} (height, width) at {info.mpp and f'{info.mpp:g}'} um/px"
+        region = f"{record.size} at {record.location} at {record.mpp:g} um/px"
+        raise SlideError(f"{path}: is {found}, but the prediction is of {region}; predict the changed file again.")
+    return Pyramid(
+        open_slide(info),
+        mpp=record.mpp,
+        mpp_source=record.mpp_source,
+        magnifications=record.magnifications,
+        patch_size=record.patch_size,
+        aligned=record.aligned,
+        path=path,
+        origin=record.location,
+        size=record.size,
+    )
+
+
+def _has_changed(info: SlideInfo, record: PredictionRecord) -> bool:
+    """Whether the region lies outside the file, or the file's spacing is different now."""
+    bottom, right = np.add(record.location, record.size)
+    if bottom > info.size[0] or right > info.size[1]:
+        return True
+    same_source = info.mpp_source == record.mpp_source
+    return bool(info.mpp and same_source and differ(info.mpp, record.mpp))
+
+
+def record_figure(
+    record: PredictionRecord, base_dir: str | os.PathLike[str] = "", areas: Sequence[Area] = ()
+) -> Figure:
+    """The thumbnail with the sampled patches, the attention of each magnification, and the patches.
+
+    Args:
+        record: prediction record to draw.
+        base_dir: folder that a relative path starts at.
+        areas: annotated areas to outline, in level-0 pixels of the file; their pointing score is written above.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        SlideError: if the file cannot be read, or has changed since the prediction.
+        ValueError: if a patch of the record does not lie at one of its cells, or an area lies outside the file.
+    """
+    pyramid = open_record(record, base_dir)
+    _check_areas(areas, pyramid)
+
+    evidence = _add_pixels(record.evidence, pyramid, max_side=1200)
+    title = _make_title(record)
+    if areas:
+        title += f"\n{_describe_pointing(evidence, areas)}"
+    return overview_figure(evidence, title=title, areas=areas)
+
+
+def record_boxes_image(record: PredictionRecord, base_dir: str | os.PathLike[str] = "") -> np.ndarray:
+    """The thumbnail with the sampled patches as boxes, uint8 ``(height, width, 3)``.
+
+    Args:
+        record: prediction record to draw.
+        base_dir: folder that a relative path starts at.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        SlideError: if the file cannot be read, or has changed since the prediction.
+        ValueError: if a patch of the record does not lie at one of its cells.
+    """
+    pyramid = open_record(record, base_dir)
+    evidence = _add_pixels(record.evidence, pyramid, max_side=768)
+    return patch_boxes_image(evidence)
+
+
+def _add_pixels(evidence: Evidence, pyramid: Pyramid, *, max_side: int) -> Evidence:
+    """The evidence with its pyramid, and a thumbnail whose longer side has at most ``max_side`` pixels."""
+    height, width = evidence.geometry.size
+    scale = min(1, max_side / max(height, width))
+    thumbnail_size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return replace(evidence, pyramid=pyramid, thumbnail=pyramid.thumbnail(thumbnail_size))
+
+
+def _check_areas(areas: Sequence[Area], pyramid: Pyramid) -> None:
+    """Check that all areas lie at least partly inside the file."""
+    full_size = pyramid.reader.level_sizes[0]
+    for area in areas:
+        first = area.ring.min(axis=0)
+        last = area.ring.max(axis=0)
+        if (last <= 0).any() or (first >= full_size).any():
+            raise ValueError(
+                f"{pyramid.path}: an annotation at row {first[0]:g}, column {first[1]:g} is outside the picture of "
+                f"{full_size}: is it of another one, or not in level-0 pixels?"
+            )
+
+
+def _make_title(record: PredictionRecord) -> str:
+    """File and location, then true and predicted classes."""
+    title = Path(record.file).name
+    if any(record.location):
+        row, col = record.location
+        title += f" at row {row}, column {col}"
+    title += "\n"
+    if record.label is not None:
+        title += f"true {record.classes[record.label]}; "
+
+    most_probable = np.argsort(np.negative(record.probabilities), kind="stable")[:_MAX_CLASSES]
+    answers = [f"{record.classes[index]} {record.probabilities[index]:.2f}" for index in most_probable]
+    return f"{title}predicted {', '.join(answers)}"
+
+
+def _describe_pointing(evidence: Evidence, areas: Sequence[Area]) -> str:
+    score = pointing_scores(evidence, areas)[""]
+    share = score.share or 0
+    text = f"{share:.1%} of all attention inside the annotations ({score.expected:.1%} of the area)"
+    if score.enrichment is not None:
+        text += f": enrichment {score.enrichment:.2f}"
+    return text
