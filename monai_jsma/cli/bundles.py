@@ -138,7 +138,7 @@ class Variant:
     name: str
     configs: tuple[str, ...]
     values: dict[str, Any] = field(default_factory=dict)
-    shuffled: bool = False
+    shuffled: bool = field(default=False, kw_only=True)
 
 
 def make_variants(
