@@ -1,13 +1,10 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The commands: quick help, one line for a wrong input, the same bytes twice."""
+"""``synthetic`` and ``prepare``: the datalists they write, equal bytes when repeated, the table of the splits."""
 
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -16,41 +13,6 @@ from places import ROOT
 from monai_jsma.__main__ import main
 
 OSTEOSARCOMA = ROOT.parent / "shared" / "data" / "osteosarcoma"
-HEAVY = {"torch", "monai", "sklearn", "numpy", "timm", "matplotlib", "jinja2"}
-
-
-def python(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [[], ["synthetic"], ["prepare"], ["prepare", "folder"], ["prepare", "bach"], ["prepare", "tcga_prad"], ["report"]],
-)
-def test_help_imports_nothing_heavy(command):
-    done = python("-X", "importtime", "-m", "monai_jsma", *command, "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith("usage: python -m monai_jsma")
-    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
-    assert "monai_jsma" in imported
-    assert not imported & HEAVY
-
-
-def test_a_process_tells_by_its_exit_code(tmp_path):
-    wrong = python("-m", "monai_jsma", "prepare", "folder", str(tmp_path))
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert re.fullmatch(r"error: .*labels\.csv: there is no such table of labels\.\n", wrong.stderr)
-    done = python("-m", "monai_jsma", "synthetic", str(tmp_path), "--train=2", "--validation=1", "--test=1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "2 training, 1 validation and 1 test images" in done.stdout
-
-
-@pytest.mark.parametrize("args", [[], ["paint"], ["prepare"], ["prepare", "camelyon"], ["synthetic", "x", "--level=3"]])
-def test_wrong_usage(args, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        main(args)
-    assert exit_info.value.code == 2
-    assert "usage: python -m monai_jsma" in capsys.readouterr().err
 
 
 def test_synthetic_writes_the_same_twice(tmp_path):
@@ -98,16 +60,6 @@ def test_prepare_folder_twice_gives_the_same_bytes(folder):
     first = (folder / "datalist.json").read_bytes()
     assert main(["prepare", "folder", str(folder), "--folds=3"]) == 0
     assert (folder / "datalist.json").read_bytes() == first
-
-
-def test_error_is_one_line_and_verbose_shows_where(folder, capsys, caplog):
-    (folder / "4.png").unlink()
-    assert main(["prepare", "folder", str(folder), "--folds=3"]) == 1
-    assert re.fullmatch(r"error: .*1 of 9 pictures are not in .*: 4\.png\.\n", capsys.readouterr().err)
-    assert not caplog.records
-    assert main(["prepare", "folder", str(folder), "--folds=3", "--verbose"]) == 1
-    assert caplog.records[-1].exc_info
-    assert not (folder / "datalist.json").exists()
 
 
 @pytest.mark.skipif(not OSTEOSARCOMA.is_dir(), reason="the osteosarcoma tiles are not here")
