@@ -152,7 +152,7 @@ def test_a_folder_for_each_class(tmp_path, caplog):
     assert content["labels"] == {"0": "a", "1": "b", "2": "c"}
     items = {item["image"]: item["label"] for side in SIDES for item in content[side]}
     assert items == {f"{'abc'[i % 3]}/{i}.PNG": i % 3 for i in range(9)}
-    assert "left out, no pictures or slides by their names: a/Thumbs.db, b/._4.png." in caplog.text
+    assert "left out, not named like images or slides: a/Thumbs.db, b/._4.png." in caplog.text
 
 
 def test_a_table_in_place_of_the_folder(tmp_path, rows):
@@ -183,7 +183,7 @@ def test_two_names_of_one_picture(tmp_path, rows):
 
 def test_missing_pictures(tmp_path, rows):
     (tmp_path / "03.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"labels\.csv: 1 of 12 pictures are not in .*: 03\.png"):
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv: 1 of 12 images are not in .*: 03\.png"):
         folder_datalist(tmp_path, folds=3)
     with pytest.raises(FileNotFoundError, match=r"none\.csv: there is no such table"):
         folder_datalist(tmp_path, tmp_path / "none.csv")
