@@ -51,7 +51,8 @@ class Runs:
 
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         self.folder, self.args = folder, args
-        make_dataset(folder / "data", args.pictures, args.pictures, args.pictures)
+        number = args.pictures
+        make_dataset(folder / "data", num_train=number, num_validation=number, num_test=number)
         self.seconds: dict[str, list[float]] = {}
 
     def both(self, processes: int, repeat: int) -> None:

@@ -83,7 +83,14 @@ def plan(args: argparse.Namespace, variant: Variant, seed: int) -> tuple[AskedRu
     path = data / "datalist.json"
     numbers = sizes(args)
     if not path.exists():
-        make_dataset(data, *numbers.values(), seed=seed, task=args.task)
+        make_dataset(
+            data,
+            num_train=numbers["training"],
+            num_validation=numbers["validation"],
+            num_test=numbers["test"],
+            seed=seed,
+            task=args.task,
+        )
     content = json.loads(path.read_text())
     if content["settings"]["num_pictures"] != numbers:
         raise ValueError(f"{data} holds other numbers of pictures; name another --out.")

@@ -44,7 +44,6 @@ monai_jsma.cli.folder and monai_jsma.datalists.folder have the same name
 monai_jsma.cli.report and monai_jsma.report have the same name
 monai_jsma.cli.synthetic and monai_jsma.datalists.synthetic have the same name
 monai_jsma.cli.verify and monai_jsma.datalists.verify have the same name
-monai_jsma.datalists.canvas and monai_jsma.visualize.canvas have the same name
 monai_jsma.networks.attention and monai_jsma.visualize.attention have the same name
 monai_jsma.networks.patches and monai_jsma.visualize.patches have the same name
 monai_jsma.cli.runs: TrainingRun takes 6 positional arguments
@@ -52,9 +51,7 @@ monai_jsma.cli.runs: Variant takes 4 positional arguments
 monai_jsma.cli.runs: make_variants takes 4 positional arguments
 monai_jsma.data.balanced: BalancedSampler.__init__ takes 4 positional arguments
 monai_jsma.data.tensor_batch: TensorPyramidBatch.__init__ takes 5 positional arguments
-monai_jsma.datalists.canvas: SyntheticPicture takes 4 positional arguments
 monai_jsma.datalists.schema: resolved_item takes 5 positional arguments
-monai_jsma.datalists.synthetic: make_dataset takes 4 positional arguments
 monai_jsma.datalists.tissue: tissue_regions takes 4 positional arguments
 monai_jsma.datalists.verify: _Checks takes 7 positional arguments
 monai_jsma.datalists.whole_slides: _Search takes 5 positional arguments

@@ -212,7 +212,11 @@ def test_pictures_are_those_of_the_seed(experiments, small):
     (variant,) = known_answer.variants(["defaults"])
     for seed in (3, 4):
         one, datalist = known_answer.plan(parser_args, variant, seed)
-        made = json.loads(make_dataset(folder / "again", 4, 1, 1, seed=seed, task="mixed").read_text())
+        made = json.loads(
+            make_dataset(
+                folder / "again", num_train=4, num_validation=1, num_test=1, seed=seed, task="mixed"
+            ).read_text()
+        )
         assert datalist["test"] == made["test"]
         assert (one.values["seed"], one.values["num_patches"]) == (seed, 8)
         assert "epochs" not in one.values  # the bundle's

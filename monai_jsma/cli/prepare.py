@@ -292,9 +292,9 @@ def write_synthetic(args: argparse.Namespace) -> None:
 
     datalist = make_dataset(
         args.out,
-        args.train,
-        args.validation,
-        args.test,
+        num_train=args.train,
+        num_validation=args.validation,
+        num_test=args.test,
         seed=args.seed,
         task=args.task,
         level=args.level,

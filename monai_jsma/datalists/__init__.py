@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from .annotations import read_annotations
 from .bach import bach_datalist
-from .canvas import SyntheticPicture
-from .digits import make_digit_picture
 from .folder import folder_datalist
 from .groups import check_groups, group_of
 from .prostate import Cohort, RegionSettings, class_mapping, gather
@@ -15,7 +13,7 @@ from .regions import Area, Region, choose_balanced, place_regions
 from .schema import class_names, load_datalist, save_datalist
 from .shuffled import shuffle_labels
 from .splits import fold_sides, hold_out, split_by_group
-from .synthetic import make_dataset, make_picture
+from .synthetic import SyntheticPicture, make_dataset, make_digit_picture, make_picture
 from .tissue import TissueRegion, tissue_mask, tissue_regions
 from .verify import Fault, verify_datalist
 from .whole_slides import Unread, whole_slide_items

@@ -81,7 +81,7 @@ def test_without_validation_all_other_folds_are_for_training():
 def small(tmp_path_factory):
     """Twelve small pictures of six patients with a copy of the bundle; arguments of all commands."""
     folder = tmp_path_factory.mktemp("crossval")
-    content = json.loads(make_dataset(folder / "data", 12, 1, 4, seed=1).read_text())
+    content = json.loads(make_dataset(folder / "data", num_train=12, num_validation=1, num_test=4, seed=1).read_text())
     for i, item in enumerate(content["training"]):
         item["patient"] = f"P{i // 2}"
     kept = {name: content[name] for name in ("labels", "mpp", "training")}

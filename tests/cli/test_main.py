@@ -91,7 +91,7 @@ def test_wrong_usage(args, capsys):
 def test_error_is_one_line_and_verbose_shows_where(tmp_path, capsys, caplog):
     (tmp_path / "labels.csv").write_text("image,label\n4.png,a\n")
     assert main(["prepare", "folder", str(tmp_path)]) == 1
-    assert re.fullmatch(r"error: .*1 of 1 pictures are not in .*: 4\.png\.\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*1 of 1 images are not in .*: 4\.png\.\n", capsys.readouterr().err)
     assert not caplog.records
     assert main(["prepare", "folder", str(tmp_path), "--verbose"]) == 1
     assert caplog.records[-1].exc_info

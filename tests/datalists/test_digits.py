@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ten digits: one cell tells the class, and nothing else does; the sides share no digit."""
+"""Ten digits: one cell tells the class, and nothing else does; no digit is in two splits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sklearn.datasets import load_digits
 
 from monai_jsma.__main__ import main
 from monai_jsma.data import make_digit_picture
-from monai_jsma.datalists import canvas
-from monai_jsma.datalists.canvas import GEOMETRY
+from monai_jsma.datalists import synthetic
 from monai_jsma.datalists.schema import load_datalist, read_datalist
+from monai_jsma.datalists.synthetic import GEOMETRY
 
 LEVELS = range(3)
 DIGITS, CLASSES = load_digits(return_X_y=True)
 NUMBER_OF = {digit.tobytes(): number for number, digit in enumerate(DIGITS.astype(int))}
-SIDES = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")
 
 
 def shown(image: np.ndarray, cell: int) -> np.ndarray:
@@ -48,23 +48,23 @@ def of_level(level: int) -> range:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("side", SIDES)
-def test_the_true_cell_shows_a_digit_of_the_label_and_of_the_side(side, level):
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_true_cell_shows_a_digit_of_the_label_and_of_the_split(split, level):
     numbers = set()
     for label in range(10):
-        picture = make_digit_picture(label, np.random.default_rng(label), side=side, level=level)
+        picture = make_digit_picture(label, np.random.default_rng(label), split=split, level=level)
         (cell,) = picture.cells
         assert (picture.label, picture.level, GEOMETRY.cell(cell).level) == (label, level, level)
         number = NUMBER_OF[drawn(picture.image, cell).tobytes()]
         assert CLASSES[number] == label
         numbers.add(number % 10)
-    assert numbers <= {"training": set(range(8)), "validation": {8}, "test": {9}}[side]
+    assert numbers <= {"training": set(range(8)), "validation": {8}, "test": {9}}[split]
 
 
 @pytest.mark.parametrize(("level", "strokes"), [(0, 3), (1, 12), (2, 12)])
-def test_strokes_are_quarters_of_digits_of_their_side(level, strokes):
+def test_strokes_are_quarters_of_digits_of_their_split(level, strokes):
     own = DIGITS[9::10].astype(int).reshape(-1, 8, 8)
-    picture = make_digit_picture(3, np.random.default_rng(1), side="test", level=level)
+    picture = make_digit_picture(3, np.random.default_rng(1), split="test", level=level)
     others = [drawn(picture.image, cell) for cell in of_level(level) if cell not in picture.cells]
     assert strokes - 2 <= sum(other.any() for other in others) <= strokes  # a quarter may be empty
     for other in others:
@@ -90,7 +90,7 @@ def test_all_but_the_true_cell_is_drawn_before_the_class_is_looked_at(level):
 
 def test_the_tint_shows_the_true_cell_in_its_colour(monkeypatch):
     picture = make_digit_picture(7, np.random.default_rng(3))
-    monkeypatch.setattr(canvas, "TINTS", np.zeros_like(canvas.TINTS))
+    monkeypatch.setattr(synthetic, "TINTS", np.zeros_like(synthetic.TINTS))
     plain = make_digit_picture(7, np.random.default_rng(3))
     tint = (picture.image.astype(int) - plain.image).reshape(4, 64, 4, 64, 3).mean((1, 3))
     cell = GEOMETRY.cell(picture.cells[0])
@@ -101,15 +101,17 @@ def test_the_tint_shows_the_true_cell_in_its_colour(monkeypatch):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_nothing_is_clipped(level, monkeypatch):
-    monkeypatch.setattr("monai_jsma.datalists.digits._digits", lambda side: (np.full((1, 8, 8), 16), np.array([0])))
+    monkeypatch.setattr(
+        "monai_jsma.datalists.synthetic._load_digits", lambda split: (np.full((1, 8, 8), 16), np.array([0]))
+    )
     pixels = [make_digit_picture(0, np.random.default_rng(seed), level=level).image for seed in range(10)]
     assert 0 < np.min(pixels) <= np.max(pixels) < 255  # a number beyond would have come back from the other end
     assert np.ptp(np.stack([drawn(p, c) for p in pixels for c in of_level(level)]), axis=0).max() == 16
 
 
-@pytest.mark.parametrize("wrong", [{"label": 10}, {"side": "train"}, {"level": 3}])
+@pytest.mark.parametrize("wrong", [{"label": 10}, {"split": "train"}, {"level": 3}])
 def test_unknown_options(wrong):
-    with pytest.raises(ValueError, match="label must be 0 to 9, side one of training, validation, test and level 0, 1"):
+    with pytest.raises(ValueError, match="label must be 0 to 9, split one of training, validation, test and level 0"):
         make_digit_picture(**{"label": 0, "rng": np.random.default_rng(0), **wrong})
 
 

@@ -12,10 +12,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from monai_jsma._io import file_sha256
-from monai_jsma.datalists import canvas, synthetic
-from monai_jsma.datalists.canvas import GEOMETRY
+from monai_jsma.datalists import synthetic
 from monai_jsma.datalists.schema import load_datalist
-from monai_jsma.datalists.synthetic import layouts, make_dataset, make_picture
+from monai_jsma.datalists.synthetic import GEOMETRY, layouts, make_dataset, make_picture
 
 LABELS = range(4)
 SCENES = [("sparse", 0), ("sparse", 1), ("sparse", 2), ("dense", 1), ("mixed", 0)]
@@ -92,7 +91,7 @@ def test_every_finer_patch_is_distributed_alike_in_all_classes(level):
         for layout in layouts(label):
             for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
                 image = np.zeros((256, 256, 3), int)
-                synthetic._add_textures(image, index, layout, Signs(signs))
+                synthetic._add_textures(image, index, layout=layout, rng=Signs(signs))
                 for cell in shown[label]:
                     shown[label][cell][crop(image, cell).tobytes()] += 1
     assert len(finer) == (20 if level == 0 else 4)
@@ -134,7 +133,7 @@ def test_dense_uses_half_of_the_cells_and_mixed_every_magnification():
 @pytest.mark.parametrize(("task", "level"), SCENES)
 def test_the_tint_shows_the_place_in_the_thumbnail(task, level, monkeypatch):
     picture = make_picture(2, np.random.default_rng(3), task=task, level=level)
-    monkeypatch.setattr(canvas, "TINTS", np.zeros_like(canvas.TINTS))
+    monkeypatch.setattr(synthetic, "TINTS", np.zeros_like(synthetic.TINTS))
     plain = make_picture(2, np.random.default_rng(3), task=task, level=level)
     tint = np.abs(block_mean(picture.image, 8) - block_mean(plain.image, 8)).sum(2)
     true = np.zeros((256, 256, 1))
@@ -201,7 +200,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_dataset_is_the_same_twice_and_complete(tmp_path):
     for name in ("a", "b"):
-        make_dataset(tmp_path / name, 8, 4, 4, seed=3)
+        make_dataset(tmp_path / name, num_train=8, num_validation=4, num_test=4, seed=3)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     items = load_datalist(tmp_path / "a" / "datalist.json", "training", num_classes=4)
     assert [item["label"] for item in items] == [0, 1, 2, 3] * 2
@@ -214,16 +213,16 @@ def test_dataset_is_the_same_twice_and_complete(tmp_path):
 
 
 def test_more_pictures_or_another_seed(tmp_path):
-    make_dataset(tmp_path / "few", 2, 1, 2, seed=0)
-    make_dataset(tmp_path / "more", 4, 2, 2, seed=0)
-    make_dataset(tmp_path / "other", 2, 1, 2, seed=1)
+    make_dataset(tmp_path / "few", num_train=2, num_validation=1, num_test=2, seed=0)
+    make_dataset(tmp_path / "more", num_train=4, num_validation=2, num_test=2, seed=0)
+    make_dataset(tmp_path / "other", num_train=2, num_validation=1, num_test=2, seed=1)
     few, more, other = (contents(tmp_path / name) for name in ("few", "more", "other"))
     pictures = [name for name in few if name.endswith(".png")]
     assert all(few[name] == more[name] != other[name] for name in pictures)
 
 
 def test_dense_items_list_their_cells(tmp_path):
-    make_dataset(tmp_path, 1, 1, 1, task="dense", level=0, num_classes=2)
+    make_dataset(tmp_path, num_train=1, num_validation=1, num_test=1, task="dense", level=0, num_classes=2)
     (item,) = load_datalist(tmp_path / "datalist.json", "test")
     assert len(item["cell"]) == 2
     assert item["level"] == "50X"
@@ -232,9 +231,9 @@ def test_dense_items_list_their_cells(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_test": 0}, "at least 1 picture and 2 to 4 classes"),
-        ({"num_classes": 5}, "at least 1 picture and 2 to 4 classes"),
-        ({"num_classes": 1}, "at least 1 picture and 2 to 4 classes"),
+        ({"num_test": 0}, "at least 1 image and 2 to 4 classes"),
+        ({"num_classes": 5}, "at least 1 image and 2 to 4 classes"),
+        ({"num_classes": 1}, "at least 1 image and 2 to 4 classes"),
         ({"task": "digits", "num_classes": 11}, "2 to 10 classes"),
         ({"task": "letters"}, "one of sparse, dense, mixed, digits, but got 'letters'"),
     ],

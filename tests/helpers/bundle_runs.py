@@ -85,7 +85,7 @@ def copy_bundle(folder: Path, name: str = "bach") -> Path:
 
 def make_pictures(folder: Path, *numbers: int) -> Path:
     """A datalist of small pictures; every second one is an uncompressed strip TIFF, as BACH's files are."""
-    path = make_dataset(folder, *numbers)
+    path = make_dataset(folder, num_train=numbers[0], num_validation=numbers[1], num_test=numbers[2])
     content = json.loads(path.read_text())
     for side in ("training", "validation", "test"):
         for item in content[side][::2]:

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from monai_jsma.datalists.canvas import GEOMETRY
-from monai_jsma.datalists.synthetic import make_picture
+from monai_jsma.datalists.synthetic import GEOMETRY, make_picture
 from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import ConvBackbone, JSMANet
 
