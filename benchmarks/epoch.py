@@ -6,23 +6,23 @@
 
 "Combined" is the sum of the three networks of one magnification, "ours" one network for all of them. The paper's ratios
 are compared with what the arithmetic allows: the multiply-adds of each network's forward pass, counted while it runs (a
-training step takes three times as many, whatever the network). Times are seconds, medians of interleaved repeats: of
-the processor on a CPU, where other programs stretch the clock (with one thread and nothing else running both are the
-same), by the clock on a GPU.
+training step takes three times as many, whatever the network). Times are seconds, medians of interleaved repeats: on a
+CPU processor time, because other programs stretch the clock; on a GPU by the clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import interleaved, table, write_report
-from workload import MODULES, Workload, add_arguments, multiply_adds, positive
+from common import interleaved, positive, run_program, table, write_report
+from workload import MODULES, Workload, add_arguments, multiply_adds
+
+from monai_jsma.networks import JSMANet, PatchSource
 
 PATCHES: tuple[int | str, ...] = (5, "all")
 PHASES = ("training", "inference")
@@ -64,27 +64,44 @@ SLOWER = (
 )
 
 
-def measure(workload: Workload, phases: Sequence[str], repeats: int) -> tuple[dict[Cell, np.ndarray], dict[Cell, int]]:
-    """Of each cell, for one picture: seconds of every repeat (clock, processor), multiply-adds of a forward pass."""
-    levels = {m.name: [m] for m in workload.magnifications} | {OURS: workload.magnifications}
-    size = {"training": workload.args.training_batch_size, "inference": workload.args.batch_size}
+class Measured(NamedTuple):
+    """What was measured of a cell, for one image."""
+
+    seconds: np.ndarray  # of every repeat: (clock, processor)
+    multiply_adds: int  # of a forward pass
+
+
+def measure(workload: Workload, phases: Sequence[str], repeats: int) -> dict[Cell, Measured]:
+    """Measure every cell of the table, each network with 5 patches and with all."""
+    batch_sizes = {"training": workload.args.training_batch_size, "inference": workload.args.batch_size}
+    steps = {"training": workload.train, "inference": workload.infer}
+    networks = {magnification.name: [magnification] for magnification in workload.magnifications}
+    networks[OURS] = workload.magnifications
+
     jobs: dict[Cell, Callable[[int], object]] = {}
     work: dict[Cell, int] = {}
-    for name, magnifications in levels.items():
-        network, single = workload.network(magnifications), workload.patches(magnifications, 1)
-        forward = {k: multiply_adds(partial(workload.infer, network, k, single)) for k in PATCHES}
-        for phase, k in product(phases, PATCHES):
-            step = workload.train if phase == "training" else workload.infer
-            patches = workload.patches(magnifications, size[phase])
-            jobs[Cell(name, phase, k)] = partial(_call, step, network, k, patches)
-            work[Cell(name, phase, k)] = forward[k]
+    for name, magnifications in networks.items():
+        network = workload.network(magnifications)
+        single = workload.patches(magnifications, 1)
+        for k in PATCHES:
+            forward = multiply_adds(partial(workload.infer, network, k, single))
+            for phase in phases:
+                cell = Cell(name, phase, k)
+                patches = workload.patches(magnifications, batch_sizes[phase])
+                jobs[cell] = partial(_run_step, steps[phase], network, k, patches)
+                work[cell] = forward
+
     workload.compile()
     timed = interleaved({str(cell): job for cell, job in jobs.items()}, repeats + 1)
-    return {cell: timed[str(cell)][1:] / size[cell.phase] for cell in jobs}, work  # the first repeat warms up
+    measured = {}
+    for cell in jobs:
+        seconds = timed[str(cell)][1:]  # the first repeat warms up
+        measured[cell] = Measured(seconds / batch_sizes[cell.phase], work[cell])
+    return measured
 
 
-def _call(step: Callable[..., object], *args: Any) -> None:
-    step(*args[:-1])  # the last is the number of the repeat
+def _run_step(step: Callable[..., object], network: JSMANet, k: int | str, patches: PatchSource, repeat: int) -> None:
+    step(network, k, patches)
 
 
 def with_combined(values: Mapping[Cell, Any]) -> dict[Cell, Any]:
@@ -97,39 +114,48 @@ def with_combined(values: Mapping[Cell, Any]) -> dict[Cell, Any]:
     return {**values, **sums}
 
 
-def times(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int]) -> list[dict[str, Any]]:
-    """The paper's table: a row a network; seconds and 10^9 multiply-adds (GMAC), both of one picture."""
-    rows = []
-    for name in dict.fromkeys(cell.network for cell in sorted(seconds, key=lambda cell: cell.network == OURS)):
-        row: dict[str, Any] = {"network": name}
-        cells = [cell for cell in seconds if cell.network == name]
-        row |= {f"{c.phase}, {c.patches} (s)": float(np.median(seconds[c])) for c in cells}
-        row |= {f"{c.patches} (GMAC)": work[c] / 1e9 for c in cells}
-        rows.append(row)
-    return rows
+def make_times(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int]) -> list[dict[str, Any]]:
+    """The paper's table: a row for each network with seconds and 10^9 multiply-adds (GMAC) of one image."""
+    rows: dict[str, dict[str, Any]] = {}
+    for cell in sorted(seconds, key=lambda cell: cell.network == OURS):  # ours last; the others keep their order
+        row = rows.setdefault(cell.network, {"network": cell.network})
+        row[f"{cell.phase}, {cell.patches} (s)"] = float(np.median(seconds[cell]))
+
+    for cell, number in work.items():
+        rows[cell.network][f"{cell.patches} (GMAC)"] = number / 1e9
+    return list(rows.values())
 
 
-def ratios(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int], bundle: str) -> list[dict[str, Any]]:
+def make_ratios(seconds: Mapping[Cell, np.ndarray], work: Mapping[Cell, int], bundle: str) -> list[dict[str, Any]]:
     """How many times faster ours with 5 patches is: in the paper, by arithmetic, and as measured."""
-    paper = with_combined({
-        Cell(name, phase, k): np.array(value, float)
-        for name, values in PAPER[bundle].items()
-        for (phase, k), value in zip(product(PHASES, PATCHES), values)
-    })  # fmt: skip
+    paper = _read_paper(bundle)
     rows = []
-    for slower in (cell for cell in SLOWER if cell in seconds):
+    for slower in SLOWER:
+        if slower not in seconds:
+            continue
         ours = Cell(OURS, slower.phase, PATCHES[0])
         limit = work[slower] / work[ours]
         measured = float(np.median(seconds[slower] / seconds[ours]))
         published = float(paper[slower] / paper[ours])
-        rows.append({
-            "ours with 5 patches against": f"{slower.phase}, {slower.network}, {slower.patches}",
-            "paper": None if np.isnan(published) else published,
-            "limit": limit,
-            "measured": measured,
-            "share of limit": measured / limit,
-        })  # fmt: skip
+        rows.append(
+            {
+                "ours with 5 patches against": f"{slower.phase}, {slower.network}, {slower.patches}",
+                "paper": None if np.isnan(published) else published,
+                "limit": limit,
+                "measured": measured,
+                "share of limit": measured / limit,
+            }
+        )
     return rows
+
+
+def _read_paper(bundle: str) -> dict[Cell, Any]:
+    """The paper's times by cell; NaN where it has none."""
+    times = {}
+    for name, values in PAPER[bundle].items():
+        for (phase, k), value in zip(product(PHASES, PATCHES), values):
+            times[Cell(name, phase, k)] = np.array(value, float)
+    return with_combined(times)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -137,15 +163,19 @@ def run(args: argparse.Namespace) -> None:
     if args.training_batch_size > args.batch_size:
         raise ValueError("--training-batch-size must not exceed --batch-size.")
     workload = Workload(args)
-    measured, counted = measure(workload, args.phases, args.repeats)
-    seconds = with_combined({cell: each[:, workload.meter] for cell, each in measured.items()})
-    work = with_combined(counted)
-    results = {"times": times(seconds, work), "ratios": ratios(seconds, work, args.bundle)}
-    for rows in results.values():
-        print(f"\n{table(rows)}")
-    every = [{**cell._asdict(), "clock, processor (s)": each.tolist()} for cell, each in measured.items()]
-    write_report(args.output, workload.settings(), MODULES, **results, repeats=every)
-    print(f"\n{args.output}")
+    measured = measure(workload, args.phases, args.repeats)
+
+    seconds = with_combined({cell: each.seconds[:, workload.meter] for cell, each in measured.items()})
+    work = with_combined({cell: each.multiply_adds for cell, each in measured.items()})
+    times = make_times(seconds, work)
+    ratios = make_ratios(seconds, work, args.bundle)
+    print(f"\n{table(times)}")
+    print(f"\n{table(ratios)}")
+
+    repeats = []
+    for cell, each in measured.items():
+        repeats.append({**cell._asdict(), "clock, processor (s)": each.seconds.tolist()})
+    write_report(args.output, workload.settings(), MODULES, times=times, ratios=ratios, repeats=repeats)
 
 
 def main() -> None:
@@ -153,14 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time training and inference, with 5 patches and with all.")
     add_arguments(parser)
     parser.add_argument(
-        "--training-batch-size", type=positive, default=4, metavar="N", help="at most the other (default: %(default)s)"
-    )
+        "--training-batch-size", type=positive, default=4, metavar="N",
+        help="images in a training step, not more than --batch-size (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="default: both")
     parser.add_argument("--output", default="epoch.json", metavar="FILE", help="report (default: %(default)s)")
-    try:
-        run(parser.parse_args())
-    except ValueError as error:
-        sys.exit(f"epoch.py: error: {error}")
+    run_program(run, parser.parse_args())
 
 
 if __name__ == "__main__":

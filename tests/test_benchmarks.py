@@ -95,7 +95,8 @@ def test_slide_of_shared_tiles_has_the_same_pixels(tmp_path: Path, benchmarks: t
     _, slide = benchmarks
     pixels = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), np.uint8)
     for once in (False, True):
-        slide.write_slide(str(tmp_path / f"{once}.tif"), pixels, 3000, 0.25, (1, 4, 16), None, once)
+        options = {"size": 3000, "mpp": 0.25, "downsamples": (1, 4, 16), "compression": None, "once": once}
+        slide.write_slide(str(tmp_path / f"{once}.tif"), pixels, **options)
     each, shared = stored_levels(str(tmp_path / "False.tif")), stored_levels(str(tmp_path / "True.tif"))
     assert np.array_equal(each[0], np.tile(pixels, (3, 2, 1))[:3000, :3000])
     assert [level.shape for level in each] == [(3000, 3000, 3), (750, 750, 3), (187, 187, 3)]
@@ -292,4 +293,4 @@ def test_seconds_of_epochs_are_those_of_the_first_engine(monkeypatch: pytest.Mon
     line = "2026-01-01 00:00:00,000 - INFO - Epoch[{}] Complete. Time taken: {}\n"
     validated = line.format(1, "00:00:07.000")
     log = "".join(line.format(*each) for each in ((1, "00:00:02.500"), (2, "01:01:01.250"))) + validated + "Epoch[3]"
-    assert processes.epochs(log) == {1: 2.5, 2: 3661.25}
+    assert processes.find_epochs(log) == {1: 2.5, 2: 3661.25}
