@@ -43,7 +43,11 @@ SHUFFLED = "shuffled_labels"  # name of the variant that must learn nothing
 def add_bundle_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the bundle."""
     parser.add_argument(
-        "--bundle", type=Path, default=Path("bundles/bach"), help="folder of the bundle (default: %(default)s)"
+        "--bundle",
+        type=Path,
+        default=Path("bundles/bach"),
+        metavar="DIR",
+        help="folder of the bundle (default: %(default)s)",
     )
 
 

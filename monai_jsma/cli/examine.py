@@ -60,8 +60,12 @@ def _add_info(commands: Commands) -> None:
     summary = "Show what a file is, which reader it gets and why, and which magnifications it can serve."
     parser = add_command(commands, "info", print_info, summary=summary)
     parser.add_argument("file", type=Path, metavar="FILE", help="an image or slide")
-    parser.add_argument("--mpp", type=float, help="um per pixel, if better known than the file states it")
-    parser.add_argument("--reader", metavar="NAME", help="read with cucim, tifffile, openslide or pil, or not at all")
+    parser.add_argument("--mpp", type=float, metavar="UM", help="um per pixel, if better known than the file states it")
+    parser.add_argument(
+        "--reader",
+        metavar="NAME",
+        help="reader to use: cucim, tifffile, openslide or pil (default: the first that can)",
+    )
     magnifications = parser.add_mutually_exclusive_group()
     magnifications.add_argument("--bundle", type=Path, metavar="DIR", help="test the magnifications of this bundle")
     magnifications.add_argument(
@@ -250,7 +254,10 @@ def _add_verify(commands: Commands) -> None:
         "--base-dir", type=Path, metavar="DIR", help="folder of relative image paths (default: that of the datalist)"
     )
     parser.add_argument(
-        "--mpp", type=float, help="um per pixel of images whose spacing neither the datalist nor the file states"
+        "--mpp",
+        type=float,
+        metavar="UM",
+        help="um per pixel of images whose spacing neither the datalist nor the file states",
     )
     parser.add_argument(
         "--magnifications",

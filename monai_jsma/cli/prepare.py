@@ -134,7 +134,10 @@ def _add_folder(sources: Commands) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="JSON", help="datalist to write (default: ROOT/datalist.json)")
     parser.add_argument(
-        "--mpp", type=float, help="um per pixel, where the table does not give it (default: as each file states)"
+        "--mpp",
+        type=float,
+        metavar="UM",
+        help="um per pixel, where the table does not give it (default: as each file states)",
     )
     parser.add_argument(
         "--class-order", metavar="A,B,C", help="class names in the order of their numbers (default: sorted)"
@@ -190,10 +193,28 @@ def _add_tcga_prad(sources: Commands) -> None:
 def _add_region_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size-um", type=float, default=2000.0, metavar="UM", help="side of a region in um (default: %(default)g)")
-    add("--cover", type=float, default=0.5, help="smallest share of a region inside its class (default: %(default)s)")
-    add("--per-slide", type=int, default=12, metavar="N", help="maximum regions of a slide (default: %(default)s)")
-    add("--per-class", type=int, default=95, metavar="N", help="maximum regions of a class (default: %(default)s)")
-    add("--mpp", type=float, help="um per pixel of all slides, in place of what the files state")
+    add(
+        "--cover",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="smallest share of a region inside its class (default: %(default)s)",
+    )
+    add(
+        "--per-slide",
+        type=int,
+        default=12,
+        metavar="N",
+        help="maximum number of regions of a slide (default: %(default)s)",
+    )
+    add(
+        "--per-class",
+        type=int,
+        default=95,
+        metavar="N",
+        help="maximum number of regions of a class (default: %(default)s)",
+    )
+    add("--mpp", type=float, metavar="UM", help="um per pixel of all slides, in place of what the files state")
     add("--folds", type=int, default=5, metavar="K", help="number of folds of patients (default: %(default)s)")
     add("--fold", type=int, default=0, metavar="F", help="fold to test on, from 0 (default: %(default)s)")
     add(
@@ -261,9 +282,9 @@ def _add_synthetic(commands: Commands) -> None:
     summary = "Make images whose class is visible at one known magnification and location only."
     parser = add_command(commands, "synthetic", write_synthetic, summary=summary)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the images and datalist.json to")
-    for split, number in (("train", 320), ("validation", 80), ("test", 80)):
+    for option, split, number in (("train", "training", 320), ("validation", "validation", 80), ("test", "test", 80)):
         text = f"number of {split} images (default: {number})"
-        parser.add_argument(f"--{split}", type=int, default=number, metavar="N", help=text)
+        parser.add_argument(f"--{option}", type=int, default=number, metavar="N", help=text)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="random seed; equal seeds give equal files (default: 0)"
     )

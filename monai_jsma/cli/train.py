@@ -48,7 +48,9 @@ def add_commands(commands: Commands) -> None:
 def _add_demo(commands: Commands) -> None:
     summary = "Make images with a known answer, train the bundle on them, evaluate it, and print where it looked."
     parser = add_command(commands, "demo", train_demo, summary=summary)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all results (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for all results (default: %(default)s)"
+    )
     add_bundle_option(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="random seed of images and training (default: %(default)s)"
@@ -206,7 +208,9 @@ def _add_variant_options(parser: argparse.ArgumentParser, *, variants: list[str]
     parser.add_argument(
         "--base-dir", type=Path, metavar="DIR", help="folder of relative image paths (default: that of the datalist)"
     )
-    parser.add_argument("--out", type=Path, default=Path(out), help="folder for all results (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(out), metavar="DIR", help="folder for all results (default: %(default)s)"
+    )
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="number of runs at the same time (default: %(default)s)"
     )
