@@ -26,7 +26,7 @@ from runs import AskedRun
 from monai_jsma._io import write_whole
 from monai_jsma.cli.bundles import Variant, make_variants, parse_seeds
 from monai_jsma.datalists.schema import save_datalist
-from monai_jsma.datalists.shuffled import shuffle_labels
+from monai_jsma.datalists.splits import shuffle_labels
 from monai_jsma.datalists.synthetic import CLASSES, make_dataset
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"

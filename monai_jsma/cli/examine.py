@@ -87,7 +87,7 @@ def _add_info(commands: Commands) -> None:
 
 def print_info(args: argparse.Namespace) -> None:
     """Inspect a file, read one patch of it, and print its description."""
-    from monai_jsma.datalists.item_regions import read_region
+    from monai_jsma.datalists.verify import read_region
     from monai_jsma.slides.open import inspect_slide
 
     settings = _read_bundle_settings(args.bundle) if args.bundle else {}
@@ -95,7 +95,7 @@ def print_info(args: argparse.Namespace) -> None:
     finest = parse_magnification(args.finest) if args.finest else None
 
     info = inspect_slide(args.file, reader=args.reader, mpp=args.mpp)
-    read_region(info, ((0, 0), info.size))
+    read_region(info, (0, 0), info.size)
     if info.mpp is None and settings.get("mpp"):
         info = replace(info, mpp=settings["mpp"], mpp_source=f"default of {args.bundle}")
 
@@ -293,7 +293,7 @@ def verify_files(args: argparse.Namespace) -> int:
     if not faults:
         print(f"{args.datalist}: {num_items} items, no fault")
         return 0
-    num_faulty = len({fault.key for fault in faults if fault.key})
+    num_faulty = len({fault.item for fault in faults if fault.item})
     print(
         f"{args.datalist}: {len(faults)} faults in {num_faulty} of {num_items} items ({_count_stages(faults)}); "
         f"all of them are in {table}"

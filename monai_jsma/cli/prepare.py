@@ -43,17 +43,16 @@ def _add_split_options(parser: argparse.ArgumentParser, *, held_out: str) -> Non
 
 def _format_splits(content: Mapping[str, Any]) -> str:
     """A table of a datalist: the number of images of each class, and of groups, in each split."""
-    from monai_jsma.datalists.groups import group_of
-    from monai_jsma.datalists.schema import SIDES
+    from monai_jsma.datalists.splits import SPLITS, group_of
 
     class_names = list(content["labels"].values())
-    some_unlabelled = any("label" not in item for split in SIDES for item in content[split])
+    some_unlabelled = any("label" not in item for split in SPLITS for item in content[split])
     header = ["", *class_names]
     if some_unlabelled:
         header.append("unlabelled")
     rows = [[*header, "groups"]]
 
-    for split in SIDES:
+    for split in SPLITS:
         counts = Counter(item.get("label") for item in content[split])
         row = [split]
         for label in range(len(class_names)):

@@ -280,14 +280,14 @@ def _parse_values(texts: Sequence[str]) -> dict[str, str]:
 
 def _write_datalists(args: argparse.Namespace, out: Path) -> list[Path]:
     """Write a datalist for each fold, or the datalist itself if there are no folds."""
-    from monai_jsma.datalists.crossval import cross_validation
     from monai_jsma.datalists.schema import check_items, read_datalist, save_datalist
+    from monai_jsma.datalists.splits import make_fold_datalists
 
     content = read_datalist(args.datalist)
     check_items(content, args.datalist)
     datalists: Sequence[Mapping[str, Any]] = [content]
     if args.folds is not None:
-        datalists = cross_validation(content, args.folds, args.split_seed, validation=not args.no_validation)
+        datalists = make_fold_datalists(content, args.folds, args.split_seed, validation=not args.no_validation)
 
     _record(out / "datalists.json", datalists)
     paths = []
@@ -299,7 +299,7 @@ def _write_datalists(args: argparse.Namespace, out: Path) -> list[Path]:
 def _write_shuffled(path: Path, seed: int) -> Path:
     """Write a copy of a datalist with randomly permuted labels beside it."""
     from monai_jsma.datalists.schema import read_datalist, save_datalist
-    from monai_jsma.datalists.shuffled import shuffle_labels
+    from monai_jsma.datalists.splits import shuffle_labels
 
     content = shuffle_labels(read_datalist(path), seed)
     return save_datalist(content, path.with_name(f"{path.stem}_shuffled{seed}.json"))

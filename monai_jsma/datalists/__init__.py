@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
+from monai_jsma._io import Fault
+
 from .annotations import read_annotations
 from .bach import bach_datalist
 from .folder import folder_datalist
-from .groups import check_groups, group_of
 from .prostate import Cohort, RegionSettings, class_mapping, gather
 from .regions import Area, Region, choose_balanced, place_regions
 from .schema import class_names, load_datalist, save_datalist
-from .shuffled import shuffle_labels
-from .splits import fold_sides, hold_out, split_by_group
+from .splits import check_groups, group_of, hold_out, make_splits, shuffle_labels, split_by_group
 from .synthetic import SyntheticPicture, make_dataset, make_digit_picture, make_picture
-from .tissue import TissueRegion, tissue_mask, tissue_regions
-from .verify import Fault, verify_datalist
-from .whole_slides import Unread, whole_slide_items
+from .tissue import TissueRegion, tissue_mask, tissue_regions, whole_slide_items
+from .verify import verify_datalist
 
 __all__ = [
     "Area",
@@ -26,13 +25,11 @@ __all__ = [
     "RegionSettings",
     "SyntheticPicture",
     "TissueRegion",
-    "Unread",
     "bach_datalist",
     "check_groups",
     "choose_balanced",
     "class_mapping",
     "class_names",
-    "fold_sides",
     "folder_datalist",
     "gather",
     "group_of",
@@ -41,6 +38,7 @@ __all__ = [
     "make_dataset",
     "make_digit_picture",
     "make_picture",
+    "make_splits",
     "place_regions",
     "read_annotations",
     "save_datalist",

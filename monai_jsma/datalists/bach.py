@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_jsma._io import few, file_sha256, read_lines, read_table
-from monai_jsma.datalists.groups import check_groups
-from monai_jsma.datalists.splits import check_copies, hold_out, split_by_group
+from monai_jsma.datalists.splits import check_copies, check_groups, hold_out, split_by_group
 from monai_jsma.slides.convert import REDUCTIONS, TILE, tile_image
 from monai_jsma.slides.open import inspect_slide
 

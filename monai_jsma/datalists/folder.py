@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import IMAGE_SUFFIXES, few, file_sha256, is_data_file, read_table
-from monai_jsma.datalists.item_checks import check_mpp
-from monai_jsma.datalists.splits import check_copies, fold_sides, split_by_group
+from monai_jsma.datalists.schema import check_mpp
+from monai_jsma.datalists.splits import check_copies, make_splits, split_by_group
 from monai_jsma.slides.open import inspect_slide
 
 __all__ = ["folder_datalist"]
@@ -83,7 +83,7 @@ def folder_datalist(
         "name": root.resolve().name,
         "labels": {str(label): name for name, label in label_of.items()},
         "settings": {"folds": folds, "fold": fold, "seed": seed},
-        **fold_sides(items, fold_of, fold),
+        **make_splits(items, fold_of, fold),
     }
     if mpp is not None:
         content["mpp"] = mpp

@@ -29,9 +29,9 @@ from monai_jsma.datalists.annotations import (
     find_annotations,
     match_annotations,
 )
-from monai_jsma.datalists.item_checks import check_mpp
 from monai_jsma.datalists.regions import Area, Region, choose_balanced, place_regions
-from monai_jsma.datalists.splits import fold_sides, split_by_group
+from monai_jsma.datalists.schema import check_mpp
+from monai_jsma.datalists.splits import make_splits, split_by_group
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide
@@ -266,7 +266,7 @@ class Cohort:
             "settings": {**asdict(settings), "mapping": dict(self._mapping)},
             "placed": num_placed,
             "unknown": dict(self.unknown),
-            **fold_sides(items, fold_of, settings.fold),
+            **make_splits(items, fold_of, settings.fold),
         }
 
     def _count_regions(self) -> dict[str, int]:

@@ -1,48 +1,63 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Datalists: JSON files that name the pictures, labels and groups of the sides of a split.
+"""Datalists: JSON files that name the images, labels and groups of each split.
 
-The top level holds the sides (``training``, ``validation``, ``test``), each a list of items, and what is common to all:
-``labels`` (the name of each class), ``mpp`` (um per pixel of level 0) and ``mpp_source``. An item holds ``image`` (a
-path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or ``patient``, ``location`` (row, column)
-and ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
+The top level holds the splits (``training``, ``validation``, ``test``), each a list of items, and what is common to
+all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0) and ``mpp_source``. An item holds ``image``
+(a path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or ``patient``, ``location`` (row,
+column) and ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
 
-No group, patient or picture lies on two sides, see :mod:`monai_jsma.datalists.groups`.
+No group, patient or image lies in two splits, see :mod:`monai_jsma.datalists.splits`.
+
+The checks are written by hand, without a validation library: every message names file, split, item and way out, and
+reading a datalist to print ``--help`` or a table needs no further package.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import few, write_whole
-from monai_jsma.datalists.groups import check_groups
-from monai_jsma.datalists.item_checks import check_mpp, few_classes, image_fault, item_faults, labels_fault
+from monai_jsma.datalists.splits import SPLITS, check_groups, find_splits
+from monai_jsma.geometry import check_region
+from monai_jsma.slides.base import SlideInfo
 
 __all__ = [
-    "SIDES",
     "check_items",
+    "check_mpp",
     "class_names",
+    "find_class_fault",
+    "find_item_faults",
+    "find_labels_fault",
+    "find_location_and_size",
+    "find_region",
     "load_datalist",
     "read_datalist",
-    "resolved_item",
+    "resolve_item",
     "save_datalist",
-    "sides_of",
 ]
 
 Item = dict[str, Any]
-SIDES = ("training", "validation", "test")
+Pair = Sequence[int]  # (row, column) or (height, width)
+
+
+# ----------------------------------------------------------------------------------------------------- reading, writing
 
 
 def read_datalist(path: str | Path) -> dict[str, Any]:
-    """The content of a datalist, unchecked.
+    """Read the content of a datalist, unchecked.
+
+    Args:
+        path: path of the JSON file.
 
     Raises:
-        FileNotFoundError: when there is none.
-        ValueError: when it is no JSON object.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,41 +71,25 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def sides_of(content: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The sides of a datalist by name: the usual three, and whatever other list holds items with an ``image``."""
-    lists = {name: items for name, items in content.items() if isinstance(items, list)}
-    return {
-        name: items
-        for name, items in lists.items()
-        if name in SIDES or any(isinstance(item, dict) and "image" in item for item in items)
-    }
-
-
-def _common_mpp(content: Mapping[str, Any], given: float | None, path: Path) -> Item:
-    """``mpp`` and ``mpp_source`` of all items: as given, else of the datalist's top level, else nothing."""
-    mpp = content.get("mpp") if given is None else given
-    if mpp is None:
-        return {}
-    check_mpp(mpp, str(path))
-    return {"mpp": mpp, "mpp_source": content.get("mpp_source", "datalist") if given is None else "given"}
-
-
-def check_items(content: Mapping[str, Any], path: str | Path) -> None:
-    """Check that the items of all sides of a datalist are objects with an ``image``.
+def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:
+    """Write a datalist, whole or not at all; equal content gives equal bytes. Returns the path.
 
     Raises:
-        ValueError: naming the first that is none.
+        ValueError: if a group lies in two splits.
     """
-    for side, items in sides_of(content).items():
-        for i, item in enumerate(items):
-            if fault := image_fault(item, f"{path}: {side}[{i}]"):
-                raise ValueError(fault)
+    _check_leaks(content)
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return write_whole(path, f"{text}\n")
 
 
-def resolved_item(item: Item, content: Mapping[str, Any], base: Path, mpp: float | None, path: Path) -> Item:
-    """An item with its path joined to ``base``, and the spacing as given, else its own, else the datalist's."""
-    own = {} if mpp is not None or item.get("mpp") is None else {"mpp_source": item.get("mpp_source", "datalist")}
-    return {**item, **(own or _common_mpp(content, mpp, path)), "image": str(base / item["image"])}
+def _check_leaks(content: Mapping[str, Any]) -> None:
+    """Check the usual three splits; other lists may hold their items once more."""
+    splits = find_splits(content)
+    usual = {}
+    for name in SPLITS:
+        if name in splits:
+            usual[name] = splits[name]
+    check_groups(usual)
 
 
 def load_datalist(
@@ -102,74 +101,275 @@ def load_datalist(
     num_classes: int | None = None,
     min_classes: int = 1,
 ) -> list[Item]:
-    """Load and check one side of a datalist.
+    """Load and check one split of a datalist.
 
     Args:
-        path: the JSON file.
-        key: name of the side, e.g. ``"training"``.
-        base_dir: folder of relative image paths; the folder of the datalist by default.
-        mpp: um per pixel of every picture, in place of what the datalist says (None keeps that).
-        num_classes: when given, each item must have a label below it, and ``labels`` as many names, if there are any.
-        min_classes: so many different labels there must be; 2 to learn from.
+        path: path of the JSON file.
+        key: name of the split, such as ``"training"``.
+        base_dir: folder that relative image paths start at; by default the folder of the datalist.
+        mpp: um per pixel of every image, in place of what the datalist says; None keeps that.
+        num_classes: number of classes: each item must have a label below it, and ``labels`` as many names, if there
+            are any; None allows items without a label.
+        min_classes: smallest number of different labels; 2 to learn from.
 
     Returns:
-        the items, with the ``image`` paths joined to the folder, and ``mpp`` and ``mpp_source`` where ``mpp``, the item
-        or the top level of the datalist gives a spacing.
+        the items, with ``base_dir`` joined to the ``image`` paths, and with ``mpp`` and ``mpp_source`` where ``mpp``,
+        the item or the top level of the datalist gives a spacing.
 
     Raises:
-        FileNotFoundError: when the datalist or a picture is missing.
-        ValueError: for broken JSON, an unknown or empty side, an item without ``image``, a wrong label or mpp,
-            another number of classes, or a group that lies on two sides of the datalist.
+        FileNotFoundError: if the datalist or an image is missing.
+        ValueError: for broken JSON, an unknown or empty split, an item without ``image``, a wrong label or mpp, another
+            number of classes, or a group that lies in two splits of the datalist.
     """
     path = Path(path)
     content = read_datalist(path)
     check_items(content, path)
     items = content.get(key)
     if not isinstance(items, list) or not items:
-        raise ValueError(f"{path}: no items under '{key}'; it has {[k for k in SIDES if content.get(k)]}.")
-    names = content.get("labels")
-    if num_classes is not None and isinstance(names, dict) and len(names) != num_classes:
-        raise ValueError(
-            f"{path}: it names {len(names)} classes in 'labels', but num_classes is {num_classes}; make them agree, "
-            f"such as by num_classes={len(names)}."
-        )
+        names = [name for name in SPLITS if content.get(name)]
+        raise ValueError(f"{path}: no items under '{key}'; it has {names}.")
+
+    _check_num_classes(content.get("labels"), num_classes, path)
     for i, item in enumerate(items):
-        for _, fault in item_faults(item, num_classes, f"{path}: {key}[{i}]"):
+        faults = find_item_faults(item, num_classes, f"{path}: {key}[{i}]")
+        for fault in faults.values():
             raise ValueError(fault)
-    for fault in few_classes(items, min_classes, f"{path}: {key}"):
-        raise ValueError(fault)
+    class_fault = find_class_fault(items, min_classes, f"{path}: {key}")
+    if class_fault:
+        raise ValueError(class_fault)
+
     base = Path(base_dir) if base_dir else path.parent
-    loaded = [resolved_item(item, content, base, mpp, path) for item in items]
-    missing = [item["image"] for item in loaded if not os.path.isfile(item["image"])]
+    loaded = []
+    missing = []
+    for item in items:
+        resolved = resolve_item(item, content, base=base, mpp=mpp, path=path)
+        loaded.append(resolved)
+        if not os.path.isfile(resolved["image"]):
+            missing.append(resolved["image"])
     if missing:
         raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(loaded)} pictures under '{key}' are missing: {few(missing)}. "
-            f"Relative paths start at {base}; give the folder of the pictures (base_dir)."
+            f"{path}: {len(missing)} of {len(loaded)} images under '{key}' are missing: {few(missing)}. "
+            f"Relative paths start at {base}; give the folder of the images (base_dir)."
         )
-    check_groups({side: items for side, items in sides_of(content).items() if side in SIDES})
+    _check_leaks(content)
     return loaded
 
 
+def _check_num_classes(labels: Any, num_classes: int | None, path: Path) -> None:
+    if num_classes is None or not isinstance(labels, dict):
+        return
+    if len(labels) != num_classes:
+        raise ValueError(
+            f"{path}: it names {len(labels)} classes in 'labels', but num_classes is {num_classes}; make them agree, "
+            f"such as by num_classes={len(labels)}."
+        )
+
+
+def resolve_item(item: Item, content: Mapping[str, Any], *, base: Path, mpp: float | None, path: Path) -> Item:
+    """Complete an item with what the datalist says of all.
+
+    Args:
+        item: an item of the datalist.
+        content: the datalist.
+        base: folder that relative image paths start at.
+        mpp: um per pixel of all images; None: the item's own, else the datalist's.
+        path: file of the datalist, for messages.
+
+    Returns:
+        the item with ``base`` joined to its path, and with ``mpp`` and ``mpp_source`` where a spacing is stated.
+
+    Raises:
+        ValueError: if the spacing is not a positive number.
+    """
+    resolved = {**item, "image": str(base / item["image"])}
+    if mpp is not None:
+        source = "given"
+    elif item.get("mpp") is not None:
+        mpp = item["mpp"]
+        source = item.get("mpp_source", "datalist")
+    else:
+        mpp = content.get("mpp")
+        source = content.get("mpp_source", "datalist")
+
+    if mpp is not None:
+        check_mpp(mpp, str(path))
+        resolved["mpp"] = mpp
+        resolved["mpp_source"] = source
+    return resolved
+
+
 def class_names(path: str | Path) -> list[str] | None:
-    """Names of the classes in their order, from a datalist's ``labels``.
+    """Read the names of the classes from a datalist's ``labels``, in the order of their numbers.
 
-    None where there are none, or no datalist: pictures may also be given without one.
+    Args:
+        path: path of the JSON file.
+
+    Returns:
+        the names; None if the datalist has none, or there is no such file, as images may be predicted without one.
 
     Raises:
-        ValueError: when the names have other numbers than 0, 1, ...
+        ValueError: if the classes are not numbered 0, 1, ...
     """
-    labels = read_datalist(path).get("labels") if Path(path).is_file() else None
-    if fault := labels_fault(labels):
+    if not Path(path).is_file():
+        return None
+    labels = read_datalist(path).get("labels")
+    fault = find_labels_fault(labels)
+    if fault:
         raise ValueError(f"{path}: {fault}")
-    return [labels[str(i)] for i in range(len(labels))] if labels else None
+    if not labels:
+        return None
+    return [labels[str(i)] for i in range(len(labels))]
 
 
-def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:
-    """Write a datalist, all of it or nothing; equal content gives equal bytes. Returns the path.
+# --------------------------------------------------------------------------------------------------------------- faults
+
+
+def check_items(content: Mapping[str, Any], path: str | Path) -> None:
+    """Check that the items of all splits of a datalist are objects with an ``image``.
 
     Raises:
-        ValueError: when a group lies on two sides.
+        ValueError: if one is not; it names the first.
     """
-    check_groups({side: content[side] for side in SIDES if side in content})
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_whole(path, text)
+    for split, items in find_splits(content).items():
+        for i, item in enumerate(items):
+            fault = _find_image_fault(item, f"{path}: {split}[{i}]")
+            if fault:
+                raise ValueError(fault)
+
+
+def check_mpp(mpp: Any, where: str) -> None:
+    """Check that a spacing is a positive number.
+
+    Args:
+        mpp: um per pixel.
+        where: beginning of the message, such as the path of a file.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    is_number = isinstance(mpp, (int, float)) and not isinstance(mpp, bool)
+    is_spacing = is_number and math.isfinite(mpp) and mpp > 0
+    if not is_spacing:
+        raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}.")
+
+
+def find_item_faults(item: Any, num_classes: int | None, where: str) -> dict[str, str]:
+    """Find all that is wrong with an item itself, without a look at its file.
+
+    Args:
+        item: an item of a datalist.
+        num_classes: number of classes that the label must be below; None allows an item without a label.
+        where: beginning of the messages, such as "datalist.json: training[3]".
+
+    Returns:
+        the message of each fault, under its stage: "item", "label" or "mpp".
+    """
+    image_fault = _find_image_fault(item, where)
+    if image_fault:
+        return {"item": image_fault}
+
+    faults = {}
+    label = item.get("label")
+    if (label is not None or num_classes is not None) and not _is_label(label, num_classes):
+        limit = "" if num_classes is None else f" below num_classes={num_classes}"
+        faults["label"] = f"{where}: the label must be a whole number from 0{limit}, but is {label!r}."
+    if item.get("mpp") is not None:
+        try:
+            check_mpp(item["mpp"], where)
+        except ValueError as error:
+            faults["mpp"] = str(error)
+    return faults
+
+
+def _find_image_fault(item: Any, where: str) -> str | None:
+    image = item.get("image") if isinstance(item, dict) else None
+    if isinstance(image, str) and image:
+        return None
+    return f"{where}: an item is an object with the path of its 'image', but got {item!r}."
+
+
+def _is_label(label: Any, num_classes: int | None) -> bool:
+    if not isinstance(label, int) or isinstance(label, bool):
+        return False
+    return label >= 0 and (num_classes is None or label < num_classes)
+
+
+def find_labels_fault(labels: Any) -> str | None:
+    """Find what is wrong with the names of the classes of a datalist; None if nothing is, or there are none."""
+    if labels is None:
+        return None
+    if isinstance(labels, dict):
+        numbers = {str(i) for i in range(len(labels))}
+        if set(labels) == numbers:
+            return None
+    return f"'labels' must name the classes '0', '1', ... without a gap, but is {labels!r}."
+
+
+def find_class_fault(items: Iterable[Mapping[str, Any]], min_classes: int, where: str) -> str | None:
+    """Find whether a split has labels of too few classes; None if it has enough, or no items.
+
+    Args:
+        items: the items of the split.
+        min_classes: smallest number of different labels.
+        where: beginning of the message.
+    """
+    labels = [str(item.get("label")) for item in items]
+    classes = sorted(set(labels))
+    if not classes or len(classes) >= min_classes:
+        return None
+    names = " or ".join(classes)
+    return f"{where}: all {len(labels)} items have the label {names}; give it items of another class too."
+
+
+# -------------------------------------------------------------------------------------------------------------- regions
+
+
+def find_location_and_size(item: Mapping[str, Any], path: str) -> tuple[Pair | None, Pair | None]:
+    """Find ``location`` (row, column) and ``size`` (height, width) of an item, each None where it has none.
+
+    Args:
+        item: an item of a datalist.
+        path: file of its image, for the message.
+
+    Raises:
+        ValueError: if one of them is not a pair of whole numbers.
+    """
+    for name in ("location", "size"):
+        pair = item.get(name)
+        if pair is not None and not _is_pair(pair):
+            raise ValueError(f"{path}: '{name}' must be two whole numbers of level-0 pixels, but is {pair!r}.")
+    return item.get("location"), item.get("size")
+
+
+def _is_pair(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    return all(type(number) is int for number in value)
+
+
+def find_region(item: Mapping[str, Any], info: SlideInfo) -> tuple[Pair, Pair]:
+    """Find the region of an item; it is the whole image if the item names none.
+
+    Args:
+        item: an item of a datalist.
+        info: the slide or image of the item.
+
+    Returns:
+        location (row, column) and size (height, width), in level-0 pixels.
+
+    Raises:
+        ValueError: if ``location`` or ``size`` is not a pair of whole numbers, the region leaves the image, or ``size``
+            without ``location`` is not that of the image.
+    """
+    location, size = find_location_and_size(item, info.path)
+    if location is None:
+        if size is not None and tuple(size) != info.size:
+            raise ValueError(
+                f"{info.path}: the datalist says {tuple(size)} (height, width), but the image has {info.size}; correct "
+                "'size', or give 'location' if a region is meant."
+            )
+        location = (0, 0)
+    if size is None:
+        size = (info.size[0] - location[0], info.size[1] - location[1])
+    check_region(info.size, location, size, path=info.path)
+    return location, size

@@ -1,71 +1,175 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Cross-validation by group: stratified folds, and the sides that one fold gives (paper, Section 4.1: split by slide).
+"""The splits of a datalist (training, validation, test): what must lie in one of them only, and how they are made.
 
-A group (patient, else picture) lies in one fold only, so that no result rests on having seen the patient before.
+Items that belong together, such as the images of a patient, lie in one split only (paper, Section 4.1: split by slide),
+so that no result rests on having seen the patient before. The group of an item is its ``group``, else its ``patient``,
+else its ``image``, so that the regions of one slide stay together. Nor do two splits share a patient or an image,
+whatever the groups say.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import few
-from monai_jsma.datalists.groups import check_groups, group_of
-from monai_jsma.datalists.schema import SIDES
+import numpy as np
 
-__all__ = ["check_copies", "fold_sides", "hold_out", "split_by_group"]
+from monai_jsma._io import few
+
+__all__ = [
+    "SPLITS",
+    "check_copies",
+    "check_groups",
+    "find_shared",
+    "find_splits",
+    "group_of",
+    "hold_out",
+    "list_identities",
+    "make_fold_datalists",
+    "make_splits",
+    "shuffle_labels",
+    "split_by_group",
+]
 
 Item = dict[str, Any]
+Identity = tuple[str, str]  # kind and value, such as ("patient", "P1")
+
+SPLITS = ("training", "validation", "test")
+
+
+def find_splits(content: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The splits of a datalist by name: the usual three, and every other list with an item that has an ``image``."""
+    splits = {}
+    for name, items in content.items():
+        if not isinstance(items, list):
+            continue
+        have_images = any(isinstance(item, dict) and "image" in item for item in items)
+        if name in SPLITS or have_images:
+            splits[name] = items
+    return splits
+
+
+# ----------------------------------------------------------------------------------------------------------- identities
+
+
+def group_of(item: Mapping[str, Any]) -> str:
+    """What must lie in one split only: the item's ``group``, else its ``patient``, else its ``image``."""
+    for key in ("group", "patient"):
+        value = item.get(key)
+        if _is_stated(value):
+            return str(value)
+    return str(item["image"])
+
+
+def _is_stated(value: Any) -> bool:
+    return value is not None and value != ""
+
+
+def list_identities(item: Mapping[str, Any]) -> set[Identity]:
+    """All that must lie in one split only: the item's group, patient and image."""
+    group = group_of(item)
+    image = os.path.normpath(item["image"])
+    identities = {("group", group), ("image", image)}
+    patient = item.get("patient")
+    if _is_stated(patient):
+        identities.add(("patient", str(patient)))
+    return identities
+
+
+def find_shared(pairs: Iterable[tuple[str, Identity]]) -> dict[Identity, list[str]]:
+    """The identities that lie in more than one split, each with the names of its splits.
+
+    Args:
+        pairs: name of a split, and an identity of one of its items.
+    """
+    splits_of = defaultdict(set)
+    for split, identity in pairs:
+        splits_of[identity].add(split)
+
+    shared = {}
+    for identity, splits in splits_of.items():
+        if len(splits) > 1:
+            shared[identity] = sorted(splits)
+    return shared
+
+
+def check_groups(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Check that no group, no patient and no image lies in two splits, even if the items' groups are smaller.
+
+    Args:
+        splits: the items of each split, by its name.
+
+    Raises:
+        ValueError: if one does; it names the first.
+    """
+    pairs = []
+    for split, items in splits.items():
+        for item in items:
+            pairs += [(split, identity) for identity in list_identities(item)]
+    shared = find_shared(pairs)
+    if not shared:
+        return
+
+    leaks = set()  # without the kinds: a patient is often the group too
+    for (_, value), names in shared.items():
+        leaks.add((value, str(names)))
+    lines = [f"{value} in {names}" for value, names in sorted(leaks)]
+    raise ValueError(f"A group, patient or image must lie in one split only, but found {few(lines)}.")
 
 
 def check_copies(items: Sequence[Item], path: Path) -> None:
-    """Check that no picture is there under two names, which could lie on two sides of a split.
+    """Check that no image is there under two names, which could come into two splits.
 
     Args:
-        items: with ``image`` and ``sha256``.
-        path: the folder or table they come from, for the message.
+        items: items with ``image`` and ``sha256``.
+        path: the folder or table that they come from, for the message.
 
     Raises:
-        ValueError: naming the pictures that are.
+        ValueError: if one is; it names the first.
     """
-    names: dict[str, list[str]] = defaultdict(list)
+    names = defaultdict(list)
     for item in items:
         names[item["sha256"]].append(item["image"])
-    copies = [" = ".join(same) for same in names.values() if len(same) > 1]
+
+    copies = []
+    for same in names.values():
+        if len(same) > 1:
+            copies.append(" = ".join(same))
     if copies:
-        raise ValueError(f"{path}: files of the same picture: {few(copies)}; keep one of each.")
+        raise ValueError(f"{path}: files of the same image: {few(copies)}; keep one of each.")
+
+
+# ---------------------------------------------------------------------------------------------------------------- folds
 
 
 def split_by_group(items: Sequence[Item], folds: int, seed: int = 0) -> list[int]:
-    """Deal the items into folds of whole groups, with the classes spread as evenly as the groups allow.
+    """Divide the items into folds of whole groups, with the classes spread as evenly as the groups allow.
 
     Args:
-        items: with ``image`` and ``label``, and ``group`` or ``patient`` in all of them or in none.
-        folds: their number, at least 2.
-        seed: of the order in which groups that are alike are dealt.
+        items: items with ``image`` and ``label``, and ``group`` or ``patient`` in all of them or in none.
+        folds: number of folds, at least 2.
+        seed: random seed of the division.
 
     Returns:
         the fold of each item, 0 to ``folds - 1``.
 
     Raises:
-        ValueError: when a split cannot be free of leaks: groups known for a part of the items only, fewer groups than
-            folds, or a fold left empty.
+        ValueError: if the division cannot be free of leaks: some items have a group and others have none, there are
+            fewer groups than folds, or a fold is left empty.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed here only
 
-    known = [item.get("group", item.get("patient")) not in (None, "") for item in items]
-    if any(known) and not all(known):
-        raise ValueError(
-            f"{items[known.index(False)]['image']} (one of {known.count(False)} of {len(items)} items) has no group: a "
-            "patient could lie on two sides; give a group to all items or to none."
-        )
+    _check_all_or_none_have_a_group(items)
     groups = [group_of(item) for item in items]
-    if not 2 <= folds <= len(set(groups)):
-        raise ValueError(f"{len(set(groups))} groups cannot make {folds} folds: use 2 to {len(set(groups))}.")
+    num_groups = len(set(groups))
+    if not 2 <= folds <= num_groups:
+        raise ValueError(f"{num_groups} groups cannot make {folds} folds: use 2 to {num_groups}.")
+
     labels = [item["label"] for item in items]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of = [-1] * len(items)
@@ -74,65 +178,162 @@ def split_by_group(items: Sequence[Item], folds: int, seed: int = 0) -> list[int
         for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
             for i in held_out:
                 fold_of[i] = fold
-    empty = sorted(set(range(folds)) - set(fold_of))
-    if empty:
-        raise ValueError(f"The {len(set(groups))} groups leave fold {empty[0]} of {folds} empty: use fewer folds.")
-    check_groups({str(f): [x for x, of in zip(items, fold_of) if of == f] for f in range(folds)})
+
+    for fold in range(folds):
+        if fold not in fold_of:
+            raise ValueError(f"The {num_groups} groups leave fold {fold} of {folds} empty: use fewer folds.")
+    items_of = defaultdict(list)
+    for item, fold in zip(items, fold_of, strict=True):
+        items_of[str(fold)].append(item)
+    check_groups(items_of)
     return fold_of
 
 
-def fold_sides(items: Sequence[Item], fold_of: Sequence[int], fold: int) -> dict[str, list[Item]]:
-    """The sides for one fold of a cross-validation; every item is told its ``fold``.
+def _check_all_or_none_have_a_group(items: Sequence[Item]) -> None:
+    without = []
+    for item in items:
+        group = item.get("group", item.get("patient"))
+        if not _is_stated(group):
+            without.append(item["image"])
 
-    The test side is ``fold``. The validation side is the first fold after it (cyclic) without which every class is
-    still left for training. The training side is the rest.
+    if 0 < len(without) < len(items):
+        raise ValueError(
+            f"{without[0]} (one of {len(without)} of {len(items)} items) has no group: a patient could lie in two "
+            "splits; give a group to all items or to none."
+        )
+
+
+def make_splits(items: Sequence[Item], fold_of: Sequence[int], fold: int) -> dict[str, list[Item]]:
+    """Make the three splits of one fold of a cross-validation; every item gets its ``fold``.
+
+    The test split is ``fold``. The validation split is the first fold after it (cyclic) without which every class is
+    still left for training. The training split is the rest.
 
     Args:
         items: all items.
         fold_of: the fold of each item.
-        fold: the one to test on.
+        fold: the fold to test on.
 
     Raises:
-        ValueError: when there are fewer than 3 folds, ``fold`` is none of them, or no choice leaves every class.
+        ValueError: if there are fewer than 3 folds, ``fold`` is none of them, or no choice leaves every class.
     """
     folds = max(fold_of) + 1
     if folds < 3 or not 0 <= fold < folds:
         raise ValueError(
             f"fold={fold} of {folds} folds; test, validation and training need at least 3, counted from 0."
         )
-    classes = {item["label"] for item in items}
     for step in range(1, folds):
-        held_out = {fold: "test", (fold + step) % folds: "validation"}
-        sides: dict[str, list[Item]] = {side: [] for side in SIDES}
-        for item, of in zip(items, fold_of):
-            sides[held_out.get(of, "training")].append({**item, "fold": of})
-        if {item["label"] for item in sides["training"]} == classes:
-            return sides
+        validation = (fold + step) % folds
+        splits = _assign(items, fold_of, {validation: "validation", fold: "test"})
+        if _classes(splits["training"]) == _classes(items):
+            return splits
     raise ValueError(
         f"Testing on fold {fold} of {folds} leaves too few groups to train on every class; use more folds."
     )
 
 
 def hold_out(items: Sequence[Item], fold_of: Sequence[int], fold: int) -> dict[str, list[Item]]:
-    """One fold for validation, the others for training; every item is told its ``fold``.
+    """Take one fold for validation and the others for training; every item gets its ``fold``.
 
-    For data sets that bring a test side of their own.
+    For data sets that bring a test split of their own.
 
     Args:
         items: all items.
         fold_of: the fold of each item.
-        fold: the one to validate on.
+        fold: the fold to validate on.
 
     Raises:
-        ValueError: when ``fold`` is no fold, or the others lack a class.
+        ValueError: if ``fold`` is no fold, or the others lack a class.
     """
     folds = max(fold_of) + 1
     if not 0 <= fold < folds:
         raise ValueError(f"fold={fold} of {folds} folds, counted from 0.")
-    sides: dict[str, list[Item]] = {"training": [], "validation": []}
-    for item, of in zip(items, fold_of):
-        sides["validation" if of == fold else "training"].append({**item, "fold": of})
-    lost = {item["label"] for item in items} - {item["label"] for item in sides["training"]}
+    splits = _assign(items, fold_of, {fold: "validation"})
+    lost = _classes(items) - _classes(splits["training"])
     if lost:
         raise ValueError(f"Validating on fold {fold} of {folds} leaves none of class {min(lost)} to train on.")
-    return sides
+    return splits
+
+
+def _assign(items: Sequence[Item], fold_of: Sequence[int], held_out: Mapping[int, str]) -> dict[str, list[Item]]:
+    """The items by split: those of a held-out fold in the split that is named for it, the others in training."""
+    splits: dict[str, list[Item]] = {"training": []}
+    for split in held_out.values():
+        splits[split] = []
+    for item, fold in zip(items, fold_of, strict=True):
+        split = held_out.get(fold, "training")
+        splits[split].append({**item, "fold": fold})
+    return splits
+
+
+def _classes(items: Iterable[Item]) -> set[Any]:
+    return {item["label"] for item in items}
+
+
+# ------------------------------------------------------------------------------------------------------ other datalists
+
+
+def make_fold_datalists(
+    content: Mapping[str, Any], folds: int, seed: int = 0, *, validation: bool = True
+) -> list[dict[str, Any]]:
+    """Make the datalists of a cross-validation: each item is tested once, by a network that never saw its group.
+
+    Args:
+        content: a datalist; the labeled items of all its splits are divided into folds, those without a label are left
+            out.
+        folds: number of folds; at least 3 with a validation split, else 2.
+        seed: random seed of the division.
+        validation: whether another fold is the validation split, to choose the model by; else all other folds are for
+            training.
+
+    Returns:
+        one datalist for each fold, which is its test split, with all that ``content`` says of its items, and
+        ``settings`` of the division.
+
+    Raises:
+        ValueError: if there are no labels, or the groups cannot make the folds; see :func:`split_by_group`.
+    """
+    splits = find_splits(content)
+    items = []
+    for of_split in splits.values():
+        items += [item for item in of_split if item.get("label") is not None]
+    if not items:
+        raise ValueError("no item of the datalist has a label: a cross-validation needs them.")
+
+    fold_of = split_by_group(items, folds, seed)
+    common = {key: value for key, value in content.items() if key not in splits}
+    datalists = []
+    for fold in range(folds):
+        if validation:
+            new_splits = make_splits(items, fold_of, fold)
+        else:
+            held_out = hold_out(items, fold_of, fold)
+            new_splits = {"training": held_out["training"], "test": held_out["validation"]}
+        settings = {"folds": folds, "seed": seed, "fold": fold}
+        datalists.append({**common, "settings": settings, **new_splits})
+    return datalists
+
+
+def shuffle_labels(content: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Randomly permute the labels within each split: a negative control.
+
+    Each split keeps its images and as many items of each class. A network that learns from such labels is right about
+    the true ones as often as chance; one that is better has seen them.
+
+    Args:
+        content: a datalist.
+        seed: random seed of the permutation.
+    """
+    splits = find_splits(content)
+    usual = [name for name in SPLITS if name in splits]
+    others = sorted(splits.keys() - set(SPLITS))
+    rng = np.random.default_rng(seed)
+    shuffled: dict[str, list[Item]] = {}
+    for name in usual + others:  # in an order that does not depend on the file's
+        items = splits[name]
+        order = rng.permutation(len(items))
+        shuffled[name] = []
+        for item, source in zip(items, order, strict=True):
+            label = items[source].get("label")
+            shuffled[name].append({**item, "label": label})
+    return {**content, **shuffled}

@@ -1,37 +1,54 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tissue of a slide lies, and which regions cover it.
+"""Whole slides as items of a datalist: where the tissue of a slide lies, and which regions cover it.
 
-Tissue is found by its colour on a small picture of the slide: Otsu's threshold of the saturation, as in MONAI's
-``ForegroundMask``. Otsu always splits, so a blank slide would be half tissue and a field full of tissue half glass; the
-threshold is therefore bounded on both sides. Saturation is that of the HSV model times its brightness, the difference
-between the strongest and the weakest of red, green and blue: black borders, dust and shadows have none. A coloured pen
-mark counts as tissue; a grey picture has none.
+Tissue is found by its color on a small image of the slide: Otsu's threshold of the saturation, as in MONAI's
+``ForegroundMask``. Otsu always divides, so a blank slide would be half tissue and a field full of tissue half glass;
+the threshold is therefore bounded on both sides. Saturation is that of the HSV model times its brightness, the
+difference between the strongest and the weakest of red, green and blue: black borders, dust and shadows have none. A
+colored pen mark counts as tissue; a gray image has none.
 
-Coordinates are (row, column), sizes (height, width).
+Coordinates are (row, column), sizes (height, width), spacings um per pixel (mpp).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import uniform_filter
 from skimage.filters import threshold_otsu
 
-from monai_jsma.geometry import grid_size, patch_start
+from monai_jsma._io import Fault
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.datalists.schema import Item, find_item_faults, find_region
+from monai_jsma.geometry import Magnification, check_fine_enough, grid_size, patch_start, to_mpp
+from monai_jsma.slides.base import SlideInfo
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
+from monai_jsma.slides.spacing import resolve_mpp
 
-__all__ = ["TissueRegion", "tissue_mask", "tissue_regions"]
+__all__ = ["TissueRegion", "tissue_mask", "tissue_regions", "whole_slide_items"]
 
-_GLASS = 205  # empty glass is at least this bright in every colour, whatever its tint
-_BOUNDS = 15, 25  # of the threshold, in 256 steps: above the noise of empty glass, below pale tissue
-_SPECK = 7  # pixels: a majority of 7x7 decides, which takes off specks and fills small holes
+_MASK_MPP = 8.0  # um per pixel of the image that tissue is found on
+_MAX_MASK_SIZE = 2000  # largest height and width of that image, in pixels
+_GLASS = 205  # empty glass is at least this bright in every color, whatever its tint
+_MIN_THRESHOLD = 15  # of 256 steps: above the noise of empty glass
+_MAX_THRESHOLD = 25  # of 256 steps: below pale tissue
+_SPECK = 7  # pixels: a majority of 7x7 decides, which removes specks and fills small holes
+
+
+# ---------------------------------------------------------------------------------------------------- where tissue lies
 
 
 def tissue_mask(pixels: np.ndarray) -> np.ndarray:
-    """Find the tissue of a picture.
+    """Find the tissue of an image.
 
-    The brightest percent of each colour is made white where it is bright enough to be glass; so a tint of the whole
+    The brightest percent of each color is made white where it is bright enough to be glass; so a tint of the whole
     slide does not count.
 
     Args:
@@ -40,12 +57,17 @@ def tissue_mask(pixels: np.ndarray) -> np.ndarray:
     Returns:
         bool ``(height, width)``.
     """
-    glass = np.percentile(pixels, 99, axis=(0, 1))
-    if glass.min() >= _GLASS:
-        pixels = np.minimum(pixels * np.float32(255 / glass), 255)
-    saturation = np.ptp(pixels, axis=-1).astype(np.uint8)
-    threshold = np.clip(threshold_otsu(saturation), *_BOUNDS)
-    return uniform_filter((saturation > threshold).astype(np.float32), _SPECK) > 0.5
+    brightest = np.percentile(pixels, 99, axis=(0, 1))
+    if brightest.min() >= _GLASS:
+        gain = np.float32(255 / brightest)
+        pixels = np.minimum(pixels * gain, 255)
+    saturation = np.ptp(pixels, axis=-1)
+    saturation = saturation.astype(np.uint8)
+
+    threshold = threshold_otsu(saturation)
+    threshold = np.clip(threshold, _MIN_THRESHOLD, _MAX_THRESHOLD)
+    colored = (saturation > threshold).astype(np.float32)
+    return uniform_filter(colored, _SPECK) > 0.5
 
 
 class TissueRegion(NamedTuple):
@@ -59,44 +81,217 @@ class TissueRegion(NamedTuple):
 
 
 def tissue_regions(
-    mask: np.ndarray, size: tuple[int, int], region: tuple[int, int], min_tissue: float = 0.1
+    mask: np.ndarray, size: tuple[int, int], region: tuple[int, int], *, min_tissue: float = 0.1
 ) -> list[TissueRegion]:
-    """The regions of a slide that hold tissue.
+    """Find the regions of a slide that hold tissue.
 
-    A grid of regions covers the rectangle around all tissue, as patches cover a picture: as few as reach, each centred
-    on its cell, so that neighbours overlap evenly. They lie inside the slide; one that is shorter than a region is
-    taken whole.
+    A grid of regions covers the rectangle around all tissue, as patches cover an image: as few as suffice, each
+    centered on its cell, so that neighbors overlap evenly. They lie inside the slide; a slide that is shorter than a
+    region is taken whole.
 
     Args:
         mask: the tissue, bool, of any resolution.
         size: height and width of the slide in level-0 pixels.
         region: height and width of a region in level-0 pixels.
-        min_tissue: the smallest share of a region that is tissue.
+        min_tissue: smallest share of a region that is tissue.
 
     Returns:
         the regions, row by row.
     """
     if not mask.any():
         return []
-    height, width = side = min(region[0], size[0]), min(region[1], size[1])
-    rows, cols = (_starts(mask.any(axis=1 - axis), size[axis], side[axis]) for axis in (0, 1))
-    shares = [(row, col, _share(mask, size, (row, col), side)) for row in rows for col in cols]
-    return [TissueRegion(row, col, height, width, share) for row, col, share in shares if share >= min_tissue]
+    slide_height, slide_width = size
+    mask_height, mask_width = mask.shape
+    height = min(region[0], slide_height)
+    width = min(region[1], slide_width)
+
+    rows_with_tissue = np.flatnonzero(mask.any(axis=1))
+    cols_with_tissue = np.flatnonzero(mask.any(axis=0))
+    rows = _find_starts(rows_with_tissue, height, num_pixels=slide_height, num_lines=mask_height)
+    cols = _find_starts(cols_with_tissue, width, num_pixels=slide_width, num_lines=mask_width)
+
+    regions = []
+    for row in rows:
+        mask_rows = _find_lines(row, height, num_pixels=slide_height, num_lines=mask_height)
+        for col in cols:
+            mask_cols = _find_lines(col, width, num_pixels=slide_width, num_lines=mask_width)
+            part = mask[mask_rows, mask_cols]
+            tissue = float(part.mean())
+            if tissue >= min_tissue:
+                regions.append(TissueRegion(row, col, height, width, tissue))
+    return regions
 
 
-def _starts(tissue: Any, length: int, side: int) -> list[int]:
-    """First pixels of the regions along an axis of ``length`` pixels; ``tissue`` tells which lines of it hold any."""
-    lines = np.flatnonzero(tissue).tolist()
-    first, end = lines[0] * length // len(tissue), -(-(lines[-1] + 1) * length // len(tissue))
-    covered = max(side, end - first)
-    first = min(max(first - (covered - (end - first)) // 2, 0), length - covered)
-    cells = grid_size(covered, side)
-    return [first + patch_start(cell, num_cells=cells, length=covered, patch_size=side) for cell in range(cells)]
+def _find_starts(lines: np.ndarray, length: int, *, num_pixels: int, num_lines: int) -> list[int]:
+    """First pixels of the regions along one axis of the slide.
+
+    Args:
+        lines: the lines of the mask across the axis that hold tissue, in increasing order.
+        length: pixels of a region.
+        num_pixels: pixels of the slide.
+        num_lines: lines of the mask.
+    """
+    first_line = int(lines[0])
+    end_line = int(lines[-1]) + 1
+    first = first_line * num_pixels // num_lines
+    end = -(-end_line * num_pixels // num_lines)  # rounded up
+
+    tissue = end - first
+    covered = max(length, tissue)
+    first -= (covered - tissue) // 2  # the tissue lies in the middle, where the slide has room
+    first = max(first, 0)
+    first = min(first, num_pixels - covered)
+
+    num_cells = grid_size(covered, length)
+    starts = []
+    for cell in range(num_cells):
+        start = patch_start(cell, num_cells=num_cells, length=covered, patch_size=length)
+        starts.append(first + start)
+    return starts
 
 
-def _share(mask: np.ndarray, size: tuple[int, int], start: tuple[int, int], side: tuple[int, int]) -> float:
-    """Share of tissue among the pixels of the mask that a region touches."""
-    rows, cols = (
-        slice(start[i] * mask.shape[i] // size[i], -(-(start[i] + side[i]) * mask.shape[i] // size[i])) for i in (0, 1)
+def _find_lines(start: int, length: int, *, num_pixels: int, num_lines: int) -> slice:
+    """The lines of the mask that the pixels ``start`` to ``start + length`` along one axis of the slide touch."""
+    end = start + length
+    first_line = start * num_lines // num_pixels
+    end_line = -(-end * num_lines // num_pixels)  # rounded up
+    return slice(first_line, end_line)
+
+
+# ------------------------------------------------------------------------------------------------ items of whole slides
+
+
+def whole_slide_items(
+    items: Iterable[Item | str | os.PathLike[str]],
+    region_size: Sequence[int],
+    mpp: float | str | Magnification,
+    *,
+    magnifications: Sequence[float | str | Magnification] = (),
+    default_mpp: float | None = None,
+    min_tissue: float = 0.1,
+) -> tuple[list[Item], list[Fault]]:
+    """Replace each whole slide by its tissue regions, ``region_size`` pixels of ``mpp`` high and wide.
+
+    An item stays as it is if it names a ``location``, is a plain image, which is decoded whole anyway, or is no larger
+    than a region. A region's item has all that its slide's has, and ``location``, ``size`` and ``tissue``, the share of
+    it that is tissue. A file that cannot be opened, or not at ``magnifications``, does not stop the others.
+
+    Args:
+        items: items of a datalist, or paths of images and slides.
+        region_size: height and width of a region, in pixels of ``mpp``.
+        mpp: um per pixel of ``region_size``, or a name ("100X").
+        magnifications: magnifications that the network looks at, ``mpp`` by default; a file that is too coarse for the
+            finest is not read.
+        default_mpp: um per pixel of level 0 where neither the item nor the file states a credible one.
+        min_tissue: smallest share of a region that is tissue.
+
+    Returns:
+        the items in their order, a slide's regions row by row; and a fault for each image that gave none, of stage
+        "slide" if it cannot be read, "tissue" if it has no tissue.
+
+    Raises:
+        ValueError: if ``region_size``, ``default_mpp`` or ``min_tissue`` is out of range.
+    """
+    if len(region_size) != 2 or min(region_size) < 1 or not 0 < min_tissue <= 1:
+        raise ValueError(
+            "region_size must be two positive numbers of pixels and min_tissue above 0 and at most 1, but got "
+            f"{region_size} and {min_tissue}."
+        )
+    resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
+    region_mpp = to_mpp(mpp)
+    search = _TissueSearch(
+        region_um=(region_size[0] * region_mpp, region_size[1] * region_mpp),
+        finest=min(to_mpp(m) for m in magnifications or [mpp]),
+        default_mpp=default_mpp,
+        min_tissue=min_tissue,
     )
-    return float(mask[rows, cols].mean())
+
+    all_items: list[Item] = []
+    faults: list[Fault] = []
+    for entry in items:
+        item = {"image": os.fspath(entry)} if isinstance(entry, (str, os.PathLike)) else entry
+        image = str(item.get("image", "")) if isinstance(item, Mapping) else ""
+        try:
+            all_items += search.items_of(item)
+        except _NoTissueError as error:
+            faults.append(Fault(image, "tissue", str(error)))
+        except (SlideError, OSError, ValueError) as error:
+            faults.append(Fault(image, "slide", str(error)))
+    return all_items, faults
+
+
+class _NoTissueError(ValueError):
+    """A slide that can be read, but has nothing to look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TissueSearch:
+    """Finds the tissue regions of slides.
+
+    Args:
+        region_um: height and width of a region in um.
+        finest: um per pixel that slides must be fine enough for.
+        default_mpp: um per pixel of level 0 where none is stated.
+        min_tissue: smallest share of a region that is tissue.
+        inspect: opens a slide, once for all items that are regions of it.
+    """
+
+    region_um: tuple[float, float]
+    finest: float
+    default_mpp: float | None
+    min_tissue: float
+    inspect: Callable[..., SlideInfo] = field(default_factory=lambda: lru_cache(inspect_slide))
+
+    def items_of(self, item: Item) -> list[Item]:
+        """The item itself, or one item for each tissue region of its slide."""
+        for fault in find_item_faults(item, None, "whole_slide_items").values():
+            raise ValueError(fault)
+        info = self.inspect(item["image"], mpp=item.get("mpp"))
+        mpp, source = known_mpp(info, self.default_mpp)
+        check_fine_enough(mpp, self.finest, path=info.path, mpp_source=source)
+        find_region(item, info)  # checks that it lies in the slide
+
+        height_um, width_um = self.region_um
+        height = max(1, round(height_um / mpp))
+        width = max(1, round(width_um / mpp))
+        is_one_region = info.size[0] <= height and info.size[1] <= width
+        if is_one_region or not info.lazy or item.get("location") is not None:
+            return [item]
+
+        items = []
+        for region in self._find_regions(info, mpp, (height, width)):
+            region_item = {
+                **item,
+                "location": [region.row, region.col],
+                "size": [region.height, region.width],
+                "tissue": round(region.tissue, 4),
+            }
+            items.append(region_item)
+        return items
+
+    def _find_regions(self, info: SlideInfo, mpp: float, region: tuple[int, int]) -> list[TissueRegion]:
+        mask = tissue_mask(_read_small_image(info, mpp))
+        if not mask.any():
+            raise _NoTissueError(f"{info.path}: no tissue found: nothing is colored, as on a blank or a gray slide.")
+        regions = tissue_regions(mask, info.size, region, min_tissue=self.min_tissue)
+        if not regions:
+            raise _NoTissueError(
+                f"{info.path}: {mask.mean():.2%} of the slide is tissue, but it makes up {self.min_tissue:.0%} of no "
+                f"region of {region[0]} x {region[1]} pixels; lower min_tissue, or give 'location' and 'size'."
+            )
+        return regions
+
+
+def _read_small_image(info: SlideInfo, mpp: float) -> np.ndarray:
+    """The slide averaged to ``uint8`` ``(height, width, 3)``, from the coarsest level that is fine enough."""
+    slide_height, slide_width = info.size
+    scale_to_mpp = _MASK_MPP / mpp
+    scale_to_size = max(slide_height, slide_width) / _MAX_MASK_SIZE
+    scale = max(1.0, scale_to_mpp, scale_to_size)
+
+    height = max(1, round(slide_height / scale))
+    width = max(1, round(slide_width / scale))
+    reader = open_slide(info)
+    pyramid = Pyramid(reader, mpp=mpp, magnifications=[mpp], patch_size=1, path=info.path)
+    image = pyramid.thumbnail((height, width))
+    return image.transpose(1, 2, 0)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every fault of a datalist and of its files, where :func:`~monai_jsma.datalists.load_datalist` stops at the first.
 
-Each item goes through the stages of :data:`STAGES`; a fault in one does not keep the others from being looked at,
-unless they need what is missing. Only a checksum sees damage that still decodes, so every file is hashed once.
+Each item goes through the stages of :data:`STAGES`; a fault in one does not keep the others from being checked, unless
+they need what is missing. Only a checksum shows damage that can still be decoded, so every file is hashed once.
 Coordinates are (row, column), sizes (height, width), in level-0 pixels.
 """
 
@@ -12,135 +12,52 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from monai_jsma._io import csv_text, file_sha256
-from monai_jsma.datalists.groups import identities, on_two_sides
-from monai_jsma.datalists.item_checks import few_classes, item_faults, labels_fault
-from monai_jsma.datalists.item_regions import read_region, region_of
-from monai_jsma.datalists.schema import SIDES, read_datalist, resolved_item, sides_of
+from monai_jsma._io import Fault, csv_text, file_sha256
+from monai_jsma.datalists.schema import (
+    Pair,
+    find_class_fault,
+    find_item_faults,
+    find_labels_fault,
+    find_region,
+    read_datalist,
+    resolve_item,
+)
+from monai_jsma.datalists.splits import SPLITS, find_shared, find_splits, list_identities
 from monai_jsma.geometry import check_fine_enough, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp
-from monai_jsma.slides.open import inspect_slide
+from monai_jsma.slides.open import inspect_slide, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
-__all__ = ["STAGES", "Fault", "fault_table", "verify_datalist"]
+__all__ = ["STAGES", "fault_table", "read_region", "verify_datalist"]
 
 STAGES = ("datalist", "item", "label", "file", "sha256", "open", "mpp", "magnification", "box", "read", "split")
-Found = Iterator[tuple[str, str]]  # (stage, reason)
+
 _ERRORS = (SlideError, OSError, ValueError)
+_PATCH = 299  # height and width of what is read as a sample, in pixels
+_BLOCK = 1024  # height and width of what is read at once of a whole region, in pixels
+
+StageFaults = Iterator[tuple[str, str]]  # stage and reason
 
 
-class Fault(NamedTuple):
-    """What is wrong: with which item ("training[3]", or "" for the datalist), its image, the stage and the reason."""
+@dataclass(frozen=True)
+class _Entry:
+    """An item of the datalist: its split, its position in it, and what stands there, which may be anything."""
 
-    key: str
-    image: str
-    stage: str
-    reason: str
+    split: str
+    index: int
+    item: Any
 
+    @property
+    def position(self) -> str:
+        return f"{self.split}[{self.index}]"
 
-@dataclass
-class _Checks:
-    """What the items of one datalist are checked for, and the checksums found."""
-
-    path: Path
-    base: Path
-    content: Mapping[str, Any]
-    mpp: float | None
-    magnifications: Sequence[float | str]
-    everything: bool
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def of_datalist(self) -> Found:
-        if fault := labels_fault(self.content.get("labels")):
-            yield "datalist", fault
-        for side in SIDES:
-            if side in self.content and not isinstance(self.content[side], list):
-                yield "datalist", f"'{side}' must be a list of items, but is {self.content[side]!r}."
-        training = self.content.get("training")
-        if isinstance(training, list) and all(isinstance(item, dict) and "label" in item for item in training):
-            yield from (("label", reason) for reason in few_classes(training, 2, f"{self.path}: training"))
-        for _, reason in item_faults({"image": str(self.path), "mpp": self.content.get("mpp")}, None, str(self.path)):
-            yield "datalist", reason
-
-    def of_item(self, side: str, item: Any, where: str) -> Found:
-        labels = self.content.get("labels")
-        to_predict = side == "test" and isinstance(item, dict) and item.get("label") is None
-        known = len(labels) if labels and isinstance(labels, dict) and not to_predict else None
-        faults = dict(item_faults(item, known, where))
-        yield from faults.items()
-        if "item" in faults:
-            return
-        image = self.base / item["image"]
-        try:
-            file_stamp(str(image))
-            yield from self._checksum(item, image)
-        except _ERRORS as error:
-            yield "file", str(error)
-            return
-        try:
-            info = inspect_slide(image)
-        except _ERRORS as error:
-            yield "open", str(error)
-            return
-        if "mpp" not in faults:
-            yield from self._spacing(item, info)
-        yield from self._pixels(item, info)
-
-    def _checksum(self, item: Mapping[str, Any], image: Path) -> Found:
-        found = self.checksums.get(item["image"]) or file_sha256(image)
-        self.checksums[item["image"]] = found
-        stated = item.get("sha256")
-        if stated is not None and str(stated).lower() != found:
-            yield "sha256", f"{image}: its sha256 is {found}, but the datalist says {stated}; {COPY_AGAIN}"
-
-    def _spacing(self, item: dict[str, Any], info: SlideInfo) -> Found:
-        try:
-            stated = resolved_item(item, self.content, self.base, None, self.path).get("mpp")
-            mpp, source = resolve_mpp(info.path, info.spacings, stated)
-            if mpp is None and self.mpp is not None:
-                mpp, source = resolve_mpp(info.path, (), self.mpp)
-        except ValueError as error:
-            yield "mpp", str(error)
-            return
-        if mpp is None:
-            why = f" ({source})" if source else ""
-            yield "mpp", f"{info.path}: the file does not tell its spacing{why}; give 'mpp' (um/px) in the datalist."
-        elif self.magnifications:
-            try:
-                check_fine_enough(mpp, min(map(to_mpp, self.magnifications)), path=info.path, mpp_source=source)
-            except ValueError as error:
-                yield "magnification", str(error)
-
-    def _pixels(self, item: Mapping[str, Any], info: SlideInfo) -> Found:
-        try:
-            region = region_of(item, info)
-        except ValueError as error:
-            yield "box", str(error)
-            region = ((0, 0), info.size)  # the file itself may still be sound
-        try:
-            read_region(info, region, everything=self.everything)
-        except _ERRORS as error:
-            yield "read", str(error)
-
-
-def _leaks(entries: Sequence[tuple[str, str, Any]], checksums: Mapping[str, str]) -> Iterator[Fault]:
-    """Items whose group, patient, picture or bytes are on another side too."""
-    found = {}
-    for _, where, item in entries:
-        if "item" not in dict(item_faults(item, None, where)):
-            content = {("file of equal bytes", checksums[item["image"]])} if item["image"] in checksums else set()
-            found[where] = identities(item) | content
-    side_of = {where: side for side, where, _ in entries}
-    shared = on_two_sides((side_of[where], identity) for where, known in found.items() for identity in known)
-    for _, where, item in entries:
-        leaks = sorted(found.get(where, set()) & set(shared))
-        if leaks:
-            reasons = [f"{kind} {value} lies in {' and '.join(shared[kind, value])}" for kind, value in leaks]
-            yield Fault(where, item["image"], "split", "; ".join(reasons) + ".")
+    @property
+    def image(self) -> str:
+        return str(self.item.get("image", "")) if isinstance(self.item, dict) else ""
 
 
 def verify_datalist(
@@ -152,39 +69,264 @@ def verify_datalist(
     everything: bool = False,
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> tuple[list[Fault], int]:
-    """Check every item of every side of a datalist, and its file.
+    """Check every item of every split of a datalist, and its file.
 
     Args:
-        path: the JSON file.
-        base_dir: folder of relative image paths; the folder of the datalist by default.
-        mpp: um per pixel where neither the datalist nor the file tells it.
-        magnifications: that the files must be fine enough for, in um per pixel or names ("100X").
-        everything: read all pixels of all levels, rather than one patch of each region.
-        progress: goes through the items and may show how far it is.
+        path: path of the JSON file.
+        base_dir: folder that relative image paths start at; by default the folder of the datalist.
+        mpp: um per pixel where neither the datalist nor the file states it.
+        magnifications: magnifications that the files must be fine enough for, in um per pixel or names ("100X").
+        everything: whether to read all pixels of all levels, rather than one patch of each region.
+        progress: wrapper of the sequence of items that may show how far the check is.
 
     Returns:
-        the faults, and the number of items.
+        the faults, each with its image, stage, reason and the item's position; and the number of items.
 
     Raises:
-        FileNotFoundError: when there is no such datalist.
-        ValueError: when it is no JSON object or has no items, or an argument is wrong.
+        FileNotFoundError: if there is no such datalist.
+        ValueError: if it is no JSON object or has no items, or an argument is wrong.
     """
     path = Path(path)
     content = read_datalist(path)
-    entries = [(s, f"{s}[{i}]", item) for s, items in sides_of(content).items() for i, item in enumerate(items)]
+    entries = []
+    for split, items in find_splits(content).items():
+        entries += [_Entry(split, i, item) for i, item in enumerate(items)]
     if not entries:
-        raise ValueError(f"{path}: no items under any of {', '.join(SIDES)}.")
-    resolve_mpp("mpp", (), mpp)  # their range and spelling are no fault of a file
-    magnifications = [to_mpp(m) for m in magnifications]
-    checks = _Checks(path, Path(base_dir) if base_dir else path.parent, content, mpp, magnifications, everything)
-    faults = [Fault("", str(path), stage, reason) for stage, reason in checks.of_datalist()]
-    for side, where, item in progress(entries):
-        image = str(item.get("image", "")) if isinstance(item, dict) else ""
-        found = checks.of_item(side, item, f"{path}: {where}")
-        faults += [Fault(where, image, stage, reason) for stage, reason in found]
-    return [*faults, *_leaks(entries, checks.checksums)], len(entries)
+        raise ValueError(f"{path}: no items under any of {', '.join(SPLITS)}.")
+
+    resolve_mpp("mpp", (), mpp)  # a value out of range is the caller's fault, not a file's
+    verifier = _Verifier(
+        path=path,
+        base=Path(base_dir) if base_dir else path.parent,
+        content=content,
+        mpp=mpp,
+        finest=min((to_mpp(m) for m in magnifications), default=None),
+        everything=everything,
+    )
+    faults = [Fault(str(path), stage, reason) for stage, reason in verifier.check_datalist()]
+    for entry in progress(entries):
+        for stage, reason in verifier.check_item(entry):
+            faults.append(Fault(entry.image, stage, reason, item=entry.position))
+    faults += _find_leaks(entries, verifier.checksums)
+    return faults, len(entries)
 
 
 def fault_table(faults: Iterable[Fault]) -> str:
     """The faults as CSV with a header; without a fault the header alone."""
-    return csv_text(Fault._fields, ([" ".join(str(value).split()) for value in fault] for fault in faults))
+    rows = []
+    for fault in faults:
+        image = " ".join(fault.where.split())  # in one line
+        rows.append((fault.item, image, fault.stage, fault.line))
+    return csv_text(("key", "image", "stage", "reason"), rows)
+
+
+@dataclass(kw_only=True)
+class _Verifier:
+    """Checks a datalist and its items, stage by stage.
+
+    Args:
+        path: file of the datalist.
+        base: folder that relative image paths start at.
+        content: the datalist.
+        mpp: um per pixel where none is stated.
+        finest: um per pixel that the files must be fine enough for.
+        everything: whether to read all pixels.
+        checksums: the SHA-256 of each image that was hashed.
+    """
+
+    path: Path
+    base: Path
+    content: Mapping[str, Any]
+    mpp: float | None
+    finest: float | None
+    everything: bool
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    def check_datalist(self) -> StageFaults:
+        """Check what is common to all items."""
+        labels_fault = find_labels_fault(self.content.get("labels"))
+        if labels_fault:
+            yield "datalist", labels_fault
+        for split in SPLITS:
+            items = self.content.get(split, [])
+            if not isinstance(items, list):
+                yield "datalist", f"'{split}' must be a list of items, but is {items!r}."
+
+        training = self.content.get("training")
+        if isinstance(training, list) and all(isinstance(item, dict) and "label" in item for item in training):
+            class_fault = find_class_fault(training, 2, f"{self.path}: training")
+            if class_fault:
+                yield "label", class_fault
+
+        common = {"image": str(self.path), "mpp": self.content.get("mpp")}
+        for fault in find_item_faults(common, None, str(self.path)).values():
+            yield "datalist", fault
+
+    def check_item(self, entry: _Entry) -> StageFaults:
+        """Check an item, its file, its spacing and its pixels."""
+        faults = find_item_faults(entry.item, self._num_classes(entry), f"{self.path}: {entry.position}")
+        yield from faults.items()
+        if "item" in faults:
+            return
+
+        image = self.base / entry.image
+        try:
+            file_stamp(str(image))
+            yield from self._check_checksum(entry.item, image)
+        except _ERRORS as error:
+            yield "file", str(error)
+            return
+        try:
+            info = inspect_slide(image)
+        except _ERRORS as error:
+            yield "open", str(error)
+            return
+
+        if "mpp" not in faults:
+            yield from self._check_spacing(entry.item, info)
+        yield from self._check_pixels(entry.item, info)
+
+    def _num_classes(self, entry: _Entry) -> int | None:
+        """The number of classes that a label must be below; None where the item needs no label."""
+        labels = self.content.get("labels")
+        if not isinstance(labels, dict) or not labels:
+            return None
+        if entry.split == "test" and isinstance(entry.item, dict) and entry.item.get("label") is None:
+            return None  # to be predicted
+        return len(labels)
+
+    def _check_checksum(self, item: Mapping[str, Any], image: Path) -> StageFaults:
+        name = item["image"]
+        if name not in self.checksums:
+            self.checksums[name] = file_sha256(image)
+        checksum = self.checksums[name]
+        stated = item.get("sha256")
+        if stated is not None and str(stated).lower() != checksum:
+            yield "sha256", f"{image}: its sha256 is {checksum}, but the datalist says {stated}; {COPY_AGAIN}"
+
+    def _check_spacing(self, item: dict[str, Any], info: SlideInfo) -> StageFaults:
+        try:
+            resolved = resolve_item(item, self.content, base=self.base, mpp=None, path=self.path)
+            mpp, source = resolve_mpp(info.path, info.spacings, resolved.get("mpp"))
+            if mpp is None and self.mpp is not None:
+                mpp, source = resolve_mpp(info.path, (), self.mpp)
+        except ValueError as error:
+            yield "mpp", str(error)
+            return
+        if mpp is None:
+            why = f" ({source})" if source else ""
+            yield "mpp", f"{info.path}: the file does not tell its spacing{why}; give 'mpp' (um/px) in the datalist."
+            return
+        if self.finest is None:
+            return
+        try:
+            check_fine_enough(mpp, self.finest, path=info.path, mpp_source=source)
+        except ValueError as error:
+            yield "magnification", str(error)
+
+    def _check_pixels(self, item: Mapping[str, Any], info: SlideInfo) -> StageFaults:
+        location: Pair = (0, 0)
+        size: Pair = info.size
+        try:
+            location, size = find_region(item, info)
+        except ValueError as error:
+            yield "box", str(error)  # and the whole image is read: the file itself may still be sound
+        try:
+            read_region(info, location, size, everything=self.everything)
+        except _ERRORS as error:
+            yield "read", str(error)
+
+
+def _find_leaks(entries: Sequence[_Entry], checksums: Mapping[str, str]) -> Iterator[Fault]:
+    """Find items whose group, patient, image or bytes are in another split too."""
+    identities_of = {}
+    pairs = []
+    for entry in entries:
+        if "item" in find_item_faults(entry.item, None, entry.position):
+            continue
+        identities = list_identities(entry.item)
+        if entry.image in checksums:
+            identities.add(("file of equal bytes", checksums[entry.image]))
+        identities_of[entry.position] = identities
+        pairs += [(entry.split, identity) for identity in identities]
+
+    shared = find_shared(pairs)
+    for entry in entries:
+        reasons = []
+        for kind, value in sorted(identities_of.get(entry.position, set())):
+            if (kind, value) in shared:
+                splits = " and ".join(shared[kind, value])
+                reasons.append(f"{kind} {value} lies in {splits}")
+        if reasons:
+            yield Fault(entry.image, "split", f"{'; '.join(reasons)}.", item=entry.position)
+
+
+# --------------------------------------------------------------------------------------------------------------- pixels
+
+
+def read_region(info: SlideInfo, location: Pair, size: Pair, *, everything: bool = False) -> None:
+    """Read one patch in the middle of a region at level 0, or all of the region at every level.
+
+    Args:
+        info: the slide.
+        location: row and column of the region's top-left corner, in level-0 pixels.
+        size: height and width of the region, in level-0 pixels.
+        everything: whether to read all of the region.
+
+    Raises:
+        SlideError: if something cannot be read; it says how much, and names the first.
+    """
+    if everything:
+        windows = list(_list_blocks(info, location, size))
+    else:
+        height = min(_PATCH, size[0])
+        width = min(_PATCH, size[1])
+        row = location[0] + (size[0] - height) // 2
+        col = location[1] + (size[1] - width) // 2
+        windows = [(0, row, col, height, width)]
+
+    reader = open_slide(info)
+    errors = []
+    for level, row, col, height, width in windows:
+        try:
+            reader.read(level, row, col, height, width)
+        except SlideError as error:
+            errors.append(str(error))
+    if len(errors) == 1:
+        raise SlideError(errors[0])
+    if errors:
+        raise SlideError(
+            f"{errors[0]} ({len(errors)} of {len(windows)} windows of up to {_BLOCK} pixels cannot be read)"
+        )
+
+
+def _list_blocks(info: SlideInfo, location: Pair, size: Pair) -> Iterator[tuple[int, int, int, int, int]]:
+    """Level, row, column, height and width of the blocks that cover a region at every level."""
+    full_height, full_width = info.size
+    for level, (height, width) in enumerate(info.level_sizes):
+        rows = _list_spans(location[0], size[0], full=full_height, length=height)
+        cols = _list_spans(location[1], size[1], full=full_width, length=width)
+        for top, bottom in rows:
+            for left, right in cols:
+                yield level, top, left, bottom - top, right - left
+
+
+def _list_spans(start: int, size: int, *, full: int, length: int) -> list[tuple[int, int]]:
+    """First and end pixel of the blocks along one axis of a level.
+
+    The blocks lie on a lattice of the level, so that each of its tiles is read once.
+
+    Args:
+        start: first level-0 pixel of the region.
+        size: number of level-0 pixels of the region.
+        full: length of the axis in level-0 pixels.
+        length: length of the axis in pixels of the level.
+    """
+    first = start * length // full
+    end = -(-(start + size) * length // full)  # rounded up
+    end = min(end, length)
+    spans = []
+    for block in range(first - first % _BLOCK, end, _BLOCK):
+        span = (max(block, first), min(block + _BLOCK, end))
+        spans.append(span)
+    return spans

@@ -18,8 +18,8 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from monai_jsma._io import Fault, write_whole
-from monai_jsma.datalists.groups import group_of
-from monai_jsma.datalists.item_regions import place_of
+from monai_jsma.datalists.schema import find_location_and_size
+from monai_jsma.datalists.splits import group_of
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.predictions.log import RecordLog, describe_run
@@ -196,7 +196,7 @@ def _number_items(items: Iterable[Mapping[str, Any]]) -> dict[Key, int]:
 
 def _make_key(item: Mapping[str, Any]) -> Key:
     file = os.fspath(item["image"])
-    location, size = place_of(item, file)
+    location, size = find_location_and_size(item, file)
     row, col = location or (0, 0)
     if not size:
         return file, (row, col), None

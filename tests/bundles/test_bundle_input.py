@@ -123,7 +123,7 @@ WRONG = {
     "no datalist": ({}, {"data_list_file_path": "none.json"}, "none.json: there is no such datalist."),
     "no folder": ({}, {"dataset_dir": "none"}, "none/datalist.json: there is no such datalist."),
     "empty": ({"training": []}, {}, "datalist.json: no items under 'training'; it has ['validation', 'test']."),
-    "no picture": ({"image": "none.png"}, {}, "1 of 4 pictures under 'training' are missing: "),
+    "no picture": ({"image": "none.png"}, {}, "1 of 4 images under 'training' are missing: "),
     "label": ({"label": 4}, {}, "training[0]: the label must be a whole number from 0 below num_classes=4, but is 4."),
     "no label": ({"label": None}, {}, "the label must be a whole number from 0 below num_classes=4, but is None."),
     "no mpp": ({"mpp": None}, UNKNOWN, "the file does not tell its spacing; give 'mpp' (um/px of level 0) in the da"),

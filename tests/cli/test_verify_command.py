@@ -48,7 +48,7 @@ def test_everything_is_attempted(case):
     with open(case.folder / "failed.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["key", "image", "stage", "reason"]
-    assert rows[1:] == [[" ".join(value.split()) for value in fault] for fault in case.faults]
+    assert rows[1:] == [[f.item, f.where, f.stage, " ".join(f.reason.split())] for f in case.faults]
     assert not list(case.folder.glob(".*.part*"))
 
 
@@ -106,6 +106,6 @@ def test_real_slides(tmp_path):
     items = [{"image": shared_slide(name), "label": i % 2} for i, name in enumerate(names)]
     (tmp_path / "datalist.json").write_text(json.dumps({"training": items}))
     faults, number = verify_datalist(tmp_path / "datalist.json")
-    found = [(Path(fault.image).name, fault.stage) for fault in faults]
+    found = [(Path(fault.where).name, fault.stage) for fault in faults]
     assert found == [(names[1], "mpp"), (names[2], "read"), (names[3], "open")]
     assert number == 4

@@ -20,8 +20,8 @@ from monai_jsma.__main__ import main
 from monai_jsma._io import file_sha256
 from monai_jsma.data import inspect_slide
 from monai_jsma.datalists.bach import bach_datalist
-from monai_jsma.datalists.groups import check_groups
-from monai_jsma.datalists.schema import SIDES, class_names, load_datalist, save_datalist
+from monai_jsma.datalists.schema import class_names, load_datalist, save_datalist
+from monai_jsma.datalists.splits import SPLITS, check_groups
 
 LABELS = {"n": 0, "b": 1, "is": 2, "iv": 3}
 
@@ -98,12 +98,12 @@ def test_patients_are_on_one_side(tmp_path, root):
     table = write_patients(tmp_path / "patients.csv", patient_of)
     for fold in range(5):
         content = bach_datalist(root, patients=table, fold=fold)
-        sides = [{item["patient"] for item in content[side]} for side in ("training", "validation")]
+        sides = [{item["patient"] for item in content[split]} for split in ("training", "validation")]
         assert not sides[0] & sides[1]
         assert sides[0] | sides[1] == set(patient_of.values())
         for item in content["training"] + content["validation"]:
             assert item["patient"] == patient_of[Path(item["image"]).name]
-        check_groups({side: content[side] for side in SIDES})
+        check_groups({split: content[split] for split in SPLITS})
     assert content["settings"]["patients"] == {"sha256": file_sha256(table)}
 
 
@@ -113,7 +113,7 @@ def test_wrong_patients(tmp_path, root):
         "images without a patient could leak between splits: Photos/Benign/b003.tif;": {**patient_of, "b003.tif": None},
         "names that are not images: b999": {**patient_of, "b999.tif": "P"},
         "named more than once: b003": {**patient_of, "Photos/Benign/B003.tif": "P"},
-        "group, patient or picture must lie on one side only, but found b003.tif in": {
+        "group, patient or image must lie in one split only, but found b003.tif in": {
             **patient_of,
             "test3": "b003.tif",
         },
@@ -129,8 +129,8 @@ def test_tiled(tmp_path, root, caplog):
     content = bach_datalist(root, tiled=out)
     assert content["settings"]["tiled"] == {"compression": "none", "tile": 256, "reductions": [1, 2, 4]}
     assert images(content, "test") == {f"test/test{i}.tif" for i in range(10)}
-    for side in SIDES:
-        for item, source in zip(content[side], flat[side], strict=True):
+    for split in SPLITS:
+        for item, source in zip(content[split], flat[split], strict=True):
             assert (item["source"], item["source_sha256"]) == (source["image"], source["sha256"])
             assert item.get("label") == source.get("label")
             assert item["sha256"] == file_sha256(out / item["image"])
@@ -144,7 +144,7 @@ def test_tiled(tmp_path, root, caplog):
     assert [r.message for r in caplog.records if r.message.endswith(": written")] == [f"{out}/Benign/b004.tif: written"]
     with pytest.raises(ValueError, match="need a folder of their own"):
         bach_datalist(root, tiled=root)
-    with pytest.raises(ValueError, match="would overwrite the picture itself"):
+    with pytest.raises(ValueError, match="would overwrite the image itself"):
         bach_datalist(root, tiled=root / "Photos")
 
 
@@ -216,8 +216,8 @@ def test_words_of_the_table_and_folders(root):
         root, [[name.removesuffix(".tif").upper(), label.replace("InSitu", "In_Situ")] for name, label in truth(root)]
     )
     again = bach_datalist(root)
-    for side in SIDES:
-        assert [{**i, "image": i["image"].replace("in situ", "InSitu")} for i in again[side]] == content[side]
+    for split in SPLITS:
+        assert [{**i, "image": i["image"].replace("in situ", "InSitu")} for i in again[split]] == content[split]
 
 
 def test_disagreement_is_an_error(root):
@@ -252,9 +252,7 @@ def test_missing_parts_are_errors(tmp_path, root):
 
 def test_copies_are_errors(tmp_path, root):
     shutil.copy(root / "Photos" / "Normal" / "n001.tif", tmp_path / TEST / "Photos" / "test3.tif")
-    with pytest.raises(
-        ValueError, match=r"files of the same picture: Photos/Normal/n001\.tif = .*test3\.tif; keep one"
-    ):
+    with pytest.raises(ValueError, match=r"files of the same image: Photos/Normal/n001\.tif = .*test3\.tif; keep one"):
         bach_datalist(root)
 
 

@@ -10,13 +10,13 @@ import json
 import pytest
 
 from monai_jsma._io import file_sha256
-from monai_jsma.datalists.groups import check_groups, group_of
 from monai_jsma.datalists.schema import class_names, load_datalist, save_datalist
+from monai_jsma.datalists.splits import check_groups, group_of
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a datalist beside the pictures a.png to d.png and returns its path."""
+    """Writes a datalist beside the images a.png to d.png and returns its path."""
     for name in "abcd":
         (tmp_path / f"{name}.png").write_bytes(name.encode())
 
@@ -40,7 +40,7 @@ def test_base_dir_and_absolute_paths(write, tmp_path):
     path = write(test=[{"image": "e.png"}, {"image": str(tmp_path / "a.png")}])
     loaded = load_datalist(path, "test", tmp_path / "sub")
     assert [item["image"] for item in loaded] == [str(tmp_path / "sub" / "e.png"), str(tmp_path / "a.png")]
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 pictures under 'test' are missing: .*e\.png.*base_dir"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images under 'test' are missing: .*e\.png.*base_dir"):
         load_datalist(path, "test", None)
 
 
@@ -94,21 +94,21 @@ def test_wrong_spacing(write, mpp):
 
 
 @pytest.mark.parametrize("item", ["a.png", {}, {"image": ""}, {"image": 3}])
-@pytest.mark.parametrize("side", ["training", "test"])
-def test_item_without_image(write, item, side):
-    content = {"training": [{"image": "a.png"}]} | {side: [item]}
-    with pytest.raises(ValueError, match=rf"{side}\[0\]: an item is an object with the path of its 'image'"):
+@pytest.mark.parametrize("split", ["training", "test"])
+def test_item_without_image(write, item, split):
+    content = {"training": [{"image": "a.png"}]} | {split: [item]}
+    with pytest.raises(ValueError, match=rf"{split}\[0\]: an item is an object with the path of its 'image'"):
         load_datalist(write(**content), "training")
 
 
-def test_missing_pictures_are_counted_and_the_first_named(write):
+def test_missing_images_are_counted_and_the_first_named(write):
     path = write(training=[{"image": f"{i}.png"} for i in range(5)] + [{"image": "a.png"}])
     with pytest.raises(FileNotFoundError, match=r"5 of 6 .*0\.png, .*1\.png, .*2\.png, \.\.\. \(5 in all\)"):
         load_datalist(path, "training")
 
 
 @pytest.mark.parametrize("content", [{}, {"training": []}, {"training": "a.png"}])
-def test_unknown_or_empty_side(write, content):
+def test_unknown_or_empty_split(write, content):
     path = write(validation=[{"image": "a.png"}], **content)
     with pytest.raises(ValueError, match=r"no items under 'training'; it has .*'validation'"):
         load_datalist(path, "training")
@@ -128,13 +128,13 @@ def test_no_datalist(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["group", "patient"])
-def test_group_on_two_sides(write, key):
+def test_group_in_two_splits(write, key):
     path = write(training=[{"image": "a.png", key: "P1"}], test=[{"image": "b.png", key: "P1"}])
     with pytest.raises(ValueError, match=r"P1 in \['test', 'training'\]"):
         load_datalist(path, "training")
 
 
-def test_picture_on_two_sides_leaks_whatever_its_group():
+def test_image_in_two_splits_leaks_whatever_its_group():
     check_groups({"training": [{"image": "a"}], "test": [{"image": "b"}]})
     with pytest.raises(ValueError, match="a in "):
         check_groups({"training": [{"image": "a", "group": "P1"}], "test": [{"image": "a", "group": "P2"}]})
@@ -158,7 +158,7 @@ def test_saved_bytes_do_not_depend_on_the_order_of_keys(tmp_path):
 def test_a_datalist_that_cannot_be_saved_leaves_the_old_one(tmp_path):
     path = save_datalist({"training": [{"image": "a"}]}, tmp_path / "d.json")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="one side only"):
+    with pytest.raises(ValueError, match="one split only"):
         save_datalist({"training": [{"image": "a"}], "test": [{"image": "a"}]}, path)
     with pytest.raises(ValueError, match="JSON"):
         save_datalist({"training": [], "mpp": float("nan")}, path)
@@ -190,6 +190,6 @@ def test_class_names_of_other_numbers(tmp_path, labels):
 
 
 def test_a_patient_leaks_even_if_the_groups_are_smaller():
-    sides = {side: [{"image": side, "group": f"slide of {side}", "patient": "P"}] for side in ("training", "test")}
+    splits = {name: [{"image": name, "group": f"slide of {name}", "patient": "P"}] for name in ("training", "test")}
     with pytest.raises(ValueError, match=r"found P in \['test', 'training'\]"):
-        check_groups(sides)
+        check_groups(splits)

@@ -16,8 +16,8 @@ from slide_files import levels_of, picture, write_pyramid
 
 from monai_jsma._io import file_sha256
 from monai_jsma.datalists.folder import folder_datalist
-from monai_jsma.datalists.groups import check_groups
-from monai_jsma.datalists.schema import SIDES, load_datalist, save_datalist
+from monai_jsma.datalists.schema import load_datalist, save_datalist
+from monai_jsma.datalists.splits import SPLITS, check_groups
 from monai_jsma.slides.errors import SlideError
 
 OSTEOSARCOMA = SHARED / "data" / "osteosarcoma"
@@ -49,14 +49,14 @@ def test_datalist_of_a_folder(tmp_path, rows):
     assert content["labels"] == {"0": "benign", "1": "tumor"}
     assert (content["mpp"], content["mpp_source"]) == (0.5, "given")
     assert content["settings"] == {"folds": 3, "fold": 1, "seed": 0}
-    items = {item["image"]: item for side in SIDES for item in content[side]}
+    items = {item["image"]: item for split in SPLITS for item in content[split]}
     for row in rows:
         item = items[row["image"]]
         assert item["label"] == int(row["label"] == "tumor")
         assert item["group"] == row["group"]
         assert item["sha256"] == file_sha256(tmp_path / row["image"])
-    assert [len(content[side]) for side in SIDES] == [4, 4, 4]
-    check_groups({side: content[side] for side in SIDES})
+    assert [len(content[split]) for split in SPLITS] == [4, 4, 4]
+    check_groups({split: content[split] for split in SPLITS})
     path = save_datalist(content, tmp_path / "datalist.json")
     assert len(load_datalist(path, "training", num_classes=2)) == 4
 
@@ -71,7 +71,7 @@ def test_class_order(tmp_path, rows):
     content = folder_datalist(tmp_path, folds=3, class_order=["tumor", "benign"])
     assert content["labels"] == {"0": "tumor", "1": "benign"}
     tumors = {row["image"] for row in rows if row["label"] == "tumor"}
-    assert {item["image"] for side in SIDES for item in content[side] if item["label"] == 0} == tumors
+    assert {item["image"] for split in SPLITS for item in content[split] if item["label"] == 0} == tumors
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_wrong_class_order(tmp_path, order, message):
 def test_spacing_column(tmp_path, rows):
     write_table(tmp_path, [{**row, "mpp": "0.25" if i == 0 else ""} for i, row in enumerate(rows)])
     content = folder_datalist(tmp_path, folds=3, mpp=1.0)
-    spacing = {i["image"]: (i.get("mpp"), i.get("mpp_source")) for side in SIDES for i in content[side]}
+    spacing = {i["image"]: (i.get("mpp"), i.get("mpp_source")) for split in SPLITS for i in content[split]}
     assert spacing.pop("00.png") == (0.25, "labels.csv")
     assert set(spacing.values()) == {(None, None)}  # the top level tells it
     for wrong, message in (("fine", "mpp 'fine' is not a number"), ("0", "mpp must be a positive number")):
@@ -112,7 +112,7 @@ def test_spacing_of_the_row_then_given_then_of_the_file(tmp_path, rows):
 
     def spacings(**given):
         content = folder_datalist(tmp_path, folds=3, **given)
-        items = {item["image"]: item for side in SIDES for item in content[side]}
+        items = {item["image"]: item for split in SPLITS for item in content[split]}
         return {
             name: (items[name].get("mpp"), items[name].get("mpp_source")) for name in ("00.tif", "01.svs", "02.tif")
         }
@@ -150,7 +150,7 @@ def test_a_folder_for_each_class(tmp_path, caplog):
         (tmp_path / name).write_bytes(b"x")
     content = folder_datalist(tmp_path, folds=3, mpp=1.0)
     assert content["labels"] == {"0": "a", "1": "b", "2": "c"}
-    items = {item["image"]: item["label"] for side in SIDES for item in content[side]}
+    items = {item["image"]: item["label"] for split in SPLITS for item in content[split]}
     assert items == {f"{'abc'[i % 3]}/{i}.PNG": i % 3 for i in range(9)}
     assert "left out, not named like images or slides: a/Thumbs.db, b/._4.png." in caplog.text
 
@@ -161,9 +161,9 @@ def test_a_table_in_place_of_the_folder(tmp_path, rows):
 
 
 def test_a_patient_in_two_groups_is_a_leak(tmp_path, rows):
-    """The group is the slide; a patient with two slides would lie on two sides."""
+    """The group is the slide; a patient with two slides would lie in two splits."""
     write_table(tmp_path, [{**row, "patient": f"Q{i % 5}"} for i, row in enumerate(rows)])
-    with pytest.raises(ValueError, match=r"group, patient or picture must lie on one side only, but found Q"):
+    with pytest.raises(ValueError, match=r"group, patient or image must lie in one split only, but found Q"):
         folder_datalist(tmp_path, folds=3)
 
 
@@ -177,7 +177,7 @@ def test_checksum_column(tmp_path, rows):
 
 def test_two_names_of_one_picture(tmp_path, rows):
     shutil.copy(tmp_path / rows[0]["image"], tmp_path / rows[5]["image"])
-    with pytest.raises(ValueError, match=r"files of the same picture: 00\.png = 05\.png; keep one of each"):
+    with pytest.raises(ValueError, match=r"files of the same image: 00\.png = 05\.png; keep one of each"):
         folder_datalist(tmp_path, folds=3)
 
 
@@ -211,7 +211,7 @@ def test_wrong_table(tmp_path, text, message):
 def test_table_of_a_spreadsheet(tmp_path, rows):
     text = (tmp_path / "labels.csv").read_text(encoding="utf-8")
     (tmp_path / "labels.csv").write_text("\ufeff" + text.replace(",", " , ").replace("\n", "\r\n"), encoding="utf-8")
-    assert sum(len(folder_datalist(tmp_path, folds=3)[side]) for side in SIDES) == len(rows)
+    assert sum(len(folder_datalist(tmp_path, folds=3)[split]) for split in SPLITS) == len(rows)
 
 
 @needs_osteosarcoma
@@ -219,9 +219,9 @@ def test_table_of_a_spreadsheet(tmp_path, rows):
 def test_osteosarcoma_by_patient(fold):
     content = folder_datalist(OSTEOSARCOMA, mpp=1.0, folds=4, fold=fold)
     assert list(content["labels"].values()) == ["Non-Tumor", "Non-Viable-Tumor", "Viable"]
-    items = [item for side in SIDES for item in content[side]]
+    items = [item for split in SPLITS for item in content[split]]
     assert Counter(item["label"] for item in items) == {0: 20, 1: 20, 2: 20}
-    patients = [{item["group"] for item in content[side]} for side in SIDES]
+    patients = [{item["group"] for item in content[split]} for split in SPLITS]
     assert sorted(len(p) for p in patients) == [1, 1, 2]
     assert len(set.union(*patients)) == 4
     assert {item["label"] for item in content["training"]} == {0, 1, 2}

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Folds never divide a group, and the sides of a fold leave every class for training."""
+"""Folds never divide a group, and the splits of a fold leave every class for training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_jsma.datalists.groups import check_groups, group_of
-from monai_jsma.datalists.splits import check_copies, fold_sides, hold_out, split_by_group
+from monai_jsma.datalists.splits import (
+    check_copies,
+    check_groups,
+    group_of,
+    hold_out,
+    make_splits,
+    split_by_group,
+)
 
 
 def cohort(patients: int, tiles: int, classes: int) -> list[dict]:
@@ -68,32 +74,32 @@ def test_wrong_number_of_folds(folds):
         split_by_group(cohort(6, 2, 2), folds)
 
 
-def test_sides_of_a_fold():
+def test_splits_of_a_fold():
     items = cohort(12, 2, 2)
     fold_of = split_by_group(items, 3)
     for fold in range(3):
-        sides = fold_sides(items, fold_of, fold)
-        check_groups(sides)
-        assert sorted(item["image"] for side in sides.values() for item in side) == sorted(i["image"] for i in items)
-        assert {item["fold"] for item in sides["test"]} == {fold}
-        assert {item["fold"] for item in sides["validation"]} == {(fold + 1) % 3}
+        splits = make_splits(items, fold_of, fold)
+        check_groups(splits)
+        assert sorted(item["image"] for split in splits.values() for item in split) == sorted(i["image"] for i in items)
+        assert {item["fold"] for item in splits["test"]} == {fold}
+        assert {item["fold"] for item in splits["validation"]} == {(fold + 1) % 3}
     assert all("fold" not in item for item in items)  # the caller's items are left alone
 
 
 def test_validation_skips_a_fold_that_training_needs():
     items = [{"image": str(i), "label": label} for i, label in enumerate((0, 1, 0, 1, 0))]
     fold_of = [0, 1, 2, 1, 3]  # only fold 1 has class 1
-    sides = fold_sides(items, fold_of, 0)
-    assert {item["fold"] for item in sides["validation"]} == {2}
+    splits = make_splits(items, fold_of, 0)
+    assert {item["fold"] for item in splits["validation"]} == {2}
     with pytest.raises(ValueError, match="Testing on fold 1 of 4 leaves too few groups to train on every class"):
-        fold_sides(items, fold_of, 1)
+        make_splits(items, fold_of, 1)
 
 
 @pytest.mark.parametrize(("fold_of", "fold"), [([0, 1], 0), ([0, 1, 2], 3), ([0, 1, 2], -1)])
 def test_no_such_fold(fold_of, fold):
     items = [{"image": str(i), "label": 0} for i in range(len(fold_of))]
     with pytest.raises(ValueError, match=rf"fold={fold} of {max(fold_of) + 1} folds"):
-        fold_sides(items, fold_of, fold)
+        make_splits(items, fold_of, fold)
 
 
 def test_group_of_is_what_is_kept_together():
@@ -106,11 +112,11 @@ def test_hold_out_one_fold_for_validation():
     items = cohort(12, 2, 2)
     fold_of = split_by_group(items, 3)
     for fold in range(3):
-        sides = hold_out(items, fold_of, fold)
-        check_groups(sides)
-        assert {item["fold"] for item in sides["validation"]} == {fold}
-        assert {item["fold"] for item in sides["training"]} == {0, 1, 2} - {fold}
-        assert sum(map(len, sides.values())) == len(items)
+        splits = hold_out(items, fold_of, fold)
+        check_groups(splits)
+        assert {item["fold"] for item in splits["validation"]} == {fold}
+        assert {item["fold"] for item in splits["training"]} == {0, 1, 2} - {fold}
+        assert sum(map(len, splits.values())) == len(items)
     assert all("fold" not in item for item in items)
     with pytest.raises(ValueError, match="fold=3 of 3 folds"):
         hold_out(items, fold_of, 3)
@@ -125,5 +131,5 @@ def test_hold_out_leaves_every_class_for_training():
 def test_copies_are_named():
     items = [{"image": name, "sha256": sha} for name, sha in (("a", "1"), ("b", "2"), ("c", "1"))]
     check_copies(items[:2], Path("table.csv"))
-    with pytest.raises(ValueError, match=r"table\.csv: files of the same picture: a = c; keep one of each"):
+    with pytest.raises(ValueError, match=r"table\.csv: files of the same image: a = c; keep one of each"):
         check_copies(items, Path("table.csv"))

@@ -19,7 +19,8 @@ from test_regions import box, covered
 from monai_jsma.__main__ import main
 from monai_jsma._io import file_sha256
 from monai_jsma.datalists.regions import Area
-from monai_jsma.datalists.schema import SIDES, load_datalist
+from monai_jsma.datalists.schema import load_datalist
+from monai_jsma.datalists.splits import SPLITS
 from monai_jsma.transforms import LoadPyramidd
 
 MPP = 0.5
@@ -85,7 +86,7 @@ def content_of(slides: Path) -> dict:
 
 def items_of(slides: Path) -> list[dict]:
     content = content_of(slides)
-    return [item for side in SIDES for item in content[side]]
+    return [item for split in SPLITS for item in content[split]]
 
 
 def failures_of(slides: Path) -> list[dict[str, str]]:
@@ -123,11 +124,11 @@ def test_regions_of_annotated_slides(slides, capsys):
 def test_the_split_is_by_patient_with_every_class(slides):
     assert prepare(slides) == 0
     content = content_of(slides)
-    patients = [{item["patient"] for item in content[side]} for side in SIDES]
+    patients = [{item["patient"] for item in content[split]} for split in SPLITS]
     assert [len(p) for p in patients] == [1, 1, 1]
     assert len(set.union(*patients)) == 3
-    for side in SIDES:
-        assert {item["label"] for item in content[side]} == {0, 1, 2}
+    for split in SPLITS:
+        assert {item["label"] for item in content[split]} == {0, 1, 2}
 
 
 def test_regions_are_read_from_the_slide(slides):

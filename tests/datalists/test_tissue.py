@@ -173,7 +173,7 @@ def test_regions_cover_all_tissue_and_no_fewer_could(seed, shape, down, right, r
     mask = rng.random(shape) < rng.choice([0.02, 0.3])
     assume(mask.any())
     size = int(shape[0] * down), int(shape[1] * right)
-    regions = tissue_regions(mask, size, region, 1e-9)
+    regions = tissue_regions(mask, size, region, min_tissue=1e-9)
     line = [np.arange(size[i]) * shape[i] // size[i] for i in (0, 1)]
     every = mask[line[0][:, None], line[1]]  # the mask in level-0 pixels
     covered = np.zeros(size, dtype=bool)
@@ -188,7 +188,7 @@ def test_regions_cover_all_tissue_and_no_fewer_could(seed, shape, down, right, r
     for axis in (0, 1):
         assert len({r[axis] for r in regions}) <= -(-(extent[axis] + 2) // min(region[axis], size[axis]))
     assert regions == sorted(regions)
-    assert tissue_regions(mask, size, region, least) == [r for r in regions if r.tissue >= least]
+    assert tissue_regions(mask, size, region, min_tissue=least) == [r for r in regions if r.tissue >= least]
 
 
 def test_regions_of_a_known_mask():
@@ -196,7 +196,7 @@ def test_regions_of_a_known_mask():
     mask[10:60, 20:40] = True
     mask[10:12, 40:70] = True
     # Level 0 is four times as large: tissue in rows 40 to 240 and columns 80 to 280, two regions of 120 along each.
-    first, second, third = tissue_regions(mask, (400, 320), (120, 120), 0.01)
+    first, second, third = tissue_regions(mask, (400, 320), (120, 120), min_tissue=0.01)
     assert first[:4] == (40, 80, 120, 120)
     assert second[:4] == (40, 160, 120, 120)
     assert third[:4] == (120, 80, 120, 120)
@@ -209,6 +209,6 @@ def test_regions_of_a_known_mask():
 def test_a_small_piece_lies_in_the_middle_of_its_region_where_the_slide_has_room(top, row):
     mask = np.zeros((100, 80), dtype=bool)
     mask[top : top + 10, 30:35] = True
-    (found,) = tissue_regions(mask, (400, 320), (80, 60), 0.01)
+    (found,) = tissue_regions(mask, (400, 320), (80, 60), min_tissue=0.01)
     # 40 rows from 4 * top and 20 columns from 120, in 80 and 60: 20 before, 20 behind
     assert found == (row, 100, 80, 60, 10 * 5 / (20 * 15))

@@ -15,10 +15,9 @@ from slide_files import overwrite, tile_range
 from verify_cases import Case, write_files
 
 from monai_jsma._io import file_sha256
-from monai_jsma.datalists.groups import check_groups, on_two_sides
-from monai_jsma.datalists.item_regions import read_region, region_of
-from monai_jsma.datalists.schema import load_datalist, sides_of
-from monai_jsma.datalists.verify import fault_table
+from monai_jsma.datalists.schema import find_region, load_datalist
+from monai_jsma.datalists.splits import check_groups, find_shared, find_splits
+from monai_jsma.datalists.verify import fault_table, read_region
 from monai_jsma.slides.open import inspect_slide
 
 
@@ -67,7 +66,7 @@ def test_fault_of_an_item(case, name):
     case.content["training"][0].update(change)
     assert case.run(magnifications=("100X",)) == [("training[0]", stage)]
     assert len(list(csv.reader(fault_table(case.faults).encode().decode().splitlines()))) == 2
-    assert case.faults[0].image == ("3" if name == "no image" else case.content["training"][0]["image"])
+    assert case.faults[0].where == ("3" if name == "no image" else case.content["training"][0]["image"])
 
 
 def zero(path: Path) -> None:
@@ -118,9 +117,9 @@ def test_reading_everything_covers_every_pixel_of_the_region_once(case, monkeypa
         def read(self, level, row, col, height, width):
             seen[level][row : row + height, col : col + width] += 1
 
-    monkeypatch.setattr("monai_jsma.datalists.item_regions.open_slide", lambda info: Counting())
-    monkeypatch.setattr("monai_jsma.datalists.item_regions._BLOCK", 128)
-    read_region(info, ((101, 203), (311, 399)), everything=True)
+    monkeypatch.setattr("monai_jsma.datalists.verify.open_slide", lambda info: Counting())
+    monkeypatch.setattr("monai_jsma.datalists.verify._BLOCK", 128)
+    read_region(info, (101, 203), (311, 399), everything=True)
     expected = [np.zeros(size, int) for size in info.level_sizes]
     expected[0][101:412, 203:602] = 1
     expected[1][50:206, 101:301] = 1
@@ -138,8 +137,8 @@ def test_reading_everything_covers_every_pixel_of_the_region_once(case, monkeypa
     ],
 )
 def test_region_of_an_item(case, item, region):
-    origin, size = region_of(item, inspect_slide(case.folder / "a.tif"))
-    assert (tuple(origin), tuple(size)) == region
+    location, size = find_region(item, inspect_slide(case.folder / "a.tif"))
+    assert (tuple(location), tuple(size)) == region
 
 
 def test_spacing_unknown_unless_given(case):
@@ -155,7 +154,7 @@ LEAKS = {  # what is changed in the validation item: the words that tell
     "patient": ({"patient": "P1"}, "group P1 lies in training and validation; patient P1 lies"),
     "group": ({"group": "P1", "patient": "P9"}, "group P1 lies in training and validation"),
     "patient behind a group": ({"group": "G", "patient": "P1"}, "patient P1 lies in training and validation"),
-    "picture by another name": ({"image": "./a.tif"}, "picture a.tif lies in training and validation"),
+    "picture by another name": ({"image": "./a.tif"}, "image a.tif lies in training and validation"),
 }
 
 
@@ -170,7 +169,7 @@ def test_leak(case, name):
         load_datalist(case.folder / "datalist.json", "training")
 
 
-def test_copy_of_a_file_on_another_side(case):
+def test_copy_of_a_file_in_another_split(case):
     shutil.copy(case.folder / "a.tif", case.folder / "copy.tif")
     case.content["test"].append({"image": "copy.tif"})
     assert case.run() == [("training[0]", "split"), ("test[2]", "split")]
@@ -191,9 +190,12 @@ def test_kinds_of_identity_are_kept_apart():
         ("test", ("patient", "a")),
         ("test", ("group", "b")),
     ]
-    assert on_two_sides(pairs) == {("group", "a"): ["test", "training"]}
+    assert find_shared(pairs) == {("group", "a"): ["test", "training"]}
     check_groups({"training": [{"image": "x", "group": 1, "patient": 7}], "test": [{"image": "y", "group": 7}]})
-    assert list(sides_of({"training": [], "mpp": 1, "names": ["a"], "more": [{"image": "a"}]})) == ["training", "more"]
+    assert list(find_splits({"training": [], "mpp": 1, "names": ["a"], "more": [{"image": "a"}]})) == [
+        "training",
+        "more",
+    ]
 
 
 def test_faults_of_the_datalist_itself(case):

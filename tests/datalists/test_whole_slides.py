@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from slide_files import levels_of, overwrite, shared_slide, tile_range, write_pyramid
 
+from monai_jsma._io import Fault
 from monai_jsma.data import load_datalist, save_datalist, whole_slide_items
-from monai_jsma.datalists import whole_slides
-from monai_jsma.datalists.whole_slides import Unread
+from monai_jsma.datalists import tissue
 from monai_jsma.transforms import LoadPyramid, LoadPyramidd
 
 GLASS, PINK = 244, (215, 150, 195)
@@ -94,8 +94,8 @@ def test_what_is_a_region_already_stays_as_it_is(files):
 
 
 def test_a_slide_of_many_regions_is_inspected_once(files, monkeypatch):
-    asked, inspect = [], whole_slides.inspect_slide
-    monkeypatch.setattr(whole_slides, "inspect_slide", lambda path, mpp: asked.append(path) or inspect(path, mpp=mpp))
+    asked, inspect = [], tissue.inspect_slide
+    monkeypatch.setattr(tissue, "inspect_slide", lambda path, mpp: asked.append(path) or inspect(path, mpp=mpp))
     located = [{"image": str(files / "tissue.tif"), "location": [row, 5], "size": [40, 60]} for row in range(9)]
     assert whole_slide_items(located, (400, 400), 2.0) == (located, [])
     assert asked == [str(files / "tissue.tif")]
@@ -124,7 +124,7 @@ UNREAD = {
     "outside": ("tissue.tif", {"location": [800, 0], "size": [200, 200]}, "slide", "leaves the image of (900, 1300)"),
     "no place": ("tissue.tif", {"location": "top"}, "slide", "'location' must be two whole numbers"),
     "another size": ("tissue.tif", {"size": [9, 9]}, "slide", "give 'location' if a region is meant"),
-    "blank": ("blank.tif", {}, "tissue", "blank.tif: no tissue found: nothing is coloured, as on a blank or a grey"),
+    "blank": ("blank.tif", {}, "tissue", "blank.tif: no tissue found: nothing is colored, as on a blank or a gray"),
     "little": ("little.tif", {}, "tissue", "of the slide is tissue, but it makes up 10% of no region of 400 x 400"),
 }
 
@@ -135,7 +135,7 @@ def test_what_gives_no_item_is_told_and_the_others_go_on(files, name, keys, stag
     wrong = {"image": str(files / name), **keys}
     items, unread = whole_slide_items([wrong, good], (400, 400), 2.0)
     assert items == [good]
-    assert [u[:2] for u in unread] == [(str(files / name), stage)]
+    assert [(fault.where, fault.stage) for fault in unread] == [(str(files / name), stage)]
     assert reason in unread[0].reason
     assert "\n" not in unread[0].reason
 
@@ -143,7 +143,7 @@ def test_what_gives_no_item_is_told_and_the_others_go_on(files, name, keys, stag
 def test_what_is_no_item_is_told_too():
     items, unread = whole_slide_items([{"label": 1}, 5], (400, 400), 2.0)  # type: ignore[list-item]
     assert items == []
-    assert [u.image for u in unread] == ["", ""]
+    assert [fault.where for fault in unread] == ["", ""]
     assert all("an item is an object with the path of its 'image'" in u.reason for u in unread)
 
 
@@ -161,7 +161,7 @@ def test_a_slide_without_small_levels_is_told_the_way_out(files, monkeypatch):
     one_level = 900 * 1300 // 4  # as 100,000 x 100,000 pixels in one level would be
     monkeypatch.setattr("monai_jsma.slides.resample._MAX_PIXELS", one_level - 1)
     assert whole_slide_items([files / "tissue.tif"], (400, 400), 2.0)[1] == [
-        Unread(
+        Fault(
             str(files / "tissue.tif"),
             "slide",
             f"{files / 'tissue.tif'}: 225 x 325 pixels of this region would be averaged from 2.9e+05 pixels of the "
@@ -177,7 +177,7 @@ def test_a_slide_without_small_levels_is_told_the_way_out(files, monkeypatch):
 def test_tissue_is_looked_for_at_8_um_on_at_most_2000_pixels_a_side(tmp_path, monkeypatch, size, mpp, seen):
     path = slide(tmp_path / "slide.tif", (slice(None), slice(None)), size=size, mpp=mpp)
     shapes = []
-    monkeypatch.setattr(whole_slides, "tissue_mask", lambda p: shapes.append(p.shape) or np.ones(p.shape[:2], bool))
+    monkeypatch.setattr(tissue, "tissue_mask", lambda p: shapes.append(p.shape) or np.ones(p.shape[:2], bool))
     assert whole_slide_items([path], (32, 32), mpp)[0]
     assert shapes == [(*seen, 3)]
 

@@ -164,7 +164,9 @@ def similar_module_names(tree: SourceTree) -> list[str]:
         name = module.rpartition(".")[2]
         if module != tree.package and name != "__main__":
             modules[name].append(module)
-    violations = [f"{' and '.join(same)} have the same name" for same in modules.values() if len(same) > 1]
+    violations = []
+    for same in modules.values():
+        violations += [f"{one} and {other} have the same name" for one, other in combinations(same, 2)]
     for one, other in combinations(sorted(modules), 2):
         if _differ_by_one_letter(one, other):
             violations.append(f"{modules[one][0]} and {modules[other][0]} differ by one letter")
@@ -181,7 +183,10 @@ def _differ_by_one_letter(one: str, other: str) -> bool:
 
 
 def wide_signatures(tree: SourceTree) -> list[str]:
-    """Constructors, functions and methods without a leading underscore that take too many positional arguments."""
+    """Constructors, and functions and methods without a leading underscore, that take too many positional arguments.
+
+    The fields of a public dataclass count as the arguments of its constructor.
+    """
     violations = []
     for module, source in tree.trees.items():
         for name, number in _signatures(source, ""):
@@ -196,7 +201,7 @@ def _signatures(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tupl
         if isinstance(node, ast.ClassDef):
             yield from _signatures(node, f"{prefix}{node.name}.")
             fields = _constructor_fields(node)
-            if fields is not None:
+            if fields is not None and not node.name.startswith("_"):
                 yield f"{prefix}{node.name}", fields
         elif isinstance(node, Function) and (node.name == "__init__" or not node.name.startswith("_")):
             number = len(node.args.posonlyargs) + len(node.args.args)

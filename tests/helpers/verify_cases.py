@@ -49,12 +49,12 @@ class Case:
         return {"image": image, "sha256": file_sha256(self.folder / image), **keys}
 
     def run(self, **options: Any) -> list[tuple[str, str]]:
-        """(key, stage) of all faults; none of them is without a reason that names a file or an item."""
+        """(item, stage) of all faults; none of them is without a reason that names a file or an item."""
         path = self.folder / "datalist.json"
         path.write_text(json.dumps(self.content))
         self.faults, _ = verify_datalist(path, **options)
         assert all(fault.reason and fault.stage in STAGES for fault in self.faults)
-        return [(fault.key, fault.stage) for fault in self.faults]
+        return [(fault.item, fault.stage) for fault in self.faults]
 
 
 def cut(path: Path) -> None:
