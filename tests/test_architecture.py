@@ -43,13 +43,9 @@ ORDER = [  # of the rooms, low to high: a file imports from its own room and fro
 KNOWN = """
 monai_jsma.cli.probes: imports the private module monai_jsma.networks._torchvision
 monai_jsma.datalists.bach and monai_jsma.data.batch differ by one letter
-monai_jsma.datalists.canvas and monai_jsma.visualize.canvas have the same name
 monai_jsma.networks.attention and monai_jsma.visualize.attention have the same name
 monai_jsma.networks.patches and monai_jsma.visualize.patches have the same name
-monai_jsma.cli.bundles: Variant takes 4 positional arguments
 monai_jsma.data.tensor_batch: TensorPyramidBatch.__init__ takes 5 positional arguments
-monai_jsma.datalists.canvas: SyntheticPicture takes 4 positional arguments
-monai_jsma.datalists.synthetic: make_dataset takes 4 positional arguments
 monai_jsma.geometry: PatchGeometry takes 5 positional arguments
 monai_jsma.inferers: JSMAInferer.__init__ takes 5 positional arguments
 monai_jsma.networks.attention: AttentionNetwork.__init__ takes 5 positional arguments
