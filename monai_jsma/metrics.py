@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -43,7 +43,7 @@ class _EvidenceMetric(Metric):
     def reset(self) -> None:
         """Forget all images."""
         self._count = 0
-        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._sums: defaultdict = defaultdict(float)
 
     @abstractmethod
     def measure(self, evidence: Evidence) -> dict[str, float] | None:
@@ -63,12 +63,12 @@ class _EvidenceMetric(Metric):
             NotComputableError: if no image has numbers.
         """
         state = (self._count, dict(self._sums))
-        states = [state]
+        states: Any = [state]
         if idist.get_world_size() > 1:
-            states = cast(list[tuple[int, dict[str, float]]], idist.all_gather(state))
+            states = idist.all_gather(state)
 
         total_count = 0
-        total_sums: defaultdict[str, float] = defaultdict(float)
+        total_sums: defaultdict = defaultdict(float)
         for count, sums in states:
             total_count += count
             for name, value in sums.items():
@@ -80,12 +80,17 @@ class _EvidenceMetric(Metric):
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
         """Add the images of the engine's last batch."""
-        measured = [self.measure(evidence) for evidence in collect_evidence(engine)]
-        self.update([numbers for numbers in measured if numbers is not None])
+        batch = []
+        for evidence in collect_evidence(engine):
+            numbers = self.measure(evidence)
+            if numbers is not None:
+                batch.append(numbers)
+        self.update(batch)
 
     def completed(self, engine: Engine, name: str) -> None:
         """Write each number as a scalar of its own, as MONAI's handlers need them."""
-        for key, value in self.compute().items():
+        numbers = self.compute()
+        for key, value in numbers.items():
             engine.state.metrics[f"{name}_{key}"] = value
 
 
@@ -102,18 +107,26 @@ class AttentionShare(_EvidenceMetric):
     def measure(self, evidence: Evidence) -> dict[str, float]:
         """Share and prior share of every magnification in one image."""
         numbers = {}
-        for name, share in magnification_shares(evidence.geometry, evidence.attention).items():
+        shares = magnification_shares(evidence.geometry, evidence.attention)
+        for name, share in shares.items():
             numbers[f"share_{name}"] = share
-        for name, prior in prior_shares(evidence.geometry).items():
+        priors = prior_shares(evidence.geometry)
+        for name, prior in priors.items():
             numbers[f"prior_{name}"] = prior
         return numbers
 
     def compute(self) -> dict[str, float]:
         """Mean shares ``share_<magnification>`` and their ``enrichment_<magnification>``."""
         means = super().compute()
-        names = [key.removeprefix("share_") for key in means if key.startswith("share_")]
-        shares = {f"share_{name}": means[f"share_{name}"] for name in names}
-        enrichments = {f"enrichment_{name}": means[f"share_{name}"] / means[f"prior_{name}"] for name in names}
+        shares = {}
+        enrichments = {}
+        for key, mean in means.items():
+            if not key.startswith("share_"):
+                continue
+            name = key.removeprefix("share_")
+            prior = means[f"prior_{name}"]
+            shares[key] = mean
+            enrichments[f"enrichment_{name}"] = mean / prior
         return shares | enrichments
 
 
@@ -140,11 +153,14 @@ class AttentionOnTruth(_EvidenceMetric):
         slices = evidence.geometry.slices
         if true_name not in slices:
             raise ValueError(f"{evidence.file}: 'level' is {true_name!r}, which is none of {', '.join(slices)}.")
+        attention = evidence.attention
         is_true = np.isin(evidence.stored_cells, np.ravel(evidence.true_cells))
-        drawn = evidence.cells[evidence.weights != 0]
+        is_drawn = evidence.weights != 0
+        drawn = evidence.cells[is_drawn]
+        of_magnification = attention[slices[true_name]]
         return {
-            "cell_attention": float(evidence.attention[is_true].sum()),
-            "magnification_attention": float(evidence.attention[slices[true_name]].sum()),
+            "cell_attention": float(attention[is_true].sum()),
+            "magnification_attention": float(of_magnification.sum()),
             "cell_drawn": float(is_true[drawn].any()),
         }
 

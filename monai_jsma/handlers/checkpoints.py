@@ -1,9 +1,9 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files that survive a killed training: the best model, and the state to go on from.
+"""Files that survive a killed training: the best model, and the state to resume from.
 
-Each is one file of a fixed name. A new one takes the place of the old one only when it is complete, so that there is a
-whole file at any moment.
+Each is one file of a fixed name. A new file replaces the old one only when it is complete, so that there is a whole
+file at any moment.
 """
 
 from __future__ import annotations
@@ -25,24 +25,29 @@ __all__ = ["BestModelSaver", "TrainingStateSaver", "checkpoint_file"]
 
 
 class BestModelSaver(CheckpointSaver):
-    """:class:`monai.handlers.CheckpointSaver` of the key metric whose memory of the best value can itself be saved.
+    """:class:`monai.handlers.CheckpointSaver` of the key metric, whose best value so far can itself be saved.
 
-    Without it the first validation after a resume counts as the best so far and overwrites a better model. Put it into
-    the ``save_dict`` of :class:`TrainingStateSaver`. Of models that score alike the latest is kept: few validation
-    pictures are soon all right, and what has learned longer is surer of others.
+    Without the saved value, the first validation after a resume counts as the best so far and overwrites a better
+    model. Put the saver into the ``save_dict`` of :class:`TrainingStateSaver`. Of models with equal scores the latest
+    is kept: with few validation images all of them are soon correct, and the model that has learned longer does better
+    on others.
 
     Args:
-        save_dir: folder of the file; it is made when needed.
-        save_dict: ``{"model": network}`` gives a plain state dict.
-        filename: of the file.
-        options: of MONAI's class.
+        save_dir: folder of the file; it is made if needed.
+        save_dict: objects to save; ``{"model": network}`` gives a plain state dict.
+        filename: name of the file.
+        options: further arguments of MONAI's class.
     """
 
     def __init__(self, save_dir: str, save_dict: dict, filename: str = "model.pt", **options: Any) -> None:
         super().__init__(
-            save_dir, save_dict, save_key_metric=True, key_metric_filename=filename, key_metric_greater_or_equal=True,
+            save_dir,
+            save_dict,
+            save_key_metric=True,
+            key_metric_filename=filename,
+            key_metric_greater_or_equal=True,
             **options,
-        )  # fmt: skip
+        )
         self._best = cast(Any, self._key_metric_checkpoint)
         self._best.save_handler = _WholeFile(save_dir, filename)
         self._evaluator: Engine | None = None
@@ -57,32 +62,37 @@ class BestModelSaver(CheckpointSaver):
         return dict(self._best.state_dict())
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on from a saved memory; also tells the evaluator, which reports new best values."""
+        """Restore a saved best value, here and in the evaluator, which reports new best values."""
         super().load_state_dict(state_dict)
-        if self._evaluator is not None and state_dict["_saved"]:
-            state: Any = self._evaluator.state
-            state.best_metric, state.best_metric_epoch = max(state_dict["_saved"])[0], 0
+        saved = state_dict["_saved"]
+        if self._evaluator is None or not saved:
+            return
+        best_value, _ = max(saved)
+        state: Any = self._evaluator.state
+        state.best_metric = best_value
+        state.best_metric_epoch = 0
 
 
 class TrainingStateSaver:
-    """Writes all that a training needs to go on, after every epoch.
+    """Writes all that a training needs to be resumed, after every epoch.
 
     Args:
-        save_dir: folder of the file; it is made when needed.
-        save_dict: what has a state: model, optimizer, trainer and so on.
-        filename: of the file.
+        save_dir: folder of the file; it is made if needed.
+        save_dict: objects with a state: model, optimizer, trainer and so on.
+        filename: name of the file.
     """
 
     def __init__(self, save_dir: str, save_dict: Mapping, filename: str = "checkpoint.pt") -> None:
-        self._checkpoint = Checkpoint(save_dict, _WholeFile(save_dir, filename))
+        handler = _WholeFile(save_dir, filename)
+        self._checkpoint = Checkpoint(save_dict, handler)
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer, after what runs the validation: its best value belongs to the state."""
+        """Attach to the trainer, after the handler that runs the validation: its best value belongs to the state."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._checkpoint)
 
 
 class _WholeFile(BaseSaveHandler):
-    """Writes to a file of a fixed name, which is replaced and never removed before."""
+    """Writes to a file of a fixed name, which is replaced by the next one and never removed before."""
 
     def __init__(self, folder: str | Path, filename: str) -> None:
         self.path = Path(folder) / filename
@@ -93,4 +103,4 @@ class _WholeFile(BaseSaveHandler):
                 torch.save(checkpoint, unfinished)
 
     def remove(self, filename: str) -> None:
-        """Nothing: the next one takes its place."""
+        """Do nothing: the next file replaces this one."""

@@ -83,7 +83,12 @@ class PredictionSaver:
     @cached_property
     def run(self) -> dict[str, Any]:
         """Description of what makes the predictions, which is part of each record."""
-        return describe_run(self.model, datalist=self.datalist, seed=self.seed, settings=self.settings)
+        return describe_run(
+            self.model,
+            datalist=self.datalist,
+            seed=self.seed,
+            settings=self.settings,
+        )
 
     @cached_property
     def recorded(self) -> dict[int, Evidence]:
@@ -92,8 +97,11 @@ class PredictionSaver:
         Raises:
             ValueError: if that was a run of another model, datalist or settings.
         """
-        records = self._sort_by_item(self._log.read())
-        return {number: record.evidence for number, record in records.items()}
+        recorded = {}
+        for record in self._log.read():
+            number = self._find_item(record.key)
+            recorded[number] = record.evidence
+        return recorded
 
     def attach(self, engine: Engine) -> None:
         """Write the predictions of ``engine``. Attach what draws an image first: a recorded one is not drawn again."""
@@ -103,8 +111,11 @@ class PredictionSaver:
 
     def __call__(self, engine: Engine) -> None:
         """Write the records of the engine's last batch."""
-        predicted = [evidence for evidence in collect_evidence(engine) if evidence.pyramid is not None]
-        self._log.append([self._make_record(evidence) for evidence in predicted])
+        records = []
+        for evidence in collect_evidence(engine):
+            if evidence.pyramid is not None:  # else it is of a record
+                records.append(self._make_record(evidence))
+        self._log.append(records)
 
     def _start(self) -> None:
         _ = self.recorded  # of all processes, before one of them appends to it
@@ -128,32 +139,40 @@ class PredictionSaver:
             raise RuntimeError(f"nothing to predict: no tissue in any slide; see {self.output_dir / 'slides.csv'}.")
 
     def _write_files(self, failures: Sequence[Fault]) -> None:
-        records_by_item = self._sort_by_item(self._log.read())
-        records = [records_by_item[number] for number in sorted(records_by_item)]
+        record_of = {}
+        for record in self._log.read():
+            number = self._find_item(record.key)
+            record_of[number] = record
+        records = [record_of[number] for number in sorted(record_of)]
         no_tissue = {fault.where for fault in self.unread if fault.stage == "tissue"}
         slides = slide_table(records, failures, self._labels_of_files(), no_tissue=no_tissue)
-        write_whole(self.output_dir / "predictions.csv", prediction_table(records))
+        regions = prediction_table(records)
+        write_whole(self.output_dir / "predictions.csv", regions)
         write_whole(self.output_dir / "slides.csv", slides)
+        failed = self.output_dir / "failed.csv"
         if failures:
-            write_whole(self.output_dir / "failed.csv", failure_table(failures))
+            write_whole(failed, failure_table(failures))
         else:
-            (self.output_dir / "failed.csv").unlink(missing_ok=True)
+            failed.unlink(missing_ok=True)
         self._log.finish(records)
 
     def _make_record(self, evidence: Evidence) -> PredictionRecord:
-        key = (evidence.file, evidence.location, evidence.stored_geometry.size)
-        item = self.items[self._find_item(key)]
+        file = evidence.file
+        size = evidence.stored_geometry.size
+        number = self._find_item((file, evidence.location, size))
+        item = self.items[number]
+        classes = list(self.class_names or _default_names(evidence))
         label = item.get("label")
-        classes = self.class_names
-        if not classes:
-            num_classes = 0 if evidence.scores is None else len(evidence.scores)
-            classes = [f"class {index}" for index in range(num_classes)]
-        if label is not None and label not in range(len(classes)):
-            raise ValueError(f"{evidence.file}: label {label!r} is none of the {len(classes)} classes {list(classes)}.")
-        return make_record(evidence, classes, label=label, group=group_of(item), run=self.run)
-
-    def _sort_by_item(self, records: Iterable[PredictionRecord]) -> dict[int, PredictionRecord]:
-        return {self._find_item(record.key): record for record in records}
+        is_class = label in range(len(classes))
+        if label is not None and not is_class:
+            raise ValueError(f"{file}: label {label!r} is none of the {len(classes)} classes {classes}.")
+        return make_record(
+            evidence,
+            classes,
+            label=label,
+            group=group_of(item),
+            run=self.run,
+        )
 
     def _find_item(self, key: Key) -> int:
         """Number of the item that a file, location and size belong to."""
@@ -170,13 +189,21 @@ class PredictionSaver:
 
     def _labels_of_files(self) -> dict[str, int | None]:
         """For each file the label that all its items have; None if they differ."""
-        labels: dict[str, set[int | None]] = {}
+        labels: dict[str, int | None] = {}
         for item in self.items:
-            labels.setdefault(str(item["image"]), set()).add(item.get("label"))
-        label_of = {file: known.pop() if len(known) == 1 else None for file, known in labels.items()}
+            file = str(item["image"])
+            label = item.get("label")
+            if labels.setdefault(file, label) != label:
+                labels[file] = None
         for fault in self.unread:
-            label_of.setdefault(fault.where, None)
-        return label_of
+            labels.setdefault(fault.where, None)
+        return labels
+
+
+def _default_names(evidence: Evidence) -> list[str]:
+    if evidence.scores is None:
+        return []
+    return [f"class {index}" for index in range(len(evidence.scores))]
 
 
 def _number_items(items: Iterable[Mapping[str, Any]]) -> dict[Key, int]:

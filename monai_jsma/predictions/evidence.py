@@ -79,13 +79,16 @@ class Evidence:
     @property
     def patches_read(self) -> int:
         """Number of patches that were read; a cell that was drawn twice was read once."""
-        drawn = self.cells[self.weights > 0]
-        return len(np.unique(drawn))
+        is_read = self.weights > 0
+        cells = np.unique(self.cells[is_read])
+        return len(cells)
 
     @property
     def frame(self) -> tuple[int, int] | None:
         """The :attr:`location`, for the axes of a figure; None if the image is turned or mirrored."""
-        return self.location if self.orientation == 0 else None
+        if self.orientation:
+            return None
+        return self.location
 
     @property
     def stored_geometry(self) -> PatchGeometry:
@@ -102,7 +105,8 @@ class Evidence:
         indices = []
         for index in range(self.geometry.num_cells):
             cell = self.geometry.cell(index)
-            stored = stored_cell(cell, self.geometry.grids[cell.level], self.orientation)
+            grid = self.geometry.grids[cell.level]
+            stored = stored_cell(cell, grid, self.orientation)
             indices.append(stored_geometry.index(stored))
         return np.array(indices, np.int64)
 

@@ -54,7 +54,10 @@ def magnification_shares(geometry: PatchGeometry, attention: Sequence[float] | n
         geometry: patch grids of the image.
         attention: probability of every cell, ``(cells,)``.
     """
-    return {name: math.fsum(attention[cells]) for name, cells in geometry.slices.items()}
+    shares = {}
+    for name, cells in geometry.slices.items():
+        shares[name] = math.fsum(attention[cells])
+    return shares
 
 
 def prior_shares(geometry: PatchGeometry) -> dict[str, float]:
@@ -63,7 +66,11 @@ def prior_shares(geometry: PatchGeometry) -> dict[str, float]:
     Args:
         geometry: patch grids of the image.
     """
-    return {name: (cells.stop - cells.start) / geometry.num_cells for name, cells in geometry.slices.items()}
+    shares = {}
+    for name, cells in geometry.slices.items():
+        num_cells = cells.stop - cells.start
+        shares[name] = num_cells / geometry.num_cells
+    return shares
 
 
 # ---------------------------------------------------------------------------------------------------------- uncertainty
@@ -71,13 +78,15 @@ def prior_shares(geometry: PatchGeometry) -> dict[str, float]:
 
 def predictive_entropy(probabilities: ArrayLike) -> np.ndarray:
     """Entropy ``(...)`` of probabilities ``(..., classes)``: 0 for a certain class, log(classes) for equal ones."""
-    return np.round(_entropy(np.asarray(probabilities)), _DECIMALS)
+    entropy = _entropy(np.asarray(probabilities))
+    return np.round(entropy, _DECIMALS)
 
 
 def mutual_information(draw_probabilities: ArrayLike) -> np.ndarray:
     """Mutual information ``(...)`` of label and draw, from the probabilities of each draw ``(..., draws, classes)``."""
     draws = np.asarray(draw_probabilities)
-    entropy_of_mean = _entropy(draws.mean(axis=-2))
+    mean_probabilities = draws.mean(axis=-2)
+    entropy_of_mean = _entropy(mean_probabilities)
     mean_entropy = _entropy(draws).mean(axis=-1)
     information = np.round(entropy_of_mean - mean_entropy, _DECIMALS)
     return np.abs(information)  # never negative except by rounding: no -0.0
@@ -120,7 +129,8 @@ def pointing_scores(evidence: Evidence, areas: Iterable[Area]) -> dict[str, Poin
     attention = np.asarray(evidence.attention)
     covered = covered_shares(geometry, evidence.location, areas)
     # All cells of a magnification are equally large, so that their mean is the share of the surface.
-    coarsest = geometry.slices[geometry.names[0]]
+    first_name = geometry.names[0]
+    coarsest = geometry.slices[first_name]
     expected = float(covered[coarsest].mean())
 
     scores = {"": Pointing(_share_inside(attention, covered), expected)}
@@ -140,19 +150,26 @@ def covered_shares(geometry: PatchGeometry, location: tuple[int, int], areas: It
     """
     top, left = location
     height, width = geometry.size
-    region = shapely.box(top, left, top + height, left + width)
+    bottom = top + height
+    right = left + width
+    region = shapely.box(top, left, bottom, right)
     annotated = merge_areas(areas).intersection(region)
     shapely.prepare(annotated)
 
-    boxes = np.array([geometry.cell_box(index) for index in range(geometry.num_cells)])
-    rows = boxes[:, 0] + top
-    cols = boxes[:, 1] + left
-    cells = shapely.box(rows, cols, rows + boxes[:, 2], cols + boxes[:, 3])
+    boxes = [geometry.cell_box(index) for index in range(geometry.num_cells)]
+    rows, cols, heights, widths = np.array(boxes).T
+    tops = rows + top
+    lefts = cols + left
+    cells = shapely.box(tops, lefts, tops + heights, lefts + widths)
 
-    shares = shapely.covers(annotated, cells).astype(np.float64)
-    partly = shapely.intersects(annotated, cells) & (shares == 0)  # few: an exact overlay costs most
-    inside = shapely.intersection(annotated, cells[partly])
-    shares[partly] = shapely.area(inside) / shapely.area(cells[partly])
+    is_inside = shapely.covers(annotated, cells)
+    is_touched = shapely.intersects(annotated, cells)
+    is_partly = is_touched & ~is_inside  # few: an exact overlay costs most
+    partly = cells[is_partly]
+    overlap = shapely.intersection(annotated, partly)
+
+    shares = is_inside.astype(np.float64)
+    shares[is_partly] = shapely.area(overlap) / shapely.area(partly)
     return shares
 
 

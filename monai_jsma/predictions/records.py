@@ -159,7 +159,13 @@ class PredictionRecord:
     @cached_property
     def geometry(self) -> PatchGeometry:
         """Patch grids of the region, to which :attr:`attention` belongs."""
-        return PatchGeometry(self.size, self.mpp, self.magnifications, self.patch_size, self.aligned)
+        return PatchGeometry(
+            self.size,
+            self.mpp,
+            self.magnifications,
+            patch_size=self.patch_size,
+            aligned=self.aligned,
+        )
 
     @cached_property
     def cells(self) -> np.ndarray:
@@ -168,14 +174,18 @@ class PredictionRecord:
         Raises:
             ValueError: if a patch does not lie at its cell.
         """
-        return np.array([self._find_cell(patch) for patch in self.patches], np.int64)
+        cells = [self._find_cell(patch) for patch in self.patches]
+        return np.array(cells, np.int64)
 
     def _find_cell(self, patch: PatchRecord) -> int:
         geometry = self.geometry
         if _is_in_grid(patch, geometry):
             level = geometry.names.index(patch.magnification)
-            index = geometry.index(GridCell(level, patch.row, patch.col))
-            if np.allclose(_move_box(geometry.box(index), self.location), patch.box, rtol=0, atol=0.01):
+            cell = GridCell(level, patch.row, patch.col)
+            index = geometry.index(cell)
+            box = geometry.box(index)
+            box = _move_box(box, self.location)
+            if np.allclose(box, patch.box, rtol=0, atol=0.01):
                 return index
         raise ValueError(f"{self.file} at {self.location}: {patch} does not lie at a cell of the region.")
 
@@ -206,7 +216,9 @@ class PredictionRecord:
     def to_json(self) -> str:
         """One line of JSON, without its end; :meth:`from_json` reads it."""
         names = [f.name for f in fields(self)]
-        values = {name: getattr(self, name) for name in (*names, *_DERIVED)}
+        values = {}
+        for name in (*names, *_DERIVED):
+            values[name] = getattr(self, name)
         values["patches"] = [vars(patch) for patch in self.patches]
         return json.dumps(values, allow_nan=False)
 
@@ -219,8 +231,12 @@ class PredictionRecord:
         """
         try:
             values = json.loads(line, parse_constant=_refuse_constant)
-            known = {f.name: _to_tuples(values[f.name]) for f in fields(cls) if f.name in values}
-            known["patches"] = tuple(_read_patch(patch) for patch in values["patches"])
+            known = {}
+            for f in fields(cls):
+                if f.name in values:  # older records lack the newer fields
+                    known[f.name] = _to_tuples(values[f.name])
+            patches = values["patches"]
+            known["patches"] = tuple(_read_patch(patch) for patch in patches)
             record = cls(**known)
             _check_record(record)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -311,10 +327,13 @@ def _round_numbers(values: Iterable[float]) -> tuple[float, ...]:
     Raises:
         ValueError: if one is not finite.
     """
-    numbers = tuple(float(f"{float(value):.9g}") for value in values)
-    if not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"finite numbers were expected, but got {numbers}.")
-    return numbers
+    numbers = []
+    for value in values:
+        number = float(f"{float(value):.9g}")
+        if not math.isfinite(number):
+            raise ValueError(f"finite numbers were expected, but got {number}.")
+        numbers.append(number)
+    return tuple(numbers)
 
 
 def _round_interval(interval: Iterable[float]) -> tuple[float, float]:
@@ -325,7 +344,9 @@ def _round_interval(interval: Iterable[float]) -> tuple[float, float]:
 def _move_box(box: Box, location: tuple[int, int]) -> Box:
     """A box of a region as a box of its file."""
     top, left = location
-    return box._replace(row=box.row + top, col=box.col + left)
+    row = box.row + top
+    col = box.col + left
+    return Box(row, col, box.height, box.width)
 
 
 # ------------------------------------------------------------------------------------------------------ from JSON
@@ -346,10 +367,13 @@ def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRec
     records: dict[tuple, PredictionRecord] = {}
     for path in map(Path, paths):
         if not path.is_file():
-            is_begun = path.with_name(path.name + PART).is_file()
-            hint = " yet: their run was stopped; run the same command again to finish it" if is_begun else ""
+            hint = ""
+            part = path.with_name(path.name + PART)
+            if part.is_file():
+                hint = " yet: their run was stopped; run the same command again to finish it"
             raise FileNotFoundError(f"{path}: there are no such predictions{hint}.")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
                 record = PredictionRecord.from_json(line)
             except ValueError as error:
@@ -393,27 +417,35 @@ def _check_record(record: PredictionRecord) -> None:
 
 def _check_names(record: PredictionRecord) -> None:
     classes = record.classes
-    label = record.label
-    if not isinstance(classes, tuple) or not classes or len(set(classes)) < len(classes):
+    are_different = isinstance(classes, tuple) and len(set(classes)) == len(classes)
+    if not classes or not are_different:
         raise ValueError(f"classes are {classes!r}, not different names")
-    if not all(isinstance(name, str) for name in (*classes, record.file, record.group)):
-        raise ValueError("classes, file or group are not text")
+    for name in (*classes, record.file, record.group):
+        if not isinstance(name, str):
+            raise ValueError("classes, file or group are not text")
+    label = record.label
     if label is None:
         return
-    if type(label) is not int or not 0 <= label < len(classes):
+    is_index = type(label) is int and 0 <= label < len(classes)
+    if not is_index:
         raise ValueError(f"label {label!r} is not an index of {len(classes)} classes")
 
 
 def _check_region(record: PredictionRecord) -> None:
-    numbers = (*record.location, *record.size)
-    if len(record.location) != 2 or not all(type(number) is int for number in numbers):
-        raise ValueError(f"location {record.location!r} or size {record.size!r} are not pairs of whole numbers")
+    location = record.location
+    size = record.size
+    for pair in (location, size):
+        if [type(number) for number in pair] != [int, int]:
+            raise ValueError(f"location {location!r} or size {size!r} are not pairs of whole numbers")
     if type(record.aligned) is not bool:
         raise ValueError(f"aligned {record.aligned!r} is neither true nor false")
 
 
 def _check_probabilities(name: str, values: Sequence[float], count: int) -> None:
-    is_distribution = len(values) == count and min(values) >= 0 and abs(math.fsum(values) - 1) <= _TOLERANCE
+    is_distribution = False
+    if len(values) == count and min(values) >= 0:
+        total = math.fsum(values)
+        is_distribution = abs(total - 1) <= _TOLERANCE
     if not is_distribution:
         raise ValueError(f"{name} are not {count} probabilities that sum to 1")
 
@@ -424,24 +456,29 @@ def _check_draws(record: PredictionRecord) -> None:
         return
     for draw in draws:
         _check_probabilities("draw_probabilities", draw, len(record.classes))
-    if not draws or not np.allclose(np.mean(draws, axis=0), record.probabilities, atol=_TOLERANCE):
+    mean = np.mean(draws, axis=0) if draws else np.nan
+    if not np.allclose(mean, record.probabilities, atol=_TOLERANCE):
         raise ValueError("probabilities are not the mean of draw_probabilities")
 
 
 def _check_certificate(record: PredictionRecord) -> None:
-    if record.certified is not None and type(record.certified) is not bool:
-        raise ValueError(f"certified {record.certified!r} is neither true nor false")
+    certified = record.certified
+    if certified is not None and type(certified) is not bool:
+        raise ValueError(f"certified {certified!r} is neither true nor false")
     intervals = record.intervals
     if intervals is None:
         return
+    num_classes = len(record.classes)
     are_bounds = all(0 <= low <= high <= 1 for low, high in intervals)
-    if len(intervals) != len(record.classes) or not are_bounds:
-        raise ValueError(f"intervals {intervals!r} are not {len(record.classes)} pairs (low, high) in [0, 1]")
+    if len(intervals) != num_classes or not are_bounds:
+        raise ValueError(f"intervals {intervals!r} are not {num_classes} pairs (low, high) in [0, 1]")
 
 
 def _is_in_grid(patch: PatchRecord, geometry: PatchGeometry) -> bool:
     """Whether the grid of the patch's magnification has its cell."""
-    if patch.magnification not in geometry.names:
+    names = geometry.names
+    if patch.magnification not in names:
         return False
-    rows, cols = geometry.grids[geometry.names.index(patch.magnification)]
+    level = names.index(patch.magnification)
+    rows, cols = geometry.grids[level]
     return 0 <= patch.row < rows and 0 <= patch.col < cols

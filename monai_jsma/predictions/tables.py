@@ -19,6 +19,7 @@ __all__ = ["failure_table", "prediction_table", "slide_table"]
 
 _PLACE = ("file", "row", "col", "height", "width", "mpp", "group")
 _SLIDE = ("file", "regions", "failed", "status")
+_CLASSES = ("label", "prediction")
 
 
 def prediction_table(records: Sequence[PredictionRecord]) -> str:
@@ -33,10 +34,19 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
     """
     rows = []
     for record in records:
-        place = (record.file, *record.location, *record.size, record.mpp, record.group)
-        names = _class_names(record.classes, (record.label, record.prediction))
-        rows.append((*place, *names, *_mean_numbers([record])))
-    return csv_text((*_PLACE, "label", "prediction", *_number_columns(records)), rows)
+        row = [
+            record.file,
+            *record.location,
+            *record.size,
+            record.mpp,
+            record.group,
+            _class_name(record.classes, record.label),
+            _class_name(record.classes, record.prediction),
+            *_mean_numbers([record]),
+        ]
+        rows.append(row)
+    columns = _number_columns(records)
+    return csv_text((*_PLACE, *_CLASSES, *columns), rows)
 
 
 def slide_table(
@@ -75,14 +85,25 @@ def slide_table(
             means = _mean_numbers(regions)
             probabilities = means[: len(classes)]
             prediction = probabilities.index(max(probabilities))
-        names = _class_names(classes, (label, prediction))
-        rows.append((file, len(regions), num_failures[file], status, *names, *means))
-    return csv_text((*_SLIDE, "label", "prediction", *columns), rows)
+        row = [
+            file,
+            len(regions),
+            num_failures[file],
+            status,
+            _class_name(classes, label),
+            _class_name(classes, prediction),
+            *means,
+        ]
+        rows.append(row)
+    return csv_text((*_SLIDE, *_CLASSES, *columns), rows)
 
 
 def failure_table(failures: Iterable[Fault]) -> str:
     """One row for each failure: file, row, column and reason."""
-    rows = [(failure.where, *failure.location, failure.line) for failure in failures]
+    rows = []
+    for failure in failures:
+        row, col = failure.location
+        rows.append((failure.where, row, col, failure.line))
     return csv_text(("file", "row", "col", "reason"), rows)
 
 
@@ -106,26 +127,34 @@ def _number_columns(records: Sequence[PredictionRecord]) -> list[str]:
 
 def _numbers(record: PredictionRecord) -> list[float]:
     """The numbers of one record, in the order of :func:`_number_columns`."""
-    numbers: list[float] = [*record.probabilities, *record.shares.values()]
-    numbers += [record.patches_read, record.predictive_entropy]
-    if record.mutual_information is not None and record.spread is not None:
-        numbers += [record.draws, record.mutual_information, *record.spread]
+    numbers: list[float] = []
+    numbers += record.probabilities
+    numbers += record.shares.values()
+    numbers.append(record.patches_read)
+    numbers.append(record.predictive_entropy)
+    information = record.mutual_information
+    if information is not None:
+        numbers += [record.draws, information]
+        numbers += record.spread or ()
     if record.intervals is not None:
         numbers.append(bool(record.certified))
-        for low, high in record.intervals:
-            numbers += [low, high]
+        for interval in record.intervals:
+            numbers += interval
     return [float(number) for number in numbers]
 
 
 def _mean_numbers(records: Sequence[PredictionRecord]) -> list[float]:
     """Means of the numbers of some records; those of the intervals' bounds bound the mean probability."""
+    rows = [_numbers(record) for record in records]
     means = []
-    for values in zip(*(_numbers(record) for record in records)):
-        mean = math.fsum(values) / len(records)
+    for column in zip(*rows):
+        mean = math.fsum(column) / len(records)
         means.append(float(f"{mean:.9g}"))
     return means
 
 
-def _class_names(classes: Sequence[str], indices: Iterable[int | None]) -> list[str]:
-    """Names of some classes; "" where there is none."""
-    return [classes[index] if classes and index is not None else "" for index in indices]
+def _class_name(classes: Sequence[str], index: int | None) -> str:
+    """Name of a class; "" if there is none."""
+    if not classes or index is None:
+        return ""
+    return classes[index]
