@@ -224,8 +224,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 raise ValueError(f"{path}: row {number}: needed is a value of '{name}', but got {line}.")
         rows.append(row)
 
-    counts = Counter(row[columns[0]] for row in rows)
-    repeated = [value for value, count in counts.items() if count > 1]
+    first_column = [row[columns[0]] for row in rows]
+    counts = Counter(first_column)
+    repeated = [value for value in counts if counts[value] > 1]
     if repeated:
         raise ValueError(f"{path}: named more than once: {few(repeated)}.")
     return rows
@@ -258,10 +259,13 @@ def text_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right"]
         ['level  um/px', '    0   0.25']
     """
     pad = str.rjust if align == "right" else str.ljust
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    widths = []
+    for column in zip(*rows):
+        widths.append(max(map(len, column)))
+
     lines = []
     for row in rows:
-        cells = [pad(cell, width) for cell, width in zip(row, widths)]
+        cells = map(pad, row, widths)
         lines.append("  ".join(cells).rstrip())
     return lines
 
@@ -275,6 +279,7 @@ def few(values: Iterable[Any]) -> str:
         'a.png, b.png, c.png, ... (4 in all)'
     """
     texts = [str(value) for value in values]
-    if len(texts) > 3:
-        return f"{', '.join(texts[:3])}, ... ({len(texts)} in all)"
-    return ", ".join(texts)
+    if len(texts) <= 3:
+        return ", ".join(texts)
+    first = ", ".join(texts[:3])
+    return f"{first}, ... ({len(texts)} in all)"

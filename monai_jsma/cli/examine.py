@@ -230,20 +230,29 @@ def _format_description(content: Mapping[str, Any]) -> list[str]:
 def _format_levels(levels: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [("level", "height", "width", "downsample", "um/px")]
     for number, level in enumerate(levels):
+        downsample = f"{level['downsample']:.5g}"
         mpp = f"{level['mpp']:.5g}" if level["mpp"] else "?"
-        rows.append((str(number), str(level["height"]), str(level["width"]), f"{level['downsample']:.5g}", mpp))
+        rows.append((str(number), str(level["height"]), str(level["width"]), downsample, mpp))
     return text_table(rows)
 
 
 def _format_magnifications(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [("magnification", "um/px", "served", "grid", "cells")]
     for entry in entries:
-        served, grid = ("yes", "{}x{}".format(*entry["grid"])) if entry["served"] else ("no", "-")
-        rows.append((entry["name"], f"{entry['mpp']:.5g}", served, grid, str(entry["cells"])))
+        served = "no"
+        grid = "-"
+        if entry["served"]:
+            served = "yes"
+            grid = "x".join(map(str, entry["grid"]))
+        mpp = f"{entry['mpp']:.5g}"
+        rows.append((entry["name"], mpp, served, grid, str(entry["cells"])))
 
     header, *lines = text_table(rows)
-    notes = [entry.get("reason", "") for entry in entries]
-    return [header, *(f"{line}  {note}".rstrip() for line, note in zip(lines, notes))]
+    annotated = [header]
+    for line, entry in zip(lines, entries, strict=True):
+        reason = entry.get("reason", "")
+        annotated.append(f"{line}  {reason}".rstrip())
+    return annotated
 
 
 def _add_verify(commands: Commands) -> None:

@@ -103,8 +103,9 @@ def train_demo(args: argparse.Namespace) -> None:
 
 
 def _make_images(args: argparse.Namespace, folder: Path) -> None:
-    numbers = [f"--train={args.train}", f"--validation={args.test}", f"--test={args.test}"]
-    command = [sys.executable, "-m", "monai_jsma", "synthetic", str(folder), *numbers, f"--seed={args.seed}"]
+    command = [sys.executable, "-m", "monai_jsma", "synthetic", str(folder)]
+    command += [f"--train={args.train}", f"--validation={args.test}", f"--test={args.test}"]
+    command.append(f"--seed={args.seed}")
     _run_command(command, Path.cwd())
 
 
@@ -306,8 +307,9 @@ def _write_shuffled(path: Path, seed: int) -> Path:
 
 
 def _record_settings(variant: Variant, bundle: Path, *, folder: Path, base_dir: Path) -> None:
-    files = find_configs(bundle, "train", *variant.configs)
-    configs = {file: json.loads((bundle / file).read_text()) for file in files}
+    configs = {}
+    for file in find_configs(bundle, "train", *variant.configs):
+        configs[file] = json.loads((bundle / file).read_text())
     settings = {"values": variant.values, "base_dir": str(base_dir), "configs": configs}
     _record(folder / "settings.json", settings)
 
