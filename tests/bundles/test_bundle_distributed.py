@@ -76,6 +76,28 @@ def test_two_processes_evaluate_as_one(trained):
     assert len(list((bundle / "two" / "attention").glob("*.png"))) == 2  # max_pictures holds for each process
 
 
+def test_two_processes_resume_an_evaluation_with_the_metrics_of_all(trained):
+    """Both had written something before they were killed; whoever meets an item again takes it from its record."""
+    bundle, _ = trained
+    configs = ("evaluating", "train", "demo", "multi_gpu_train", "evaluate")
+    if not (bundle / "two").exists():
+        torchrun(bundle, *configs, max_pictures=1, output_dir="two")
+    lines = (bundle / "two" / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (bundle / "resumed").mkdir()
+    (bundle / "resumed" / "predictions.jsonl.part").write_bytes(lines[0] + lines[4] + lines[1][:50])
+    (bundle / "resumed" / "predictions.jsonl.part1").write_bytes(lines[5])
+    torchrun(bundle, *configs, max_pictures=0, output_dir="resumed")
+    resumed, whole = (rows(bundle / name / "metrics.csv") for name in ("resumed", "two"))
+    assert resumed.keys() == whole.keys()
+    for name, value in whole.items():
+        assert resumed[name] == pytest.approx(value, abs=1e-5), name
+    kept = (bundle / "resumed" / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    assert [kept[i] for i in (0, 4, 5)] == [lines[i] for i in (0, 4, 5)]
+    for record, other in zip(*(read_records(bundle / name / "predictions.jsonl") for name in ("resumed", "two"))):
+        assert record.key == other.key
+        np.testing.assert_allclose(record.probabilities, other.probabilities, atol=1e-6)
+
+
 def test_two_processes_infer_as_one(trained):
     bundle, _ = trained
     options = {"workflow_type": "infer", "test_list": "validation"}
