@@ -132,8 +132,8 @@ class JSMAPredictor(JSMAEvaluator):
         self._num_predicted = 0
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
-        self.state.failures += batchdata.pop("failures")
-        recorded = batchdata.pop("recorded")
+        self.state.failures += batchdata.pop("failures", [])
+        recorded = batchdata.pop("recorded", [])
         items, outputs = self._predict_readable(batchdata)
         for item in recorded:
             items.append(item)
@@ -194,7 +194,10 @@ class JSMAPredictor(JSMAEvaluator):
         return torch.as_tensor(values, dtype=torch.float32, device=self.state.device)
 
     def _fire_event(self, event_name: Any, *event_args: Any, **event_kwargs: Any) -> None:
-        """As Ignite's, which completes every iteration; MONAI's handlers and metrics need at least one image."""
+        """Do not complete an iteration of which no image is left.
+
+        MONAI's handlers and metrics need at least one image, and Ignite has no public way to skip an iteration.
+        """
         if event_name == Events.ITERATION_COMPLETED and not self.state.output:
             return
         super()._fire_event(event_name, *event_args, **event_kwargs)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
 from prediction_cases import VIEW, predict, spoil, stopped
 from tiny_networks import tiny_net
 
@@ -78,6 +79,16 @@ def test_an_iteration_of_which_nothing_is_left_is_not_completed(tmp_path, items,
     assert witness.iterations == [2]
     assert [len(batch) for batch in witness.outputs] == [4]
     assert witness.first == []  # once=1 is the first iteration, which was not completed
+
+
+def test_a_plain_loader_will_do(items, net):
+    """One that neither lists failures nor what is recorded."""
+    data = [{key: VIEW(item)[key] for key in ("image", "pyramid")} for item in items[:3]]
+    witness = Witness()
+    engine = JSMAPredictor(torch.device("cpu"), DataLoader(data, batch_size=2), net, val_handlers=[witness])
+    engine.run()
+    assert [len(batch) for batch in witness.outputs] == [2, 1]
+    assert engine.state.failures == []
 
 
 def test_one_output_for_each_image_is_needed():
