@@ -8,11 +8,11 @@ import numpy as np
 
 from monai_jsma.data import Pyramid
 from monai_jsma.slides.tiff import TiffHeader, TiffLevel
-from monai_jsma.slides.tifffile_reader import TileFile
+from monai_jsma.slides.tifffile_reader import TileFile, TilePlace
 
 __all__ = ["Decoded", "Window"]
 
-Window = tuple[int, int, int, int, int]  # level, row, column, height, width, as Reader.read takes them
+Window = tuple[int, tuple[int, int], tuple[int, int]]  # level, location, size, as Reader.read takes them
 
 
 class Decoded:
@@ -23,9 +23,9 @@ class Decoded:
         self.windows: list[Window] = []
         read = pyramid.reader.read
 
-        def read_and_record(*window: int) -> np.ndarray:
-            self.windows.append(window)  # type: ignore[arg-type]
-            return read(*window)
+        def read_and_record(level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+            self.windows.append((level, location, size))
+            return read(level, location, size)
 
         pyramid.reader.read = read_and_record  # type: ignore[method-assign]
 
@@ -33,15 +33,14 @@ class Decoded:
         """The tiles under every window, as often as they are touched: a library that caches none decodes so many."""
         file = TileFile(TiffHeader.read(self.path))
         tiles = []
-        for level, row, col, height, width in self.windows:
-            for _, tile_row, tile_col in file.find_tiles(level, (row, col), (height, width)):
-                tiles.append(_crop_tile(file.levels[level], level, (tile_row, tile_col)))
+        for level, location, size in self.windows:
+            for tile in file.find_tiles(level, location, size):
+                tiles.append((level, (tile.row, tile.col), _size_inside(file.levels[level], tile)))
         return tiles
 
 
-def _crop_tile(stored: TiffLevel, level: int, location: tuple[int, int]) -> Window:
-    """A tile without what lies beyond the level."""
-    row, col = location
-    height = min(stored.tile[0], stored.size[0] - row)
-    width = min(stored.tile[1], stored.size[1] - col)
-    return level, row, col, height, width
+def _size_inside(level: TiffLevel, tile: TilePlace) -> tuple[int, int]:
+    """Size of a tile without what lies beyond the level."""
+    height = min(level.tile[0], level.size[0] - tile.row)
+    width = min(level.tile[1], level.size[1] - tile.col)
+    return height, width

@@ -78,7 +78,7 @@ def _cut_blocks(size: int) -> list[Window]:
     """The windows in which the region is read."""
     blocks = []
     for row, col in product(range(0, size, BLOCK), repeat=2):
-        blocks.append((0, row, col, min(BLOCK, size - row), min(BLOCK, size - col)))
+        blocks.append((0, (row, col), (min(BLOCK, size - row), min(BLOCK, size - col))))
     return blocks
 
 

@@ -54,7 +54,7 @@ def tissue(path: str | None) -> np.ndarray:
     cols = min(width, _SIDE) // unit * unit
     if min(rows, cols) == 0:
         raise ValueError(f"{path}: is {height} x {width} pixels; give an image of at least {unit} x {unit}.")
-    return reader.read(0, (height - rows) // 2, (width - cols) // 2, rows, cols)
+    return reader.read(0, ((height - rows) // 2, (width - cols) // 2), (rows, cols))
 
 
 def _draw_waves() -> np.ndarray:

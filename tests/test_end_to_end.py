@@ -80,5 +80,5 @@ def test_tiles_are_those_that_are_decoded(tmp_path: Path, monkeypatch: pytest.Mo
         tiles = decoded.tiles()
         assert len(set(calls)) == len(calls) == len(set(tiles))
         columns = [-(-width // 256) for _, width in reader.level_sizes]
-        assert set(calls) == {(level, row // 256 * columns[level] + col // 256) for level, row, col, *_ in tiles}
+        assert set(calls) == {(level, row // 256 * columns[level] + col // 256) for level, (row, col), _ in tiles}
         reader.close()

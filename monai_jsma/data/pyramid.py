@@ -238,7 +238,7 @@ class Pyramid:
         if origin is not None:
             row = origin.row + int(box.row)
             col = origin.col + int(box.col)
-            pixels = self.reader.read(origin.level, row, col, rows, cols)
+            pixels = self.reader.read(origin.level, (row, col), (rows, cols))
         else:
             region = self._in_file(geometry.to_level_0(Box(box.row, box.col, rows, cols), level))
             pixels = read_averaged(self.reader, region, (rows, cols), exact=True, path=self.path)

@@ -289,7 +289,7 @@ def read_region(info: SlideInfo, location: Pair, size: Pair, *, everything: bool
     errors = []
     for level, row, col, height, width in windows:
         try:
-            reader.read(level, row, col, height, width)
+            reader.read(level, (row, col), (height, width))
         except SlideError as error:
             errors.append(str(error))
     if len(errors) == 1:

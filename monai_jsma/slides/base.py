@@ -12,13 +12,13 @@ ignored. Coordinates are (row, column) of the level, sizes (height, width), axes
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
@@ -114,8 +114,16 @@ class Reader(ABC):
     level_sizes: Sizes
     exact: tuple[bool, ...]
 
-    def read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
-        """Read a window of a level: ``uint8`` RGB of shape ``(height, width, 3)``.
+    def read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        """Read a window of a level.
+
+        Args:
+            level: number of the level, 0 is the finest.
+            location: row and column of the window's top-left corner, in pixels of the level.
+            size: height and width of the window, in pixels of the level.
+
+        Returns:
+            ``uint8`` RGB of shape ``(height, width, 3)``.
 
         Raises:
             ValueError: if the window is empty or leaves the level.
@@ -124,6 +132,8 @@ class Reader(ABC):
         if not 0 <= level < len(self.level_sizes):
             raise ValueError(f"{self.path}: level {level} is not one of its {len(self.level_sizes)} levels.")
 
+        row, col = location
+        height, width = size
         full_height, full_width = self.level_sizes[level]
         rows_inside = 0 <= row < row + height <= full_height
         cols_inside = 0 <= col < col + width <= full_width
@@ -132,10 +142,12 @@ class Reader(ABC):
                 f"{self.path}: the window of {height} x {width} pixels at row {row}, column {col} is not inside level "
                 f"{level} of {full_height} x {full_width}."
             )
-        return self._read(*map(operator.index, (level, row, col, height, width)))
+        location = (index(row), index(col))
+        size = (index(height), index(width))
+        return self._read(index(level), location, size)
 
     @abstractmethod
-    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """As :meth:`read`, with plain integers that are inside the level."""
 
     @abstractmethod
@@ -168,7 +180,9 @@ class ArrayReader(Reader):
         self.__dict__.update(state)
         self.array = state["array"].numpy()
 
-    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        row, col = location
+        height, width = size
         return self.array[row : row + height, col : col + width]
 
     def close(self) -> None:

@@ -109,7 +109,7 @@ def _find_other_pixels(info: SlideInfo, levels: list[np.ndarray]) -> str | None:
     try:
         for level, pixels in enumerate(levels):
             height, width = pixels.shape[:2]
-            if not np.array_equal(reader.read(level, 0, 0, height, width), pixels):
+            if not np.array_equal(reader.read(level, (0, 0), (height, width)), pixels):
                 return f"level {level} has other pixels"
     finally:
         reader.close()

@@ -80,14 +80,17 @@ class CuCIMReader(SlideReader):
             raise SlideError(f"{info.path}: cuCIM and tifffile see different pixels; choose reader='tifffile'.")
         return tiles, image, image.resolutions["level_downsamples"]
 
-    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         tiles, image, downsamples = self.open_file()
-        tiles.check_tiles(level, (row, col), (height, width))
-        location = math.ceil(col * downsamples[level]), math.ceil(row * downsamples[level])
+        tiles.check_tiles(level, location, size)
+        row, col = location
+        height, width = size
+        y = math.ceil(row * downsamples[level])
+        x = math.ceil(col * downsamples[level])
         try:
-            return np.asarray(image.read_region(location, (width, height), level=level))
+            return np.asarray(image.read_region((x, y), (width, height), level=level))
         except (RuntimeError, ValueError) as e:
-            raise SlideError(f"{self.path}: cuCIM cannot read {location} of level {level} ({e}).") from e
+            raise SlideError(f"{self.path}: cuCIM cannot read {(x, y)} of level {level} ({e}).") from e
 
 
 def _find_level_fault(level: TiffLevel) -> str | None:

@@ -21,7 +21,7 @@ from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp
 from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
-from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste
+from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
 
 __all__ = ["ImageReader", "read_image", "read_image_header"]
 
@@ -110,8 +110,8 @@ def _read_tiff(header: TiffHeader, max_pixels: int) -> np.ndarray:
     _check_size(header.path, size, max_pixels)
     tiles = TileFile(header)
     pixels = np.empty((*size, 3), np.uint8)
-    for index, row, col in tiles.find_tiles(0, (0, 0), size):
-        paste(pixels, (0, 0), tiles.read_tile(0, index), (row, col))
+    for tile in tiles.find_tiles(0, (0, 0), size):
+        paste_tile(pixels, tiles.read_tile(0, tile.number), offset=(tile.row, tile.col))
     return pixels
 
 

@@ -79,15 +79,17 @@ class OpenSlideReader(SlideReader):
         check_levels(info, "OpenSlide", tuple((height, width) for width, height in slide.level_dimensions))
         return slide
 
-    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        row, col = location
+        height, width = size
         down = self._downsample(level)
-        location = round(col * down), round(row * down)
+        corner = round(col * down), round(row * down)  # x and y at level 0
         try:
-            return _convert_to_rgb(self.open_file().read_region(location, level, (width, height)))
+            return _convert_to_rgb(self.open_file().read_region(corner, level, (width, height)))
         except openslide.OpenSlideError:
             self.close()  # an error stays with an open slide, and may be that of another window: ask a fresh one
         try:
-            return _convert_to_rgb(self._open(self.info).read_region(location, level, (width, height)))
+            return _convert_to_rgb(self._open(self.info).read_region(corner, level, (width, height)))
         except openslide.OpenSlideError as e:
             raise SlideError(
                 f"{self.path}: the window of {height} x {width} pixels at row {row}, column {col} of level {level} is "

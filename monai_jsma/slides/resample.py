@@ -249,7 +249,7 @@ def _read_averaged_band(reader: Reader, level: int, box: Box, size: tuple[int, i
     col = max(math.floor(box.col + _SNAP), 0)
     end_row = min(math.ceil(box.row + box.height - _SNAP), full_height)
     end_col = min(math.ceil(box.col + box.width - _SNAP), full_width)
-    pixels = reader.read(level, row, col, end_row - row, end_col - col)
+    pixels = reader.read(level, (row, col), (end_row - row, end_col - col))
 
     top = max(box.row - row, 0.0)
     left = max(box.col - col, 0.0)

@@ -12,7 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -22,7 +22,7 @@ from monai_jsma.slides.codec import JpegHeader, check_jpeg
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.tiff import GRAY, RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
 
-__all__ = ["TiffReader", "TileFile", "find_decoding_fault", "paste"]
+__all__ = ["TiffReader", "TileFile", "TilePlace", "find_decoding_fault", "paste_tile"]
 
 _CACHE_BYTES = 8_000_000  # decoded tiles kept per open slide: neighboring patches share tiles
 _BACKGROUND = 255  # a tile that was never written is white, as the background of a slide
@@ -50,6 +50,14 @@ def find_decoding_fault(level: TiffLevel) -> str | None:
     return None
 
 
+class TilePlace(NamedTuple):
+    """Where a tile is stored in its level: its number, and its first row and column in pixels."""
+
+    number: int
+    row: int
+    col: int
+
+
 class TileFile:
     """The tiles (or strips) of a TIFF file. Threads may share it; a process should not share it with another.
 
@@ -67,27 +75,26 @@ class TileFile:
         self._lock = threading.Lock()
         self._file = open(header.path, "rb")  # noqa: SIM115
 
-    def find_tiles(
-        self, level: int, location: tuple[int, int], size: tuple[int, int]
-    ) -> Iterator[tuple[int, int, int]]:
-        """Index, first row and first column of every tile under a window of a level."""
+    def find_tiles(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> Iterator[TilePlace]:
+        """Every tile under a window of a level, row by row."""
         stored = self.levels[level]
         tile_height, tile_width = stored.tile
-        first_i, first_j = location[0] // tile_height, location[1] // tile_width
-        last_i = (location[0] + size[0] - 1) // tile_height
-        last_j = (location[1] + size[1] - 1) // tile_width
-        for i in range(first_i, last_i + 1):
-            for j in range(first_j, last_j + 1):
-                yield i * stored.columns + j, i * tile_height, j * tile_width
+        first_row = location[0] // tile_height
+        first_col = location[1] // tile_width
+        last_row = (location[0] + size[0] - 1) // tile_height
+        last_col = (location[1] + size[1] - 1) // tile_width
+        for i in range(first_row, last_row + 1):
+            for j in range(first_col, last_col + 1):
+                yield TilePlace(i * stored.columns + j, i * tile_height, j * tile_width)
 
     def check_tiles(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> None:
         """Raise :class:`SlideError` if a JPEG tile under the window is damaged. Each tile is checked once."""
         if not self.levels[level].is_jpeg:
             return
         is_sound = self._is_sound[level]
-        for index, _, _ in self.find_tiles(level, location, size):
-            if not is_sound[index]:
-                self._read_bytes(level, index)
+        for tile in self.find_tiles(level, location, size):
+            if not is_sound[tile.number]:
+                self._read_bytes(level, tile.number)
 
     def read_tile(self, level: int, index: int) -> np.ndarray:
         """RGB of a tile: ``uint8`` (height, width, 3), at the edges of a level perhaps smaller than a tile."""
@@ -173,19 +180,25 @@ class TiffReader(SlideReader):
         read_tile = lru_cache(max(1, _CACHE_BYTES // tile_bytes))(tiles.read_tile)
         return tiles, read_tile
 
-    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         tiles, read_tile = self.open_file()
-        window = np.empty((height, width, 3), np.uint8)
-        for index, tile_row, tile_col in tiles.find_tiles(level, (row, col), (height, width)):
-            tile = read_tile(level, index)
-            paste(window, (row, col), tile, (tile_row, tile_col))
+        window = np.empty((*size, 3), np.uint8)
+        for tile in tiles.find_tiles(level, location, size):
+            paste_tile(window, read_tile(level, tile.number), offset=(tile.row - location[0], tile.col - location[1]))
         return window
 
 
-def paste(window: np.ndarray, location: tuple[int, int], tile: np.ndarray, tile_location: tuple[int, int]) -> None:
-    """Copy into ``window`` the part of ``tile`` that lies in it; both locations are (row, column) of the level."""
-    down, right = tile_location[0] - location[0], tile_location[1] - location[1]
+def paste_tile(window: np.ndarray, pixels: np.ndarray, *, offset: tuple[int, int]) -> None:
+    """Copy a tile into a window, as far as it lies in it.
+
+    Args:
+        window: pixels to write to, ``(height, width, 3)``.
+        pixels: pixels of the tile, ``(tile height, tile width, 3)``.
+        offset: row and column of the tile's top-left corner in the window, which may be negative.
+    """
+    down, right = offset
     height, width = window.shape[:2]
-    inner = tile[max(-down, 0) : height - down, max(-right, 0) : width - right]
-    top, left = max(down, 0), max(right, 0)
-    window[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    inside = pixels[max(-down, 0) : height - down, max(-right, 0) : width - right]
+    top = max(down, 0)
+    left = max(right, 0)
+    window[top : top + inside.shape[0], left : left + inside.shape[1]] = inside

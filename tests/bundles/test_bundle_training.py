@@ -146,7 +146,7 @@ def test_the_loaded_bundle_predicts_what_evaluation_did(evaluated, monkeypatch):
             prob = network(thumbnail, PyramidBatch([pyramid])).softmax(dim=1)[0]
             np.testing.assert_allclose(prob, expected, atol=1e-6)
             every_patch = network(thumbnail, PyramidBatch([pyramid]), num_patches="all").softmax(dim=1)
-            whole = torch.from_numpy(pyramid.reader.read(0, 0, 0, 256, 256).transpose(2, 0, 1).copy())[None]
+            whole = torch.from_numpy(pyramid.reader.read(0, (0, 0), (256, 256)).transpose(2, 0, 1).copy())[None]
             # Of a whole picture the thumbnail is not rounded to uint8.
             torch.testing.assert_close(network(whole, num_patches="all").softmax(1), every_patch, atol=1e-3, rtol=0)
 

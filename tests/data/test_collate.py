@@ -217,7 +217,7 @@ def test_pictures_in_memory_cross_in_shared_memory(change):
     assert len(ForkingPickler.dumps(reader)) < 1500
     for twin in (pickle.loads(pickle.dumps(reader)), copy.deepcopy(reader)):
         assert (twin.path, twin.level_sizes, twin.exact) == ("a.png", reader.level_sizes, (True,))
-        np.testing.assert_array_equal(twin.read(0, 3, 5, 200, 100), pixels[3:203, 5:105])
+        np.testing.assert_array_equal(twin.read(0, (3, 5), (200, 100)), pixels[3:203, 5:105])
     assert reader.array is pixels
 
 

@@ -149,7 +149,7 @@ def test_a_real_field_full_of_tissue_is_kept_where_otsu_alone_loses_a_third(name
 @pytest.mark.parametrize(("name", "factor"), [("cmu-1-small-region.svs", 16), ("tcga-cr-7395-01a-01-ts1.svs", 4)])
 def test_saturation_finds_what_darkness_finds_on_a_clean_slide(name, factor):
     reader = open_slide(inspect_slide(shared_slide(name)))
-    picture = np.asarray(Image.fromarray(reader.read(0, 0, 0, *reader.level_sizes[0])).reduce(factor))
+    picture = np.asarray(Image.fromarray(reader.read(0, (0, 0), reader.level_sizes[0])).reduce(factor))
     assert overlap(tissue_mask(picture), picture.min(-1) < 215) > 0.85
 
 

@@ -114,7 +114,9 @@ def test_reading_everything_covers_every_pixel_of_the_region_once(case, monkeypa
     seen = [np.zeros(size, int) for size in info.level_sizes]
 
     class Counting:
-        def read(self, level, row, col, height, width):
+        def read(self, level, location, size):
+            row, col = location
+            height, width = size
             seen[level][row : row + height, col : col + width] += 1
 
     monkeypatch.setattr("monai_jsma.datalists.verify.open_slide", lambda info: Counting())

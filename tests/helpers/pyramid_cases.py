@@ -26,7 +26,9 @@ class LevelsReader(Reader):
         self.level_sizes = tuple(level.shape[:2] for level in levels)
         self.exact = (True,) * len(levels) if exact is None else tuple(exact)
 
-    def _read(self, level: int, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        row, col = location
+        height, width = size
         self.windows.append((level, row, col, height, width))
         return self.levels[level][row : row + height, col : col + width]
 

@@ -58,7 +58,7 @@ def error_of(path: Path) -> tuple[str, str]:
     try:
         reader = open_slide(info)
         for level, size in enumerate(reader.level_sizes):
-            reader.read(level, 0, 0, *size)
+            reader.read(level, (0, 0), size)
     except SlideError as error:
         return "read", str(error)
     return "", ""
@@ -77,7 +77,7 @@ def right_pixels(sample: Sample, path: Path, reader: str) -> list[np.ndarray]:
     if not sample.near:
         return list(sample.levels)
     if reader == "openslide":
-        return [open_slide(inspect_slide(path)).read(i, 0, 0, *v.shape[:2]) for i, v in enumerate(sample.levels)]
+        return [open_slide(inspect_slide(path)).read(i, (0, 0), v.shape[:2]) for i, v in enumerate(sample.levels)]
     if reader == "pil" and path.suffix == ".jpg":
         return [np.asarray(Image.open(path))]
     decoded = stored_levels(path) if reader != "pil" else [tifffile.imread(path)]
@@ -104,7 +104,7 @@ def test_the_right_pixels(tmp_path: Path, name: str) -> None:
         for i in (i for i, exact in enumerate(reader.exact) if exact):
             for row, col, h, w in windows(levels[i].shape[:2], 8):
                 np.testing.assert_array_equal(
-                    reader.read(i, row, col, h, w), levels[i][row : row + h, col : col + w], err_msg=str(forced)
+                    reader.read(i, (row, col), (h, w)), levels[i][row : row + h, col : col + w], err_msg=str(forced)
                 )
     pyramid = pyramid_of(path)
     half = levels[1] if len(levels) > 1 else halved(levels[0])

@@ -38,7 +38,7 @@ def assert_reads(reader: Reader, expected: list[np.ndarray], count: int = 40) ->
     assert reader.level_sizes == tuple(level.shape[:2] for level in expected)
     for index, level in enumerate(expected):
         for row, col, h, w in windows(level.shape[:2], count):
-            window = reader.read(index, row, col, h, w)
+            window = reader.read(index, (row, col), (h, w))
             assert window.dtype == np.uint8
             np.testing.assert_array_equal(window, level[row : row + h, col : col + w])
 
@@ -63,10 +63,10 @@ def test_openslide_tells_where_it_is_exact(tmp_path: Path, options: dict[str, An
     for index in (0, 1, 3):
         for row, col, h, w in windows(expected[index].shape[:2], 40):
             np.testing.assert_array_equal(
-                reader.read(index, row, col, h, w), expected[index][row : row + h, col : col + w]
+                reader.read(index, (row, col), (h, w)), expected[index][row : row + h, col : col + w]
             )
     blended = [
-        np.abs(reader.read(2, row, col, h, w).astype(int) - expected[2][row : row + h, col : col + w]).mean()
+        np.abs(reader.read(2, (row, col), (h, w)).astype(int) - expected[2][row : row + h, col : col + w]).mean()
         for row, col, h, w in windows(expected[2].shape[:2], 40)
     ]
     assert 0 < max(blended) < 10  # not the stored pixels, but no other place either
@@ -91,15 +91,15 @@ def test_real_slides(name: str) -> None:
     with openslide.OpenSlide(path) as slide:
         size = min(slide.dimensions[0], 700), min(slide.dimensions[1], 500)
         level0 = np.asarray(slide.read_region((0, 0), 0, size))[..., :3]
-    np.testing.assert_array_equal(open_with(path).read(0, 0, 0, *level0.shape[:2]), level0)
-    np.testing.assert_array_equal(open_with(path, "openslide").read(0, 0, 0, *level0.shape[:2]), level0)
+    np.testing.assert_array_equal(open_with(path).read(0, (0, 0), level0.shape[:2]), level0)
+    np.testing.assert_array_equal(open_with(path, "openslide").read(0, (0, 0), level0.shape[:2]), level0)
 
 
 def test_openslide_lays_transparency_on_white(tmp_path: Path) -> None:
     alpha = np.full((330, 420, 1), 0, np.uint8)
     path = write_pyramid(tmp_path / "a.tif", [np.concatenate([PIXELS, alpha], axis=2)], extrasamples=["assocalpha"])
     info = replace(inspect_slide(path), reader="openslide")  # which gets only other vendors' slides with transparency
-    assert (open_slide(info).read(0, 0, 0, 330, 420) == 255).all()
+    assert (open_slide(info).read(0, (0, 0), (330, 420)) == 255).all()
 
 
 def test_empty_tiles_are_white_in_every_reader(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_empty_tiles_are_white_in_every_reader(tmp_path: Path) -> None:
     reader = open_with(path)
     assert isinstance(reader, TiffReader)
     assert_reads(reader, levels)
-    np.testing.assert_array_equal(open_with(path, "openslide").read(0, 0, 0, 330, 420), levels[0])
+    np.testing.assert_array_equal(open_with(path, "openslide").read(0, (0, 0), (330, 420)), levels[0])
     aperio = write_pyramid(tmp_path / "a.svs", LEVELS[:2], aperio_mpp=0.5, **JPEG)
     zero_tile(aperio, 0, columns + 2)
-    np.testing.assert_array_equal(open_with(aperio).read(0, 0, 0, 330, 420), levels[0])
+    np.testing.assert_array_equal(open_with(aperio).read(0, (0, 0), (330, 420)), levels[0])

@@ -56,17 +56,17 @@ def test_damaged_jpeg_tiles_are_named(tmp_path: Path, reader: str, kind: str) ->
     overwrite(path, begin, damaged_jpeg(Path(path).read_bytes()[begin : begin + size], kind))
     opened = open_with(path, reader)
     with pytest.raises(SlideError, match=r"a\.tif: tile 9 of level 0 \(from row 64, column 128\) is damaged"):
-        opened.read(0, 100, 100, 50, 50)
+        opened.read(0, (100, 100), (50, 50))
     with pytest.raises(SlideError, match="tile 9 of level 0"):  # and again: it is not remembered as sound
-        opened.read(0, 64, 128, 1, 1)
-    assert opened.read(0, 0, 0, 64, 420).shape == (64, 420, 3)
-    assert opened.read(1, 0, 0, 20, 20).shape == (20, 20, 3)
+        opened.read(0, (64, 128), (1, 1))
+    assert opened.read(0, (0, 0), (64, 420)).shape == (64, 420, 3)
+    assert opened.read(1, (0, 0), (20, 20)).shape == (20, 20, 3)
 
 
 @needs_cucim
 def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = open_with(write_pyramid(tmp_path / "a.tif", LEVELS, **JPEG), "cucim")
-    reader.read(0, 0, 0, 1, 1)
+    reader.read(0, (0, 0), (1, 1))
     checked: list[int] = []
 
     def count(data: bytes, tables: bytes | None, limit: tuple[int, int], *, like: JpegHeader) -> JpegHeader:
@@ -75,7 +75,7 @@ def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("monai_jsma.slides.tifffile_reader.check_jpeg", count)
     for _ in range(3):
-        reader.read(0, 0, 0, 100, 100)
+        reader.read(0, (0, 0), (100, 100))
     assert len(checked) == 3  # four tiles, of which one was checked when the file was opened
 
 
@@ -94,14 +94,14 @@ def test_jpeg_of_ycbcr_in_tags_of_rgb_has_right_colours(tmp_path: Path) -> None:
         tif.pages[0].tags["PhotometricInterpretation"].overwrite(2)
     reader = open_with(path)
     assert isinstance(reader, TiffReader)
-    assert np.abs(reader.read(0, 0, 0, 128, 128).astype(int) - PIXELS[:128, :128]).mean() < 6
+    assert np.abs(reader.read(0, (0, 0), (128, 128)).astype(int) - PIXELS[:128, :128]).mean() < 6
 
 
 def test_a_real_damaged_slide_is_refused() -> None:
     path = shared_slide("os_unreadable.svs")
     for reader in ["tifffile", "openslide"] + ["cucim"] * HAS_CUCIM:
         with pytest.raises(SlideError, match=r"os_unreadable\.svs: .*damaged"):
-            open_with(path, reader).read(0, 0, 0, 16, 16)
+            open_with(path, reader).read(0, (0, 0), (16, 16))
 
 
 def test_openslide_recovers_from_a_damaged_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +112,13 @@ def test_openslide_recovers_from_a_damaged_tile(tmp_path: Path, monkeypatch: pyt
     one, other = open_with(path, "openslide"), open_with(path, "openslide")
     for reader in (one, one, other):
         with pytest.raises(SlideError, match="row 70, column 130 of level 0 is damaged"):
-            reader.read(0, 70, 130, 5, 5)
-        np.testing.assert_array_equal(reader.read(0, 0, 0, 50, 50), PIXELS[:50, :50])
-        np.testing.assert_array_equal(one.read(0, 200, 0, 50, 50), PIXELS[200:250, :50])
+            reader.read(0, (70, 130), (5, 5))
+        np.testing.assert_array_equal(reader.read(0, (0, 0), (50, 50)), PIXELS[:50, :50])
+        np.testing.assert_array_equal(one.read(0, (200, 0), (50, 50)), PIXELS[200:250, :50])
     monkeypatch.setattr("openslide.OpenSlide", None)
-    np.testing.assert_array_equal(one.read(0, 0, 0, 50, 50), PIXELS[:50, :50])  # from the slide opened afresh before
+    np.testing.assert_array_equal(
+        one.read(0, (0, 0), (50, 50)), PIXELS[:50, :50]
+    )  # from the slide opened afresh before
 
 
 @needs_cucim
@@ -125,4 +127,4 @@ def test_cucim_is_not_believed_where_it_differs(tmp_path: Path, monkeypatch: pyt
     reader = open_with(path, "cucim")
     monkeypatch.setattr("monai_jsma.slides.tifffile_reader.to_rgb", lambda pixels, premultiplied: pixels ^ 1)
     with pytest.raises(SlideError, match="cuCIM and tifffile see different pixels; choose reader='tifffile'"):
-        reader.read(0, 0, 0, 5, 5)
+        reader.read(0, (0, 0), (5, 5))
