@@ -19,13 +19,16 @@ __all__ = ["__version__"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _components.SUBPACKAGES or name in _moved.MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    is_subpackage = name in _components.SUBPACKAGES
+    if not is_subpackage and name not in _moved.MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_components.SUBPACKAGES})
+    names = set(globals())
+    names.update(_components.SUBPACKAGES)
+    return sorted(names)
 
 
 _moved.install()

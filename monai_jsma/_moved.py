@@ -42,15 +42,18 @@ class _MovedModules(MetaPathFinder, Loader):
         moved = importlib.import_module(MODULES[name])
         module.__doc__ = f"Moved to :mod:`{moved.__name__}`."
         for public in moved.__all__:
-            setattr(module, public, getattr(moved, public))
+            value = getattr(moved, public)
+            setattr(module, public, value)
         if hasattr(moved, "__getattr__"):
             vars(module)["__getattr__"] = moved.__getattr__  # names that moved out of a package
 
 
 def install() -> None:
     """Let Python find the modules of :data:`MODULES` under their old names."""
-    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedModules())
+    for finder in sys.meta_path:
+        if isinstance(finder, _MovedModules):
+            return
+    sys.meta_path.append(_MovedModules())
 
 
 def lookup(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -64,7 +67,8 @@ def lookup(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def find_moved(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        module, _, new_name = homes[name].partition(":")
-        return getattr(importlib.import_module(module), new_name or name)
+        home, _, new_name = homes[name].partition(":")
+        module = importlib.import_module(home)
+        return getattr(module, new_name or name)
 
     return find_moved

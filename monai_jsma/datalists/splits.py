@@ -249,6 +249,7 @@ def hold_out(items: Sequence[Item], fold_of: Sequence[int], fold: int) -> dict[s
     if not 0 <= fold < folds:
         raise ValueError(f"fold={fold} of {folds} folds, counted from 0.")
     splits = _assign(items, fold_of, {fold: "validation"})
+
     lost = _classes(items) - _classes(splits["training"])
     if lost:
         raise ValueError(f"Validating on fold {fold} of {folds} leaves none of class {min(lost)} to train on.")

@@ -17,6 +17,7 @@ from typing import Any
 from monai_jsma._io import Fault, csv_text, file_sha256
 from monai_jsma.datalists.schema import (
     Pair,
+    check_mpp,
     find_class_fault,
     find_item_faults,
     find_labels_fault,
@@ -57,7 +58,10 @@ class _Entry:
 
     @property
     def image(self) -> str:
-        return str(self.item.get("image", "")) if isinstance(self.item, dict) else ""
+        if not isinstance(self.item, dict):
+            return ""
+        image = self.item.get("image", "")
+        return str(image)
 
 
 def verify_datalist(
@@ -152,15 +156,27 @@ class _Verifier:
             if not isinstance(items, list):
                 yield "datalist", f"'{split}' must be a list of items, but is {items!r}."
 
-        training = self.content.get("training")
-        if isinstance(training, list) and all(isinstance(item, dict) and "label" in item for item in training):
-            class_fault = find_class_fault(training, 2, f"{self.path}: training")
-            if class_fault:
-                yield "label", class_fault
+        class_fault = self._find_training_fault()
+        if class_fault:
+            yield "label", class_fault
 
-        common = {"image": str(self.path), "mpp": self.content.get("mpp")}
-        for fault in find_item_faults(common, None, str(self.path)).values():
-            yield "datalist", fault
+        mpp = self.content.get("mpp")
+        if mpp is None:
+            return
+        try:
+            check_mpp(mpp, str(self.path))
+        except ValueError as error:
+            yield "datalist", str(error)
+
+    def _find_training_fault(self) -> str | None:
+        """Whether all items of the training split are labeled, and with the same label."""
+        training = self.content.get("training")
+        if not isinstance(training, list):
+            return None
+        for item in training:
+            if not isinstance(item, dict) or "label" not in item:
+                return None
+        return find_class_fault(training, 2, f"{self.path}: training")
 
     def check_item(self, entry: _Entry) -> StageFaults:
         """Check an item, its file, its spacing and its pixels."""
@@ -200,8 +216,11 @@ class _Verifier:
         if name not in self.checksums:
             self.checksums[name] = file_sha256(image)
         checksum = self.checksums[name]
+
         stated = item.get("sha256")
-        if stated is not None and str(stated).lower() != checksum:
+        if stated is None:
+            return
+        if str(stated).lower() != checksum:
             yield "sha256", f"{image}: its sha256 is {checksum}, but the datalist says {stated}; {COPY_AGAIN}"
 
     def _check_spacing(self, item: dict[str, Any], info: SlideInfo) -> StageFaults:
@@ -242,7 +261,8 @@ def _find_leaks(entries: Sequence[_Entry], checksums: Mapping[str, str]) -> Iter
     identities_of = {}
     pairs = []
     for entry in entries:
-        if "item" in find_item_faults(entry.item, None, entry.position):
+        faults = find_item_faults(entry.item, None, entry.position)
+        if "item" in faults:
             continue
         identities = list_identities(entry.item)
         if entry.image in checksums:
@@ -253,12 +273,15 @@ def _find_leaks(entries: Sequence[_Entry], checksums: Mapping[str, str]) -> Iter
     shared = find_shared(pairs)
     for entry in entries:
         reasons = []
-        for kind, value in sorted(identities_of.get(entry.position, set())):
-            if (kind, value) in shared:
-                splits = " and ".join(shared[kind, value])
+        identities = identities_of.get(entry.position, set())
+        for identity in sorted(identities):
+            if identity in shared:
+                kind, value = identity
+                splits = " and ".join(shared[identity])
                 reasons.append(f"{kind} {value} lies in {splits}")
         if reasons:
-            yield Fault(entry.image, "split", f"{'; '.join(reasons)}.", item=entry.position)
+            reason = "; ".join(reasons)
+            yield Fault(entry.image, "split", f"{reason}.", item=entry.position)
 
 
 # --------------------------------------------------------------------------------------------------------------- pixels
@@ -285,8 +308,8 @@ def read_region(info: SlideInfo, location: Pair, size: Pair, *, everything: bool
         col = location[1] + (size[1] - width) // 2
         windows = [(0, row, col, height, width)]
 
-    reader = open_slide(info)
     errors = []
+    reader = open_slide(info)
     for level, row, col, height, width in windows:
         try:
             reader.read(level, (row, col), (height, width))
@@ -302,10 +325,12 @@ def read_region(info: SlideInfo, location: Pair, size: Pair, *, everything: bool
 
 def _list_blocks(info: SlideInfo, location: Pair, size: Pair) -> Iterator[tuple[int, int, int, int, int]]:
     """Level, row, column, height and width of the blocks that cover a region at every level."""
+    row, col = location
+    height, width = size
     full_height, full_width = info.size
-    for level, (height, width) in enumerate(info.level_sizes):
-        rows = _list_spans(location[0], size[0], full=full_height, length=height)
-        cols = _list_spans(location[1], size[1], full=full_width, length=width)
+    for level, (level_height, level_width) in enumerate(info.level_sizes):
+        rows = _list_spans(row, height, full=full_height, length=level_height)
+        cols = _list_spans(col, width, full=full_width, length=level_width)
         for top, bottom in rows:
             for left, right in cols:
                 yield level, top, left, bottom - top, right - left
@@ -322,11 +347,15 @@ def _list_spans(start: int, size: int, *, full: int, length: int) -> list[tuple[
         full: length of the axis in level-0 pixels.
         length: length of the axis in pixels of the level.
     """
-    first = start * length // full
-    end = -(-(start + size) * length // full)  # rounded up
-    end = min(end, length)
+    end = start + size
+    level_start = start * length // full
+    level_end = -(-end * length // full)  # rounded up
+    level_end = min(level_end, length)
+
     spans = []
-    for block in range(first - first % _BLOCK, end, _BLOCK):
-        span = (max(block, first), min(block + _BLOCK, end))
-        spans.append(span)
+    first_block = level_start // _BLOCK * _BLOCK
+    for block in range(first_block, level_end, _BLOCK):
+        block_start = max(block, level_start)
+        block_end = min(block + _BLOCK, level_end)
+        spans.append((block_start, block_end))
     return spans
