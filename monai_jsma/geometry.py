@@ -38,6 +38,7 @@ __all__ = [
     "orient",
     "oriented_size",
     "patch_start",
+    "rescale_span",
     "sorted_magnifications",
     "stored_cell",
     "to_mpp",
@@ -207,6 +208,23 @@ def patch_start(cell: int, *, num_cells: int, length: int, patch_size: int) -> i
     start = -((num_cells - numerator) // denominator)
     last = max(length - patch_size, 0)
     return min(max(start, 0), last)
+
+
+def rescale_span(start: int, end: int, *, length: int, new_length: int) -> tuple[int, int]:
+    """Find the pixels that a span of an axis touches at another resolution.
+
+    Args:
+        start: first pixel of the span.
+        end: pixel after its last.
+        length: length of the axis in these pixels.
+        new_length: length of the axis in pixels of the other resolution.
+
+    Returns:
+        start and end in pixels of the other resolution, rounded outward.
+    """
+    new_start = start * new_length // length
+    new_end = -(-end * new_length // length)  # rounded up
+    return new_start, new_end
 
 
 @dataclass(frozen=True)

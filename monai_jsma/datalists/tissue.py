@@ -26,7 +26,7 @@ from skimage.filters import threshold_otsu
 from monai_jsma._io import Fault
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.datalists.schema import Item, find_item_faults, find_region
-from monai_jsma.geometry import Magnification, check_fine_enough, grid_size, patch_start, to_mpp
+from monai_jsma.geometry import Magnification, check_fine_enough, grid_size, patch_start, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
@@ -66,8 +66,9 @@ def tissue_mask(pixels: np.ndarray) -> np.ndarray:
 
     threshold = threshold_otsu(saturation)
     threshold = np.clip(threshold, _MIN_THRESHOLD, _MAX_THRESHOLD)
-    colored = (saturation > threshold).astype(np.float32)
-    return uniform_filter(colored, _SPECK) > 0.5
+    colored = saturation > threshold
+    share_around = uniform_filter(colored.astype(np.float32), _SPECK)
+    return share_around > 0.5
 
 
 class TissueRegion(NamedTuple):
@@ -112,10 +113,10 @@ def tissue_regions(
 
     regions = []
     for row in rows:
-        mask_rows = _find_lines(row, height, num_pixels=slide_height, num_lines=mask_height)
+        top, bottom = rescale_span(row, row + height, length=slide_height, new_length=mask_height)
         for col in cols:
-            mask_cols = _find_lines(col, width, num_pixels=slide_width, num_lines=mask_width)
-            part = mask[mask_rows, mask_cols]
+            left, right = rescale_span(col, col + width, length=slide_width, new_length=mask_width)
+            part = mask[top:bottom, left:right]
             tissue = float(part.mean())
             if tissue >= min_tissue:
                 regions.append(TissueRegion(row, col, height, width, tissue))
@@ -133,8 +134,7 @@ def _find_starts(lines: np.ndarray, length: int, *, num_pixels: int, num_lines: 
     """
     first_line = int(lines[0])
     end_line = int(lines[-1]) + 1
-    first = first_line * num_pixels // num_lines
-    end = -(-end_line * num_pixels // num_lines)  # rounded up
+    first, end = rescale_span(first_line, end_line, length=num_lines, new_length=num_pixels)
 
     tissue = end - first
     covered = max(length, tissue)
@@ -148,14 +148,6 @@ def _find_starts(lines: np.ndarray, length: int, *, num_pixels: int, num_lines: 
         start = patch_start(cell, num_cells=num_cells, length=covered, patch_size=length)
         starts.append(first + start)
     return starts
-
-
-def _find_lines(start: int, length: int, *, num_pixels: int, num_lines: int) -> slice:
-    """The lines of the mask that the pixels ``start`` to ``start + length`` along one axis of the slide touch."""
-    end = start + length
-    first_line = start * num_lines // num_pixels
-    end_line = -(-end * num_lines // num_pixels)  # rounded up
-    return slice(first_line, end_line)
 
 
 # ------------------------------------------------------------------------------------------------ items of whole slides
@@ -209,15 +201,24 @@ def whole_slide_items(
     all_items: list[Item] = []
     faults: list[Fault] = []
     for entry in items:
-        item = {"image": os.fspath(entry)} if isinstance(entry, (str, os.PathLike)) else entry
-        image = str(item.get("image", "")) if isinstance(item, Mapping) else ""
+        item: Item = {"image": os.fspath(entry)} if isinstance(entry, (str, os.PathLike)) else entry
         try:
             all_items += search.items_of(item)
         except _NoTissueError as error:
-            faults.append(Fault(image, "tissue", str(error)))
+            fault = Fault(_name_image(item), "tissue", str(error))
+            faults.append(fault)
         except (SlideError, OSError, ValueError) as error:
-            faults.append(Fault(image, "slide", str(error)))
+            fault = Fault(_name_image(item), "slide", str(error))
+            faults.append(fault)
     return all_items, faults
+
+
+def _name_image(item: object) -> str:
+    """The image of an item, which may be anything."""
+    if not isinstance(item, Mapping):
+        return ""
+    image = item.get("image", "")
+    return str(image)
 
 
 class _NoTissueError(ValueError):
@@ -254,8 +255,10 @@ class _TissueSearch:
         height_um, width_um = self.region_um
         height = max(1, round(height_um / mpp))
         width = max(1, round(width_um / mpp))
-        is_one_region = info.size[0] <= height and info.size[1] <= width
-        if is_one_region or not info.lazy or item.get("location") is not None:
+        slide_height, slide_width = info.size
+        is_one_region = slide_height <= height and slide_width <= width
+        is_region_of_slide = item.get("location") is not None
+        if is_one_region or is_region_of_slide or not info.lazy:
             return [item]
 
         items = []
@@ -284,11 +287,11 @@ class _TissueSearch:
 
 def _read_small_image(info: SlideInfo, mpp: float) -> np.ndarray:
     """The slide averaged to ``uint8`` ``(height, width, 3)``, from the coarsest level that is fine enough."""
-    slide_height, slide_width = info.size
     scale_to_mpp = _MASK_MPP / mpp
-    scale_to_size = max(slide_height, slide_width) / _MAX_MASK_SIZE
+    scale_to_size = max(info.size) / _MAX_MASK_SIZE
     scale = max(1.0, scale_to_mpp, scale_to_size)
 
+    slide_height, slide_width = info.size
     height = max(1, round(slide_height / scale))
     width = max(1, round(slide_width / scale))
     reader = open_slide(info)

@@ -26,7 +26,7 @@ from monai_jsma.datalists.schema import (
     resolve_item,
 )
 from monai_jsma.datalists.splits import SPLITS, find_shared, find_splits, list_identities
-from monai_jsma.geometry import check_fine_enough, to_mpp
+from monai_jsma.geometry import check_fine_enough, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp
@@ -347,11 +347,7 @@ def _list_spans(start: int, size: int, *, full: int, length: int) -> list[tuple[
         full: length of the axis in level-0 pixels.
         length: length of the axis in pixels of the level.
     """
-    end = start + size
-    level_start = start * length // full
-    level_end = -(-end * length // full)  # rounded up
-    level_end = min(level_end, length)
-
+    level_start, level_end = rescale_span(start, start + size, length=full, new_length=length)
     spans = []
     first_block = level_start // _BLOCK * _BLOCK
     for block in range(first_block, level_end, _BLOCK):
