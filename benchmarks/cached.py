@@ -30,7 +30,7 @@ from workload import BUNDLES, MODULES, PICTURES, positive
 from monai_jsma.cli.bundles import read_config
 from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import AttentionMIL, JSMANet, PatchNetwork, build_backbone
+from monai_jsma.networks import AttentionMIL, JSMANet, PatchEncoder, build_backbone
 
 OURS, MIL = "ours", "attention MIL"
 
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 class Run(NamedTuple):
     """A training of a case."""
 
-    network: PatchNetwork
+    network: JSMANet | AttentionMIL
     optimizer: torch.optim.Optimizer
     cache: Path | None
 
@@ -93,8 +93,9 @@ class Frozen:
         """A new network, the same each time; one that begins with a full cache looks at it, and hashes f, first."""
         torch.manual_seed(0)
         cache = {None: None, "full": self.folder / "full"}.get(case.cache, self.folder / f"{case} {repeat}")
-        options = {**self.settings[case.network], "patch_backbone": self.encoder, "feature_cache": cache}
-        network: PatchNetwork = (AttentionMIL if case.network == MIL else JSMANet)(**options)
+        encoder = PatchEncoder(self.encoder, frozen=True, feature_cache=cache, chunk_size=self.args.chunk_size)
+        options = {**self.settings[case.network], "patch_encoder": encoder}
+        network: JSMANet | AttentionMIL = (AttentionMIL if case.network == MIL else JSMANet)(**options)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         run = self.runs[case, repeat] = Run(network, torch.optim.Adam(network.parameters()), cache)
         if case.cache == "full":
@@ -120,11 +121,11 @@ class Frozen:
     def _settings(self, name: str) -> dict[str, Any]:
         args, overlays = self.args, ["paper", *(["attention_mil"] if name == MIL else []), "frozen"]
         parser = read_config(BUNDLES / args.bundle, overlays)
+        del parser["network_def"]["patch_encoder"]
         settings = parser.get_parsed_content("network_def", instantiate=False).resolve_args()
         settings["patch_size"] //= args.shrink
-        settings["chunk_size"] = args.chunk_size
         if name == OURS:
-            settings["thumbnail_backbone"] = args.thumbnail_backbone
+            settings["thumbnail_encoder"] = args.thumbnail_backbone
             settings["thumbnail_size"] = tuple(side // args.shrink for side in settings["thumbnail_size"])
         return settings
 

@@ -29,7 +29,7 @@ from decoded import Decoded
 from slide import TILE, tissue, write_slide
 
 from monai_jsma.data import PyramidBatch, SlideError
-from monai_jsma.networks import AttentionMIL, JSMANet, PatchNetwork
+from monai_jsma.networks import AllPatches, AttentionMIL, JSMANet, PatchEncoder, Pathwise
 from monai_jsma.networks._torchvision import ensure_torchvision
 from monai_jsma.transforms import LoadPyramid, PyramidThumbnail
 
@@ -73,7 +73,8 @@ def predict(way: Way, path: str, args: argparse.Namespace) -> dict[str, float]:
         decoded = Decoded(pyramid)
         image = torch.zeros(1) if way.usual else PyramidThumbnail(THUMBNAIL)(pyramid).as_tensor()[None]
         before = len(decoded.windows)
-        logits = network(image, PyramidBatch([pyramid]), num_patches=way.patches)
+        sampler = AllPatches() if way.patches == "all" else None
+        logits = network(image, PyramidBatch([pyramid]), sampler=sampler)
         if way.training:
             torch.nn.functional.cross_entropy(logits, torch.zeros(1, dtype=torch.long)).backward()
         clock, processor = (now() - start).tolist()
@@ -83,16 +84,23 @@ def predict(way: Way, path: str, args: argparse.Namespace) -> dict[str, float]:
     return {**counted, "s": clock, "CPU s": processor, **read}
 
 
-def _network(way: Way, magnifications: Sequence[float], args: argparse.Namespace) -> PatchNetwork:
+def _network(way: Way, magnifications: Sequence[float], args: argparse.Namespace) -> JSMANet | AttentionMIL:
     torch.manual_seed(0)
-    options: dict[str, Any] = {"weights": None, "patch_backbone": args.backbone, "chunk_size": 16}
     if way.usual:
-        return AttentionMIL(2, magnifications, **options)
-    return JSMANet(2, magnifications, num_patches=args.patches, thumbnail_backbone=args.thumbnail_backbone, **options)
+        encoder = PatchEncoder(args.backbone, chunk_size=16)
+        return AttentionMIL(2, magnifications, weights=None, patch_encoder=encoder)
+    return JSMANet(
+        2,
+        magnifications,
+        weights=None,
+        sampler=Pathwise(args.patches),
+        thumbnail_encoder=args.thumbnail_backbone,
+        patch_encoder=PatchEncoder(args.backbone, chunk_size=16),
+    )
 
 
-def _warm_up(network: PatchNetwork, patch_size: int) -> None:
-    network.encode(torch.zeros(2, 3, patch_size, patch_size))  # two: batch statistics need them in training
+def _warm_up(network: JSMANet | AttentionMIL, patch_size: int) -> None:
+    network.patch_encoder(torch.zeros(2, 3, patch_size, patch_size))  # two: batch statistics need them in training
     if isinstance(network, JSMANet):
         network.attend(torch.zeros(2, 3, *THUMBNAIL), [((1, 1),) * len(DOWNSAMPLES)] * 2)
 

@@ -24,7 +24,7 @@ from common import interleaved, table, write_report
 from torch import Tensor, nn
 from workload import MODULES, Workload, add_arguments
 
-from monai_jsma.networks import Backbone, JSMANet, PatchSource, attention_dropout, draw_by_rule, top_cells
+from monai_jsma.networks import Backbone, JSMANet, PatchSource, Pathwise, attention_dropout, top_cells
 
 STEP, REST = "step", "all but the backbones"
 
@@ -47,7 +47,7 @@ class Ready(nn.Module):
 def ready(workload: Workload) -> dict[str, nn.Module]:
     """Ready backbones, with feature maps of the real ones' shapes."""
     size = workload.options["patch_size"]
-    images = {"thumbnail_backbone": workload.thumbnails[:1], "patch_backbone": torch.zeros(1, 3, size, size)}
+    images = {"thumbnail_encoder": workload.thumbnails[:1], "patch_encoder": torch.zeros(1, 3, size, size)}
     with torch.no_grad():
         return {
             name: Ready(Backbone(model, model.num_features).to(workload.device)(images[name].to(workload.device)))
@@ -57,15 +57,18 @@ def ready(workload: Workload) -> dict[str, nn.Module]:
 
 def parts(network: JSMANet, patches: PatchSource, phase: str) -> dict[str, Callable[[], object]]:
     """The parts of a step that choose and cut the patches: each by itself, on the same attention."""
-    k, training = int(network.num_patches), phase == "training"
-    maps = network.thumbnail_backbone.model(torch.empty(len(patches.grids))).detach()
+    training = phase == "training"
+    sampler = network.sampler
+    assert isinstance(sampler, Pathwise)
+    k = sampler.k
+    maps = network.thumbnail_encoder.model(torch.empty(len(patches.grids))).detach()
     log_attention = network.attention(maps, patches.grids).detach()
 
     def draw() -> Tensor:
         if not training:
             return top_cells(log_attention, k).cells
         log_prob = attention_dropout(log_attention, network.attention_dropout, keep=k)
-        return draw_by_rule(log_prob, k, network.learning_rule, network.estimator).cells
+        return sampler.draw(log_prob).cells
 
     cells = draw().cpu()
     pictures = torch.arange(len(cells)).repeat_interleave(cells.shape[1])
@@ -82,7 +85,7 @@ def measure(workload: Workload, phase: str, repeats: int) -> list[dict[str, Any]
     step = partial(workload.train if phase == "training" else workload.infer, patches=patches)
     real = workload.network(workload.magnifications)
     light = workload.network(workload.magnifications, **ready(workload))
-    jobs = {STEP: partial(step, real, real.num_patches), REST: partial(step, light, light.num_patches)}
+    jobs = {STEP: partial(step, real, real.sampler.k), REST: partial(step, light, light.sampler.k)}
     jobs |= parts(light, patches, phase)
     seconds = interleaved({name: partial(_finish, workload, job) for name, job in jobs.items()}, repeats + 1)
     rows = []

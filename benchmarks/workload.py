@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from monai_jsma.cli.bundles import read_config
 from monai_jsma.data import ArrayReader, Magnification, Pyramid, PyramidBatch
-from monai_jsma.networks import JSMANet, PatchSource, build_backbone
+from monai_jsma.networks import AllPatches, JSMANet, PatchEncoder, PatchSource, Pathwise, TopK, build_backbone
 
 __all__ = [
     "BUNDLES",
@@ -84,12 +84,16 @@ class Workload:
         self.args, self.device = args, torch.device(args.device)
         self.meter = 1 if self.device.type == "cpu" else 0  # of (clock, processor)
         bundle = read_config(BUNDLES / args.bundle, ["paper"])
+        del bundle["network_def"]["patch_encoder"]
         self.options = bundle.get_parsed_content("network_def", instantiate=False).resolve_args()
         self.options["patch_size"] //= args.shrink
         self.options["thumbnail_size"] = tuple(side // args.shrink for side in self.options["thumbnail_size"])
-        self.options["chunk_size"] = args.chunk_size
         self.magnifications = [Magnification(mpp) for mpp in self.options["magnifications"]]
-        self.backbones = {name: self._backbone(name) for name in ("thumbnail_backbone", "patch_backbone")}
+        self.names = {
+            "thumbnail_encoder": args.thumbnail_backbone or bundle.get_parsed_content("thumbnail_backbone"),
+            "patch_encoder": args.patch_backbone or bundle.get_parsed_content("patch_backbone"),
+        }
+        self.backbones = {name: self._backbone(backbone) for name, backbone in self.names.items()}
         self.loss = bundle.get_parsed_content("loss")
         self.optimizer = torch.optim.Adam(nn.ModuleList(self.backbones.values()).parameters())
         size = tuple(side // args.shrink for side in PICTURES[args.bundle])
@@ -101,7 +105,9 @@ class Workload:
 
     def network(self, magnifications: Sequence[Magnification], **backbones: nn.Module) -> JSMANet:
         """The bundle's network for these magnifications; of the shared backbones, or of those given."""
-        network = JSMANet(**{**self.options, "magnifications": magnifications, **(backbones or self.backbones)})
+        options = {**self.options, "magnifications": magnifications, **(backbones or self.backbones)}
+        options["patch_encoder"] = PatchEncoder(options["patch_encoder"], chunk_size=self.args.chunk_size)
+        network = JSMANet(**options)
         network.to(self.device)
         parts = nn.ModuleList((network.attention, network.classifier))
         self.optimizer.add_param_group({"params": parts.parameters()})
@@ -114,11 +120,11 @@ class Workload:
 
     def train(self, network: JSMANet, k: int | str, patches: PatchSource) -> None:
         """A step on ``k`` patches a picture, in as many passes as memory asks for; their gradients are added."""
-        network.train().num_patches = k
+        network.train().sampler = AllPatches() if k == "all" else Pathwise(int(k))
         network.attention_dropout = 0.0 if k == "all" else self.options["attention_dropout"]  # all must be encoded
         cells = max(sum(rows * cols for rows, cols in grids) for grids in patches.grids)
         batch, at_once = len(patches.grids), max(1, self.args.pass_patches // (cells if k == "all" else int(k)))
-        network.chunk_size = at_once * cells  # chunks of a picture would be computed a second time
+        network.patch_encoder.chunk_size = at_once * cells  # chunks of a picture would be computed a second time
         self.optimizer.zero_grad()
         for first in range(0, batch, at_once):
             end = min(first + at_once, batch)
@@ -131,10 +137,11 @@ class Workload:
 
     def infer(self, network: JSMANet, k: int | str, patches: PatchSource) -> Tensor:
         """Logits of the batch from ``k`` patches a picture."""
-        network.eval().chunk_size = self.args.chunk_size
+        network.eval().patch_encoder.chunk_size = self.args.chunk_size
+        sampler = AllPatches() if k == "all" else TopK(int(k), normalize=False)
         with torch.inference_mode(), self._autocast():
             thumbnails = self.thumbnails[: len(patches.grids)].to(self.device)
-            return network(thumbnails, patches, num_patches=k).float().cpu()
+            return network(thumbnails, patches, sampler=sampler).float().cpu()
 
     def wait(self) -> None:
         """Wait until the device has done what it was given."""
@@ -144,7 +151,7 @@ class Workload:
     def settings(self) -> dict[str, Any]:
         """All that the report must tell."""
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-        network = {name: str(value) for name, value in self.options.items()}
+        network = {name: str(value) for name, value in {**self.options, **self.names}.items()}
         return {**vars(self.args), "network": network, "threads": torch.get_num_threads(), "gpu": gpu}
 
     def compile(self) -> None:
@@ -154,8 +161,7 @@ class Workload:
                 backbone.compile()
 
     def _backbone(self, name: str) -> nn.Module:
-        self.options[name] = getattr(self.args, name) or self.options[name]
-        backbone = build_backbone(self.options[name], None)
+        backbone = build_backbone(name, None)
         backbone.model.num_features = backbone.num_features  # what a network asks of a module
         memory_format = torch.contiguous_format if self.args.channels_first else torch.channels_last
         return backbone.model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]

@@ -28,13 +28,14 @@ from monai_jsma.cli.bundles import Variant, make_variants, parse_seeds
 from monai_jsma.datalists.schema import save_datalist
 from monai_jsma.datalists.splits import shuffle_labels
 from monai_jsma.datalists.synthetic import CLASSES, make_dataset
+from monai_jsma.networks import ESTIMATORS
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
-RULES = (
-    *({"learning_rule": rule} for rule in ("leave_one_out", "prefix")),
-    *({"learning_rule": "pathwise", "estimator": name} for name in (
-        "paper", "normalized", "with_replacement", "without_replacement", "systematic")),
-)  # fmt: skip
+RULES = {  # name of each rule, and its sampler
+    "leave_one_out": "LeaveOneOut(@num_patches)",
+    "prefix": "Prefix(@num_patches)",
+    **{f"pathwise/{name}": f"Pathwise(@num_patches, estimator={name!r})" for name in ESTIMATORS},
+}
 SIZES = {"train": 512, "validation": 128, "test": 128}
 # Ten classes take more pictures, a wider f and a warm start, by any rule; a digit upside down may be another one.
 DIGITS_SIZES = {"train": 4000, "validation": 300, "test": 500}
@@ -66,9 +67,15 @@ def combinations() -> list[Variant]:
     """The defaults with every rule and estimator, features plain or of length 1, and either normalization."""
     made = []
     for rule, features, normalization in product(RULES, ("l2", None), ("softmax", "sigmoid")):
-        name = "/".join((*rule.values(), features or "plain", normalization))
-        shown = "$None" if features is None else features  # MONAI passes over a plain None
-        made.append(Variant(name, ("demo",), {**rule, "feature_norm": shown, "normalization": normalization}))
+        values = {
+            "sampler": f"$monai_jsma.networks.{RULES[rule]}",
+            "feature_norm": "$None" if features is None else features,  # MONAI passes over a plain None
+            "normalization": normalization,
+        }
+        if rule == "pathwise/paper":  # Eq. 2 sums P f as it is, also in evaluation
+            values["inference_sampler"] = "$monai_jsma.networks.TopK(@inference_patches, normalize=False)"
+        name = "/".join((rule, features or "plain", normalization))
+        made.append(Variant(name, ("demo",), values))
     return made
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from monai.utils import set_determinism
 
 from monai_jsma._io import write_whole
 from monai_jsma.cli.bundles import find_configs, read_config
+from monai_jsma.networks import AllPatches, Pathwise, TopK
 from monai_jsma.predictions.records import PredictionRecord, read_records
 
 __all__ = ["BUDGETS", "AskedRun"]
@@ -56,7 +57,7 @@ class AskedRun:
         elif json.loads(file.read_text())["settings"] != settings:
             raise ValueError(f"{self.folder} holds a run of other settings; name another --out.")
         for budget in self.budgets():
-            asked = {"inference_patches": budget, "output_dir": self._predictions(budget).parent}
+            asked = {"inference_sampler": self._sampler(budget), "output_dir": self._predictions(budget).parent}
             if not self._predictions(budget).exists():
                 config = self._config("evaluate", validation_list="test", **asked)
                 config.get_parsed_content("initialize")
@@ -73,7 +74,8 @@ class AskedRun:
         config = self._config()
         trained, attends = config["num_patches"], config["thumbnail_backbone"] is not None
         certified = ["certified"] if attends and config["feature_norm"] == "l2" else []
-        numbers = sorted({*BUDGETS, *([] if trained == "all" else [trained])})
+        draws = not isinstance(config.get_parsed_content("sampler"), AllPatches)
+        numbers = sorted({*BUDGETS, *([trained] if draws else [])})
         return [*numbers, "all", *certified]
 
     def records(self) -> dict[int | str, list[PredictionRecord]]:
@@ -82,6 +84,17 @@ class AskedRun:
 
     def _predictions(self, budget: int | str) -> Path:
         return self.folder / f"patches_{budget}" / "predictions.jsonl"
+
+    def _sampler(self, budget: int | str) -> str:
+        """The sampler of an evaluation with so many patches, as a configuration has it: that of the bundle with k."""
+        if budget == "all":
+            return "$monai_jsma.networks.AllPatches()"
+        if budget == "certified":
+            return "$monai_jsma.networks.Certified()"
+        sampler = self._config().get_parsed_content("inference_sampler")
+        if isinstance(sampler, AllPatches):
+            sampler = Pathwise(1, estimator="normalized") if self._config()["thumbnail_backbone"] is None else TopK(1)
+        return f"$monai_jsma.networks.{replace(sampler, k=budget)!r}"
 
     def _config(self, *configs: str, **values: Any) -> ConfigParser:
         places = {"ckpt_dir": self.folder / "models", "log_dir": self.folder / "runs", "max_pictures": 0}
@@ -96,7 +109,7 @@ class AskedRun:
             encoded += len(inputs[0]) if module.training else 0
 
         config.get_parsed_content("initialize")  # the seed, before the network draws its weights
-        config.get_parsed_content("network_def").patch_backbone.register_forward_pre_hook(count)
+        config.get_parsed_content("network_def").patch_encoder.backbone.register_forward_pre_hook(count)
         start = time.process_time()
         config.get_parsed_content("run")
         pictures = len(config.get_parsed_content("train#dataset")) * config.get_parsed_content("epochs")

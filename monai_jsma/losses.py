@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The loss: cross entropy, the attention regulariser (paper, Eq. 3 to 5) and the score function of a learning rule."""
+"""The loss: cross entropy, the attention regulariser (paper, Eq. 3 to 5) and the score function of a sampler."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.loss import _Loss
 
-from monai_jsma.networks.attention import negative_entropy
+from monai_jsma.networks import negative_entropy
 
 __all__ = ["JSMALoss"]
 
 
 class JSMALoss(_Loss):
-    """``L = CE(logits, y) + sum_s sg(CE - CE_s) log P_s + alpha R`` for each picture, then the mean over the batch.
+    """``L = CE(logits, y) + sum_s sg(CE - CE_s) log P_s + alpha R`` for each image, then the mean over the batch.
 
-    The middle term stands only where the network gives ``baseline_logits`` (its score function rules): CE_s is the loss
-    without draw s, or before it. R is the negative entropy of the undropped attention (Eq. 3 and 4), or its divergence
-    from a neutral prior that gives every magnification the same share.
+    The middle term is there only where the network gives ``baseline_logits`` (the samplers ``LeaveOneOut`` and
+    ``Prefix``): CE_s is the loss without draw s, or before it. R is the negative entropy of the undropped attention
+    (Eq. 3 and 4), or its divergence from a neutral prior that gives every magnification the same share.
 
     Args:
         alpha: weight of R (0.01 in the paper).
         regularizer: ``"entropy"`` or ``"kl"``.
-        label_smoothing: of the cross entropy.
+        label_smoothing: label smoothing of the cross entropy.
 
     Raises:
         ValueError: for an unknown regularizer.
@@ -37,13 +37,15 @@ class JSMALoss(_Loss):
         super().__init__(reduction=LossReduction.MEAN.value)
         if regularizer not in ("entropy", "kl"):
             raise ValueError(f"unknown regularizer '{regularizer}'; choose 'entropy' or 'kl'.")
-        self.alpha, self.regularizer, self.label_smoothing = alpha, regularizer, label_smoothing
+        self.alpha = alpha
+        self.regularizer = regularizer
+        self.label_smoothing = label_smoothing
 
     def forward(self, pred: Mapping[str, Tensor] | Tensor, target: Tensor) -> Tensor:
         """Loss of a batch.
 
         Args:
-            pred: what a network of :mod:`monai_jsma.networks` returns; plain logits give the cross entropy alone.
+            pred: output of a network of :mod:`monai_jsma.networks`; plain logits give the cross entropy alone.
             target: labels ``(batch,)``, integers.
 
         Raises:
@@ -54,25 +56,29 @@ class JSMALoss(_Loss):
         loss = self._cross_entropy(pred["logits"], target)
         total = loss
         if "baseline_logits" in pred:
-            baselines = pred["baseline_logits"].detach()
-            k = baselines.shape[1]
-            each = self._cross_entropy(baselines.flatten(0, 1), target.repeat_interleave(k)).unflatten(0, (-1, k))
-            log_p = pred["drawn_log_prob"]
-            # log P - sg(log P) is 0: the gradient is the score function's, the value stays the loss that one wants to
-            # see.
-            total = total + ((loss.detach()[:, None] - each) * (log_p - log_p.detach())).sum(dim=1)
+            total = total + self._score_function(loss, pred, target)
         if self.alpha:
             prior = pred["log_prior"] if self.regularizer == "kl" else None
             total = total + self.alpha * negative_entropy(pred["log_attention"], prior)
         return total.mean()
 
+    def _score_function(self, loss: Tensor, pred: Mapping[str, Tensor], target: Tensor) -> Tensor:
+        """``sum_s sg(CE - CE_s) log P_s`` ``(batch,)``, with the value 0."""
+        baseline_logits = pred["baseline_logits"].detach()  # (batch, k, classes)
+        k = baseline_logits.shape[1]
+        baselines = self._cross_entropy(baseline_logits.flatten(0, 1), target.repeat_interleave(k))
+        advantage = loss.detach()[:, None] - baselines.unflatten(0, (-1, k))  # (batch, k)
+
+        log_p = pred["drawn_log_prob"]
+        # log P - sg(log P) is 0: the gradient is the score function's, the value stays the loss that one wants to see.
+        return (advantage * (log_p - log_p.detach())).sum(dim=1)
+
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        classes = logits.shape[1]
-        if target.numel() and (int(target.min()) < 0 or int(target.max()) >= classes):
+        num_classes = logits.shape[1]
+        if target.numel() and (int(target.min()) < 0 or int(target.max()) >= num_classes):
             raise ValueError(
-                f"labels {sorted(set(target.tolist()))} do not lie in 0..{classes - 1}; correct the datalist or "
+                f"labels {sorted(set(target.tolist()))} do not lie in 0..{num_classes - 1}; correct the datalist or "
                 "num_classes."
             )
-        options = {"reduction": "none", "label_smoothing": self.label_smoothing}
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return cross_entropy(logits, target.long(), **options)  # type: ignore[arg-type]
+        return cross_entropy(logits, target.long(), reduction="none", label_smoothing=self.label_smoothing)

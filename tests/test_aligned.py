@@ -21,6 +21,7 @@ from tiny_networks import MAGNIFICATIONS, PATCH, mil_net, tiny_net
 
 from monai_jsma.data import ArrayReader, Box, PatchGeometry, Pyramid
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
+from monai_jsma.networks import AllPatches
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.transforms import LoadPyramid, LoadPyramidd
 from monai_jsma.visualize import open_record
@@ -136,9 +137,9 @@ def test_networks_read_whole_pictures_so(make):
     aligned, centred = make(aligned=True).eval(), make().eval()
     whole = TensorPyramidBatch(image, MAGNIFICATIONS, PATCH, aligned=True)
     with torch.inference_mode():
-        logits = aligned(image, num_patches="all")
-        torch.testing.assert_close(logits, centred(whole.thumbnail((16, 16)), whole, num_patches="all"))
-        assert (logits - centred(image, num_patches="all")).abs().max() > 1e-6
+        logits = aligned(image, sampler=AllPatches())
+        torch.testing.assert_close(logits, centred(whole.thumbnail((16, 16)), whole, sampler=AllPatches()))
+        assert (logits - centred(image, sampler=AllPatches())).abs().max() > 1e-6
 
 
 def test_records_keep_it(tmp_path: Path):

@@ -43,24 +43,8 @@ ORDER = [  # of the rooms, low to high: a file imports from its own room and fro
 KNOWN = """
 monai_jsma.cli.probes: imports the private module monai_jsma.networks._torchvision
 monai_jsma.datalists.bach and monai_jsma.data.batch differ by one letter
-monai_jsma.networks.attention and monai_jsma.visualize.attention have the same name
-monai_jsma.networks.patches and monai_jsma.visualize.patches have the same name
 monai_jsma.data.tensor_batch: TensorPyramidBatch.__init__ takes 5 positional arguments
 monai_jsma.geometry: PatchGeometry takes 5 positional arguments
-monai_jsma.inferers: JSMAInferer.__init__ takes 5 positional arguments
-monai_jsma.networks.attention: AttentionNetwork.__init__ takes 5 positional arguments
-monai_jsma.networks.attention: attention_dropout takes 4 positional arguments
-monai_jsma.networks.attention_mil: AttentionMIL.__init__ takes 13 positional arguments
-monai_jsma.networks.attention_mil: AttentionMIL.forward takes 7 positional arguments
-monai_jsma.networks.backbones: Backbone.__init__ takes 5 positional arguments
-monai_jsma.networks.certified: margin_bounds takes 4 positional arguments
-monai_jsma.networks.certified: read_until_certain takes 5 positional arguments
-monai_jsma.networks.feature_cache: FeatureCache.features takes 5 positional arguments
-monai_jsma.networks.jsma: JSMANet.__init__ takes 22 positional arguments
-monai_jsma.networks.jsma: JSMANet.forward takes 7 positional arguments
-monai_jsma.networks.patches: PatchNetwork.__init__ takes 10 positional arguments
-monai_jsma.networks.rules: draw_by_rule takes 4 positional arguments
-monai_jsma.networks.sampling: draw_cells takes 4 positional arguments
 monai_jsma.slides.base: Reader.read takes 5 positional arguments
 monai_jsma.slides.tifffile_reader: paste takes 4 positional arguments
 """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_networks import PATCH, pictures, tiny_net
 
 from monai_jsma.data import Magnification, PatchGeometry, TensorPyramidBatch, automatic_magnifications, to_mpp
-from monai_jsma.networks import JSMANet
+from monai_jsma.networks import AllPatches, Certified, JSMANet, Pathwise
 from monai_jsma.transforms import LoadPyramid
 
 sizes = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
@@ -144,7 +144,7 @@ def network(size: tuple[int, int], **options) -> JSMANet:
 @pytest.mark.parametrize("aligned", [False, True])
 def test_any_number_of_levels_looks_at_pictures_of_any_size(side, levels, aligned):
     """Those of the training, half and twice as large, and smaller than a patch; cells as the geometry says."""
-    net = network((side, side), aligned=aligned, num_patches=4).eval()
+    net = network((side, side), aligned=aligned, sampler=Pathwise(4)).eval()
     assert len(net.magnifications) == len(net.attention.logits) == levels
     for shape in ((side, side), (side // 2, side // 2 + 1), (2 * side + 3, side), (5, 3)):
         image = torch.stack(pictures(shape))
@@ -157,7 +157,7 @@ def test_any_number_of_levels_looks_at_pictures_of_any_size(side, levels, aligne
 
 
 def test_every_level_learns():
-    net = network((8, 128), num_patches="all")
+    net = network((8, 128), sampler=AllPatches())
     net(torch.stack(pictures((8, 128), (8, 128))))[:, 0].sum().backward()
     assert [bool(conv.weight.grad.abs().sum() > 0) for conv in net.attention.logits] == [True] * 5
 
@@ -167,8 +167,8 @@ def test_certified_labels_are_those_of_all_patches(aligned):
     net = network((8, 128), feature_norm="l2", aligned=aligned).eval()
     torch.nn.init.normal_(net.classifier.weight, std=2.0)
     images = torch.stack(pictures(*[(8, 128)] * 4))
-    everything = net(images, num_patches="all")
-    output = net(images, return_attention=True, num_patches="certified", certified_chunk=4)
+    everything = net(images, sampler=AllPatches())
+    output = net(images, return_attention=True, sampler=Certified(chunk=4))
     certain = output["certified"]
     assert certain.any()
     assert torch.equal(output["logits"].argmax(1)[certain], everything.argmax(1)[certain])

@@ -14,6 +14,7 @@ from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.engines import JSMAEvaluator, JSMATrainer, PrepareBatchJSMA
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.losses import JSMALoss
+from monai_jsma.networks import Draws, LeaveOneOut, Pathwise, TopK
 
 LABELS = torch.tensor([0, 2])
 
@@ -29,15 +30,15 @@ def trainer(net, loss=None, **options):
     return JSMATrainer(torch.device("cpu"), 2, loader(), net, optimizer, loss or JSMALoss(), decollate=False, **options)
 
 
-@pytest.mark.parametrize("rule", ["pathwise", "leave_one_out"])
-def test_training_step_by_step_equals_a_loop_by_hand(rule):
+@pytest.mark.parametrize("sampler", [Pathwise(3), LeaveOneOut(3)], ids=repr)
+def test_training_step_by_step_equals_a_loop_by_hand(sampler):
     torch.manual_seed(0)
-    net = tiny_net(learning_rule=rule)
+    net = tiny_net(sampler=sampler)
     state = {name: value.clone() for name, value in net.state_dict().items()}
     torch.manual_seed(1)
     engine = trainer(net)
     engine.run()
-    by_hand = tiny_net(learning_rule=rule)
+    by_hand = tiny_net(sampler=sampler)
     by_hand.load_state_dict(state)
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
     torch.manual_seed(1)
@@ -60,22 +61,20 @@ def test_training_step_by_step_equals_a_loop_by_hand(rule):
     assert torch.equal(result["label"], LABELS)
 
 
-@pytest.mark.parametrize(("draws", "more"), [(0, set()), (3, {"draw_probabilities"})])
-def test_evaluation(draws, more):
+@pytest.mark.parametrize(("sampler", "more"), [(TopK(5), set()), (Draws(5, 3), {"draw_probabilities"})])
+def test_evaluation(sampler, more):
     net = tiny_net()
-    evaluator = JSMAEvaluator(
-        torch.device("cpu"), loader(), net, inferer=JSMAInferer(num_patches=5, draws=draws), decollate=False
-    )
+    evaluator = JSMAEvaluator(torch.device("cpu"), loader(), net, inferer=JSMAInferer(sampler), decollate=False)
     torch.manual_seed(0)
     evaluator.run()
     result = evaluator.state.output
     assert set(result) == {"image", "label", "pred", "attention", "cells", "weights", *more}
-    assert result["cells"].shape == (2, 5 * max(draws, 1))
+    assert result["cells"].shape == (2, 15 if more else 5)
     assert result["pred"].is_inference()
     assert not result["image"].is_inference()  # it is the loader's
-    if not draws:
+    if not more:
         with torch.enable_grad():
-            expected = net.eval()(loader()[1]["image"], num_patches=5)
+            expected = net.eval()(loader()[1]["image"], sampler=sampler)
         assert torch.equal(result["pred"], expected)
 
 

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 from places import ROOT
 
 from monai_jsma.data import Box, make_dataset
-from monai_jsma.networks import check_rule
 from monai_jsma.predictions.records import PatchRecord, PredictionRecord
 
 FOLDER = ROOT / "experiments"
@@ -132,10 +132,11 @@ def test_variants_are_named_and_can_be_trained(experiments):
     controls = [variant.name for variant in variants(["controls"])]
     assert controls == ["random_patches", "thumbnail_only", "50X", "100X", "200X", "shuffled_labels"]
     every = variants(["combinations"])
-    rules = {(v.values["learning_rule"], v.values.get("estimator", "paper")) for v in every}
-    assert len({variant.name for variant in every}) == 28 == 4 * len(rules)
-    for rule, estimator in rules:
-        check_rule(16, rule, estimator)
+    samplers = {variant.values["sampler"] for variant in every}
+    assert len({variant.name for variant in every}) == 28 == 4 * len(samplers)
+    for sampler in samplers:
+        parser = ConfigParser({"imports": ["$import monai_jsma"], "num_patches": 16, "sampler": sampler})
+        assert parser.get_parsed_content("sampler").k == 16
     assert [v.name for v in variants(["paper", "100X", "paper"])] == ["paper", "100X"]
     with pytest.raises(ValueError, match="--variants 'peper': choose from controls, combinations, defaults"):
         variants(["peper"])

@@ -48,10 +48,10 @@ PUBLIC_NAMES = {
     """,
     "networks": """
         AttentionMIL AttentionNetwork Backbone ConvBackbone Draw ESTIMATORS FeatureCache GatedAttention
-        JSMANet LEARNING_RULES PatchNetwork PatchSource UniformAttention Weights all_cells attention_dropout
-        baseline_bags build_backbone check_rule draw_by_rule draw_cells draw_in_order draw_independently
+        JSMANet PatchSource UniformAttention Weights all_cells attention_dropout
+        baseline_bags build_backbone draw_cells draw_in_order draw_independently
         draw_log_prob draw_systematically encoder_hash inclusion_probabilities is_certain log_prior
-        margin_bounds negative_entropy pathwise_weights probability_intervals read_until_certain top_cells
+        margin_bounds negative_entropy pathwise_weights probability_intervals top_cells
         trusted_digits
     """,
     "pointing": """
@@ -107,6 +107,12 @@ def test_an_import_path_of_version_0_1_leads_to_its_name(module, name):
 @pytest.mark.parametrize("module", PUBLIC_NAMES)
 def test_a_module_of_version_0_1_is_an_attribute_of_the_package(module):
     assert getattr(monai_jsma, module) is importlib.import_module(f"monai_jsma.{module}")
+
+
+@pytest.mark.parametrize("name", ["LEARNING_RULES", "PatchNetwork", "check_rule", "draw_by_rule", "read_until_certain"])
+def test_a_name_that_samplers_and_encoders_replaced_tells_by_what(name):
+    with pytest.raises(ImportError, match=f"'{name}' of version 0.1 was replaced by "):
+        getattr(monai_jsma.networks, name)
 
 
 def test_a_name_that_never_was_is_an_attribute_error():

@@ -5,7 +5,7 @@ from monai.utils import set_determinism
 
 from monai_jsma.data import load_datalist, make_dataset
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import ConvBackbone, JSMANet
+from monai_jsma.networks import ConvBackbone, JSMANet, LeaveOneOut
 from monai_jsma.transforms import LoadPyramidd, PyramidThumbnaild, RandPyramidOrientationd
 
 set_determinism(0)
@@ -18,7 +18,7 @@ loader = DataLoader(
 
 network = JSMANet(
     num_classes=4, magnifications=("50X", "100X", "200X"), weights=None, thumbnail_size=(32, 32), patch_size=32,
-    num_patches=4, thumbnail_backbone=ConvBackbone(), patch_backbone=ConvBackbone(), learning_rule="leave_one_out",
+    sampler=LeaveOneOut(4), thumbnail_encoder=ConvBackbone(), patch_encoder=ConvBackbone(),
 )  # fmt: skip
 optimizer, criterion = torch.optim.Adam(network.parameters(), 1e-3), JSMALoss(alpha=0.01)
 for _ in range(2):

@@ -8,7 +8,6 @@ from monai_jsma import _moved
 
 from .balanced import BalancedSampler
 from .batch import PyramidBatch
-from .feature_store import FeatureStore
 from .prediction_dataset import PatchError, PredictionDataset, collate_readable
 from .pyramid import Pyramid
 from .stain import StainMap
@@ -16,7 +15,6 @@ from .tensor_batch import TensorPyramidBatch
 
 __all__ = [
     "BalancedSampler",
-    "FeatureStore",
     "PatchError",
     "PredictionDataset",
     "Pyramid",
@@ -34,6 +32,7 @@ _MOVED = {
     "CuCIMReader": "monai_jsma.slides.cucim_reader",
     "FailedRegion": "monai_jsma._io:Fault",
     "Fault": "monai_jsma._io",
+    "FeatureStore": "monai_jsma.networks.feature_cache",
     "GridCell": "monai_jsma.geometry",
     "Magnification": "monai_jsma.geometry",
     "ORIENTATIONS": "monai_jsma.geometry",

@@ -1,52 +1,85 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones, attention, sampling and the network that joins them."""
+"""The network, its attention, samplers and encoders, and the rival that reads all patches."""
 
 from __future__ import annotations
 
-from .attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior, negative_entropy
 from .attention_mil import AttentionMIL, GatedAttention
-from .backbones import Backbone, ConvBackbone, build_backbone
-from .certified import is_certain, margin_bounds, probability_intervals, read_until_certain, trusted_digits
-from .feature_cache import FeatureCache, encoder_hash
-from .jsma import JSMANet
-from .patches import PatchNetwork, PatchSource, Weights
-from .rules import LEARNING_RULES, baseline_bags, check_rule, draw_by_rule, draw_log_prob
-from .sampling import (
+from .backbones import Backbone, ConvBackbone, Weights, build_backbone
+from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
+from .classifier import BagClassifier
+from .feature_cache import FeatureCache, FeatureStore, encoder_hash
+from .jsma import (
+    AttentionNetwork,
+    JSMANet,
+    UniformAttention,
+    attention_dropout,
+    log_prior,
+    negative_entropy,
+)
+from .patch_encoder import PatchEncoder, PatchSource
+from .samplers import (
     ESTIMATORS,
+    AllPatches,
+    Certified,
     Draw,
+    Draws,
+    LeaveOneOut,
+    PatchReader,
+    Pathwise,
+    Prefix,
+    Sample,
+    Sampler,
+    TopK,
+    TrainingSampler,
     all_cells,
+    baseline_bags,
     draw_cells,
+    draw_equally,
     draw_in_order,
     draw_independently,
+    draw_log_prob,
     draw_systematically,
     inclusion_probabilities,
     pathwise_weights,
     top_cells,
+    weighted_sum,
 )
 
 __all__ = [
     "ESTIMATORS",
-    "LEARNING_RULES",
+    "AllPatches",
     "AttentionMIL",
     "AttentionNetwork",
     "Backbone",
+    "BagClassifier",
+    "Certified",
     "ConvBackbone",
     "Draw",
+    "Draws",
     "FeatureCache",
+    "FeatureStore",
     "GatedAttention",
     "JSMANet",
-    "PatchNetwork",
+    "LeaveOneOut",
+    "LinearHead",
+    "PatchEncoder",
+    "PatchReader",
     "PatchSource",
+    "Pathwise",
+    "Prefix",
+    "Sample",
+    "Sampler",
+    "TopK",
+    "TrainingSampler",
     "UniformAttention",
     "Weights",
     "all_cells",
     "attention_dropout",
     "baseline_bags",
     "build_backbone",
-    "check_rule",
-    "draw_by_rule",
     "draw_cells",
+    "draw_equally",
     "draw_in_order",
     "draw_independently",
     "draw_log_prob",
@@ -59,7 +92,21 @@ __all__ = [
     "negative_entropy",
     "pathwise_weights",
     "probability_intervals",
-    "read_until_certain",
     "top_cells",
     "trusted_digits",
+    "weighted_sum",
 ]
+
+_REMOVED = {
+    "LEARNING_RULES": "the samplers LeaveOneOut, Prefix and Pathwise",
+    "PatchNetwork": "PatchEncoder, which JSMANet and AttentionMIL hold",
+    "check_rule": "the samplers, which check themselves",
+    "draw_by_rule": "the method draw of LeaveOneOut, Prefix, Pathwise and AllPatches",
+    "read_until_certain": "the sampler Certified",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _REMOVED:
+        raise ImportError(f"'{name}' of version 0.1 was replaced by {_REMOVED[name]}.")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -2,23 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exhaustive rival: gated attention over the features of all patches (Ilse et al., ICML 2018).
 
-No thumbnail is looked at; the attention is made of what the patches show, so each of them must be read and encoded
-first. It is called as :class:`~monai_jsma.networks.JSMANet` is and answers in the same names.
+No thumbnail is looked at; the attention is computed from what the patches show, so each of them must be read and
+encoded first. It is called as :class:`~monai_jsma.networks.JSMANet` is and answers in the same names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Never, Self
 
 import torch
 from torch import Tensor, nn
 
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
-from monai_jsma.geometry import Magnification
-from monai_jsma.networks.attention import log_prior
-from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights
-from monai_jsma.networks.sampling import all_cells
+from monai_jsma.geometry import Magnification, sorted_magnifications
+from monai_jsma.networks.backbones import Weights, select_weights
+from monai_jsma.networks.classifier import BagClassifier
+from monai_jsma.networks.jsma import log_prior
+from monai_jsma.networks.loading import prepare_loading
+from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
+from monai_jsma.networks.removed_options import refuse_removed_options
+from monai_jsma.networks.samplers import AllPatches, Sampler, all_cells, weighted_sum
 
 __all__ = ["AttentionMIL", "GatedAttention"]
 
@@ -33,43 +37,40 @@ class GatedAttention(nn.Module):
 
     def __init__(self, in_channels: int, hidden: int = 128) -> None:
         super().__init__()
-        self.content, self.gate = nn.Linear(in_channels, hidden), nn.Linear(in_channels, hidden)
+        self.content = nn.Linear(in_channels, hidden)
+        self.gate = nn.Linear(in_channels, hidden)
         self.score = nn.Linear(hidden, 1, bias=False)  # the softmax cancels a bias
 
     def forward(self, features: Tensor, exists: Tensor) -> Tensor:
         """Log attention from features ``(batch, cells, in_channels)``: ``(batch, cells)``, -inf if not ``exists``."""
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            scores = self.score(torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features)))
-            return scores.squeeze(2).masked_fill(~exists, float("-inf")).log_softmax(dim=1)
+            gated = torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features))  # (batch, cells, hidden)
+            scores = self.score(gated).squeeze(2)  # (batch, cells)
+            return scores.masked_fill(~exists, float("-inf")).log_softmax(dim=1)
 
 
-class AttentionMIL(PatchNetwork):
+class AttentionMIL(nn.Module):
     """Attention-based multiple instance learning over all patches of all magnifications.
 
     Args:
         num_classes: number of labels.
         magnifications: spacings in um per pixel, or names ("100X").
-        weights: of the backbone, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
-            with those of ``"patch_backbone"``.
+        weights: weights of a backbone that is given by name, see :func:`~monai_jsma.networks.build_backbone`; None for
+            random ones; or a mapping with those of ``"patch_backbone"``.
+        patch_encoder: f, a :class:`~monai_jsma.networks.PatchEncoder`, or the timm name or module of one that needs no
+            further settings.
         patch_size: height and width of a patch, in pixels of its magnification.
-        patch_backbone: f, a timm name or a module.
+        aligned: put the patches of a whole image side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
         hidden: length of the hidden layers of the attention.
-        feature_norm: None, or ``"l2"`` so that no patch can outweigh another by its length.
-        dropout: of the classifier.
-        freeze_norm: keep batch statistics as they were loaded.
-        chunk_size: patches read and encoded at once.
-        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
-        freeze_patch_backbone: f does not learn; the attention and g do.
-        feature_cache: a folder where the features of a frozen f are kept, see
-            :class:`~monai_jsma.networks.FeatureCache`.
+        dropout: dropout rate before the classifier.
 
     Raises:
         ValueError: for a value that is not offered.
 
     Example::
 
-        >>> net = AttentionMIL(4, (1.68, 0.84), weights=None, patch_backbone="test_resnet")
+        >>> net = AttentionMIL(4, (1.68, 0.84), weights=None, patch_encoder="test_resnet")
         >>> net.eval()(torch.rand(1, 3, 768, 1024)).shape
         torch.Size([1, 4])
     """
@@ -78,68 +79,80 @@ class AttentionMIL(PatchNetwork):
         self,
         num_classes: int,
         magnifications: Sequence[float | str | Magnification],
+        *,
         weights: Weights,
+        patch_encoder: PatchEncoder | str | nn.Module = "inception_v3",
         patch_size: int = 299,
-        patch_backbone: str | nn.Module = "inception_v3",
-        hidden: int = 128,
-        feature_norm: str | None = None,
-        dropout: float = 0.5,
-        freeze_norm: bool = False,
-        chunk_size: int = 64,
         aligned: bool = False,
-        freeze_patch_backbone: bool = False,
-        feature_cache: str | Path | None = None,
+        hidden: int = 128,
+        dropout: float = 0.5,
+        **_old_options: Never,
     ) -> None:
-        options = feature_norm, dropout, freeze_norm, chunk_size, aligned, freeze_patch_backbone, feature_cache
-        super().__init__(num_classes, magnifications, patch_size, *options)
-        self.patch_backbone = self.make_backbone("patch_backbone", patch_backbone, weights, pooled=True)
-        self.attention = GatedAttention(self.patch_backbone.num_features, hidden)
-        self.classifier = nn.Linear(self.patch_backbone.num_features, num_classes)
-        self.train()
+        super().__init__()
+        refuse_removed_options(_old_options)
+        self.magnifications = sorted_magnifications(magnifications)
+        prepare_loading(self, self.magnifications)
+        self.patch_size = patch_size
+        self.aligned = aligned
+        if not isinstance(patch_encoder, PatchEncoder):
+            patch_encoder = PatchEncoder(patch_encoder, weights=select_weights(weights, "patch_backbone"))
+        self.patch_encoder = patch_encoder
+        self.attention = GatedAttention(patch_encoder.num_features, hidden)
+        self.classifier = BagClassifier(patch_encoder, num_classes, dropout=dropout)
 
     def forward(
         self,
         image: Tensor,
         pyramid: PatchSource | None = None,
+        *,
         return_attention: bool = False,
-        num_patches: int | str | None = None,
-        draws: int = 0,
-        max_patches: int | None = None,
-        certified_chunk: int = 1,
+        sampler: Sampler | None = None,
+        **_old_options: Never,
     ) -> Tensor | dict[str, Tensor]:
         """Logits of a batch, from all patches.
 
         Args:
-            image: whole pictures ``(batch, 3, height, width)`` at the finest of the magnifications; if ``pyramid`` is
+            image: whole images ``(batch, 3, height, width)`` at the finest of the magnifications; if ``pyramid`` is
                 given, anything on the device.
             pyramid: what the patches are read from.
-            return_attention: return a mapping instead of logits.
-            num_patches: ``"all"`` or None, which is the same.
-            draws: 0.
-            max_patches: of :class:`~monai_jsma.networks.JSMANet`; no number of patches that is allowed here needs it.
-            certified_chunk: likewise.
+            return_attention: return a dictionary instead of logits.
+            sampler: None or ``AllPatches()``, which is the same.
 
         Returns:
-            logits ``(batch, classes)``, or a mapping with ``logits``; ``attention``, ``log_attention``, ``log_prior``,
-            ``cells`` and ``weights`` ``(batch, cells)``.
+            logits ``(batch, classes)``, or a dictionary with ``logits``; ``attention``, ``log_attention``,
+            ``log_prior``, ``cells`` and ``weights`` ``(batch, cells)``.
 
         Raises:
-            ValueError: when asked for some patches, or for draws.
+            ValueError: for a sampler that reads some patches.
         """
-        if num_patches not in (None, "all") or draws:
+        refuse_removed_options(_old_options)
+        if not isinstance(sampler, AllPatches | None):
             raise ValueError(
-                f"attention MIL reads all patches and draws none, but got num_patches={num_patches!r}, draws={draws}: "
-                "set 'inference_patches' to 'all' and 'draws' to 0."
+                f"attention MIL reads all patches and draws none, but got {sampler!r}: set 'inference_sampler' to "
+                "AllPatches()."
             )
         if pyramid is None:
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
+
         prior = log_prior(pyramid.grids).to(image.device)
         draw = all_cells(prior)
-        features = self.patch_features(pyramid, draw, in_chunks=True)
-        log_attention = self.attention(self.scaled(features), draw.drawn)
+        features = self.patch_encoder.encode_draw(pyramid, draw, in_chunks=True)  # (batch, cells, features)
+        log_attention = self.attention(features * self.patch_encoder.scale, draw.drawn)  # (batch, cells)
         attention = log_attention.exp()
-        logits = self.classify(self.aggregate(features, attention))
+        logits = self.classifier(weighted_sum(features, attention))
         if not return_attention:
             return logits
-        found = {"attention": attention, "log_attention": log_attention, "log_prior": prior}
-        return {"logits": logits, **found, "cells": draw.cells, "weights": attention.detach()}
+
+        return {
+            "logits": logits,
+            "attention": attention,
+            "log_attention": log_attention,
+            "log_prior": prior,
+            "cells": draw.cells,
+            "weights": attention.detach(),
+        }
+
+    def load_weights(self, weights: Weights) -> Self:
+        """Give the backbone weights of :func:`~monai_jsma.networks.build_backbone`; None leaves it as it is."""
+        self.patch_encoder.load_weights(select_weights(weights, "patch_backbone"))
+        return self

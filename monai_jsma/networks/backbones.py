@@ -1,8 +1,8 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The feature extractors h (thumbnail) and f (patches): a timm name or a module of one's own (paper, Section 4.2).
+"""The feature extractors of h (thumbnail) and f (patches): a timm name or a module of one's own (paper, Section 4.2).
 
-Input is RGB ``(batch, 3, height, width)``, ``uint8`` or float in [0, 1]; it is normalised here, once, on the device.
+Input is RGB ``(batch, 3, height, width)``, ``uint8`` or float in [0, 1]; it is normalized here, once, on the device.
 Output is a feature map ``(batch, channels, height', width')``; of f, whose map is averaged, it may be a single place.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,18 +19,23 @@ from torch import Tensor, nn
 
 from monai_jsma.networks._torchvision import ensure_torchvision
 
-__all__ = ["Backbone", "ConvBackbone", "build_backbone"]
+__all__ = ["Backbone", "ConvBackbone", "Weights", "build_backbone", "hold_batch_statistics", "select_weights"]
+
+Weights = str | Mapping[str, str | None] | None  # of all backbones of a network, or of each by its name
+
+_NAMES = ("thumbnail_backbone", "patch_backbone")
 
 
 class Backbone(nn.Module):
-    """A feature extractor behind its input normalisation.
+    """A feature extractor behind its input normalization.
 
     Args:
-        model: maps ``(batch, 3, height, width)`` to a feature map, or to a list whose last entry is one.
-        num_features: channels of that map.
-        mean: of each input channel, in [0, 1].
-        std: of each input channel.
+        model: module that maps ``(batch, 3, height, width)`` to a feature map, or to a list whose last entry is one.
+        num_features: number of channels of that map.
+        mean: mean of each input channel, in [0, 1].
+        std: standard deviation of each input channel.
         pooled: accept a model that gives vectors ``(batch, channels)`` too: maps of one place.
+        name: timm name of the model; None for a module of one's own, which brings its weights.
     """
 
     mean: Tensor
@@ -39,20 +45,27 @@ class Backbone(nn.Module):
         self,
         model: nn.Module,
         num_features: int,
-        mean: Any = (0.5,) * 3,
-        std: Any = (0.5,) * 3,
+        *,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
         pooled: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.num_features, self.pooled = model, num_features, pooled
+        self.model = model
+        self.num_features = num_features
+        self.pooled = pooled
+        self.name = name
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     @property
     def non_negative(self) -> bool:
         """Whether no feature can be negative, as far as it shows: a plain ``Sequential`` that ends with ReLU."""
-        plain = type(self.model).forward is nn.Sequential.forward
-        return plain and type(list(self.model.children())[-1]) is nn.ReLU
+        if type(self.model).forward is not nn.Sequential.forward:
+            return False
+        last = list(self.model.children())[-1]
+        return type(last) is nn.ReLU
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map of ``uint8`` or [0, 1] images.
@@ -60,7 +73,8 @@ class Backbone(nn.Module):
         Raises:
             ValueError: if the model gives something else than a map of ``num_features`` channels, or refuses the size.
         """
-        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
         try:
             features = self.model((images - self.mean) / self.std)
         except AssertionError as error:  # of timm's transformers
@@ -68,7 +82,9 @@ class Backbone(nn.Module):
                 f"{type(self.model).__name__} takes no images of {images.shape[2]} x {images.shape[3]} pixels: {error} "
                 "Set 'patch_size', or 'thumbnail_size' if it is that of the thumbnail."
             ) from error
-        features = features[-1] if isinstance(features, (list, tuple)) else features
+
+        if isinstance(features, (list, tuple)):
+            features = features[-1]
         if self.pooled and features.ndim == 2:
             features = features[:, :, None, None]
         if features.ndim == 4 and features.shape[1] != self.num_features == features.shape[3]:
@@ -80,21 +96,37 @@ class Backbone(nn.Module):
             )
         return features
 
+    def load_weights(self, weights: str) -> None:
+        """Load ``"imagenet"`` or a state dict's path into the model, see :func:`build_backbone`.
+
+        Raises:
+            ValueError: for a module of one's own, which brings its weights.
+        """
+        if self.name is None:
+            raise ValueError(_own_weights_message(weights))
+        loaded = build_backbone(self.name, weights, pooled=self.pooled)
+        self.load_state_dict(loaded.state_dict())
+
 
 class ConvBackbone(nn.Sequential):
     """A small convolutional feature extractor without batch statistics, for small patches, demos and tests.
 
-    Every stage is a 3x3 convolution, group normalisation and ReLU; stages after the first halve the resolution.
+    Every stage is a 3x3 convolution, group normalization and ReLU; stages after the first halve the resolution.
 
     Args:
-        channels: output channels of each stage, multiples of 8.
-        in_channels: of the image.
+        channels: number of output channels of each stage, multiples of 8.
+        in_channels: number of channels of the image.
     """
 
     def __init__(self, channels: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         stages: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip((in_channels, *channels), channels)):
-            stages += [nn.Conv2d(before, after, 3, 1 if i == 0 else 2, 1), nn.GroupNorm(8, after), nn.ReLU()]
+        before = in_channels
+        for i, after in enumerate(channels):
+            stride = 1 if i == 0 else 2
+            stages.append(nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1))
+            stages.append(nn.GroupNorm(8, after))
+            stages.append(nn.ReLU())
+            before = after
         super().__init__(*stages)
         self.num_features = channels[-1]
 
@@ -105,11 +137,11 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
     Args:
         backbone: name of any timm model (``"inception_v3"`` is the paper's), also ``"hf-hub:owner/model"`` or
             ``"local-dir:folder"`` (a folder with ``config.json`` and weights, as the hub has them); or a module that
-            gives feature maps and has ``num_features``.
+            gives feature maps and has ``num_features``; or a :class:`Backbone`, which is returned as it is.
         weights: ``"imagenet"`` (those that timm has for that name: ImageNet's, or the hub's or folder's own), the path
             of a state dict of that timm model (``.pth`` or ``.safetensors``), or None for random ones. A module brings
             its own: None.
-        pooled: the map's mean is all that is wanted. A transformer then gives what its authors take for the image (its
+        pooled: whether only the map's mean is needed. A transformer then gives what its authors take for the image (its
             class token, or the mean of its tokens), and a module may give vectors.
 
     Raises:
@@ -117,29 +149,62 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
         FileNotFoundError: if ``weights`` is no file.
         RuntimeError: if the weights cannot be downloaded or do not fit.
     """
-    if isinstance(backbone, nn.Module):
-        if weights is not None:
-            raise ValueError(f"a module brings its own weights; pass weights=None instead of '{weights}'.")
-        if not hasattr(backbone, "num_features"):
-            raise ValueError(f"{type(backbone).__name__} lacks 'num_features', the channels of the maps that it gives.")
-        return Backbone(backbone, int(backbone.num_features), pooled=pooled)  # type: ignore[arg-type]
+    if not isinstance(backbone, nn.Module):
+        return _build_by_name(backbone, weights, pooled=pooled)
+    if weights is not None:
+        raise ValueError(_own_weights_message(weights))
+    if isinstance(backbone, Backbone):
+        return backbone
+    if not hasattr(backbone, "num_features"):
+        raise ValueError(f"{type(backbone).__name__} lacks 'num_features', the channels of the maps that it gives.")
+    return Backbone(backbone, int(backbone.num_features), pooled=pooled)  # type: ignore[arg-type]
+
+
+def select_weights(weights: Weights, backbone: str) -> str | None:
+    """The weights of one backbone, ``"thumbnail_backbone"`` or ``"patch_backbone"``, out of those of a network.
+
+    Raises:
+        ValueError: if there are weights of a backbone of another name.
+    """
+    if not isinstance(weights, Mapping):
+        return weights
+    unknown = set(weights) - set(_NAMES)
+    if unknown:
+        raise ValueError(f"weights of {', '.join(sorted(unknown))}: there are only {' and '.join(_NAMES)}.")
+    return weights.get(backbone)
+
+
+def hold_batch_statistics(module: nn.Module) -> None:
+    """Put every batch normalization inside ``module`` into evaluation mode."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+
+
+def _own_weights_message(weights: str) -> str:
+    return f"a module brings its own weights; pass weights=None instead of '{weights}'."
+
+
+def _build_by_name(name: str, weights: str | None, *, pooled: bool) -> Backbone:
     ensure_torchvision()
     import timm
 
-    if ":" not in backbone and not timm.is_model(backbone):
-        near = ", ".join(get_close_matches(backbone, timm.list_models(), n=5)) or "see timm.list_models()"
-        raise ValueError(f"unknown backbone '{backbone}': timm has no model of that name ({near}).")
+    if ":" not in name and not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
+        raise ValueError(f"unknown backbone '{name}': timm has no model of that name ({near}).")
     if weights not in (None, "imagenet"):
-        _check_weights(backbone, str(weights))
-    model = _timm_model(backbone, weights, features_only=True, out_indices=(-1,))
+        _check_weights(name, str(weights))
+
+    model = _create_timm_model(name, weights, features_only=True, out_indices=(-1,))
     num_features = model.feature_info.channels()[-1]
-    if pooled and hasattr(getattr(model, "model", None), "num_prefix_tokens"):  # a transformer
-        model = _timm_model(backbone, weights, num_classes=0)
+    is_transformer = hasattr(getattr(model, "model", None), "num_prefix_tokens")
+    if pooled and is_transformer:
+        model = _create_timm_model(name, weights, num_classes=0)
     config = model.pretrained_cfg
-    return Backbone(model, num_features, config["mean"], config["std"], pooled)
+    return Backbone(model, num_features, mean=config["mean"], std=config["std"], pooled=pooled, name=name)
 
 
-def _timm_model(name: str, weights: str | None, **options: Any) -> Any:
+def _create_timm_model(name: str, weights: str | None, **options: Any) -> Any:
     import timm
 
     if weights not in (None, "imagenet"):
@@ -155,32 +220,44 @@ def _timm_model(name: str, weights: str | None, **options: Any) -> Any:
         ) from error
 
 
-def _check_weights(backbone: str, path: str) -> None:
+def _check_weights(name: str, path: str) -> None:
     """timm passes over weights that a file lacks, and over those that the model lacks; here both are an error.
 
-    Else the model would stay partly random, or be another than the one that was trained. Heads may differ.
+    Otherwise the model would stay partly random, or be another than the one that was trained. Heads may differ.
     """
+    import timm
+
+    saved = _read_state_dict(path)
+    expected = timm.create_model(name, num_classes=0).state_dict()
+
+    wrong = [key for key, value in expected.items() if key not in saved or saved[key].shape != value.shape]
+    if wrong:
+        raise RuntimeError(
+            f"weights '{path}' are not those of '{name}': {len(wrong)} of {len(expected)} entries are missing or of "
+            f"another shape, such as '{wrong[0]}'."
+        )
+
+    parts = {key.split(".")[0] for key in expected}
+    unknown = []
+    for key in saved:
+        part_of_model = key.split(".")[0] in parts or "." not in key
+        if key not in expected and part_of_model:
+            unknown.append(key)
+    if unknown:
+        raise RuntimeError(
+            f"weights '{path}' are not those of '{name}', which lacks {len(unknown)} of their entries, such as "
+            f"'{unknown[0]}': name the model that they were made with, or give a folder with its 'config.json' as "
+            "'local-dir:folder'."
+        )
+
+
+def _read_state_dict(path: str) -> dict[str, Tensor]:
     import timm
     from safetensors import SafetensorError
 
     if not os.path.isfile(path):
         raise FileNotFoundError(f"weights '{path}': no such file; give a path, 'imagenet' or None.")
     try:
-        found = timm.models.load_state_dict(path, use_ema=False)
+        return timm.models.load_state_dict(path, use_ema=False)
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise RuntimeError(f"weights '{path}': no state dict can be read from this file: {error!r}.") from error
-    wanted = timm.create_model(backbone, num_classes=0).state_dict()
-    wrong = [k for k, v in wanted.items() if k not in found or found[k].shape != v.shape]
-    if wrong:
-        raise RuntimeError(
-            f"weights '{path}' are not those of '{backbone}': {len(wrong)} of {len(wanted)} entries are missing or of "
-            f"another shape, such as '{wrong[0]}'."
-        )
-    parts = {k.split(".")[0] for k in wanted}
-    unknown = [k for k in found if k not in wanted and (k.split(".")[0] in parts or "." not in k)]
-    if unknown:
-        raise RuntimeError(
-            f"weights '{path}' are not those of '{backbone}', which lacks {len(unknown)} of their entries, such as "
-            f"'{unknown[0]}': name the model that they were made with, or give a folder with its 'config.json' as "
-            "'local-dir:folder'."
-        )

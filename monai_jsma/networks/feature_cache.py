@@ -1,66 +1,82 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a frozen f made of a patch is kept, so that no patch is read and encoded twice, in this run or the next.
+"""The features that a frozen f gives are kept on disk: no patch is read and encoded twice, in this run or the next.
 
 A feature is found again by all that it was computed from: the file as it is now, the region, the grids and the
 orientation (:attr:`monai_jsma.data.Pyramid.key`), the cell, and the encoder: its layers, weights and precision. Each
 encoder has a folder of its own, named after its hash.
+
+Processes that run at the same time share a folder: each appends to a file of its own, and all files are read. A record
+is a key (24 bytes), the checksum of key and vector, and the vector (float32). What a killed process left half written,
+or a disk damaged, has no right checksum and counts as absent.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import uuid
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from monai_jsma.data.feature_store import FeatureStore
 from monai_jsma.networks.backbones import Backbone
 
-__all__ = ["FeatureCache", "encoder_hash"]
+__all__ = ["FeatureCache", "FeatureStore", "encoder_hash"]
 
 
 class FeatureCache:
     """Features of patches, kept in a folder.
 
     Args:
-        folder: it may hold those of other encoders and data too, and be in use by other processes.
+        folder: folder of the features; it may hold those of other encoders and data too, and be in use by other
+            processes.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._state: object = None
-        self._remembered: list[Tensor] = []
+        self._hashed_tensors: list[Tensor] = []
         self._store: FeatureStore | None = None
 
     def features(
-        self, encoder: Backbone, norm: str | None, source: object, pairs: Tensor, encode: Callable[[Tensor], Tensor]
+        self,
+        encoder: Backbone,
+        source: object,
+        pairs: Tensor,
+        *,
+        norm: str | None,
+        encode: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Features of patches ``(n, features)`` on the host: those that are known, and the others by ``encode``.
 
         Args:
-            encoder: f.
-            norm: the ``feature_norm`` of its features.
+            encoder: backbone of f.
             source: what the patches are read from. If it has no ``keys`` as :class:`~monai_jsma.data.PyramidBatch` has
                 them, nothing is kept.
-            pairs: number of the picture and cell of each patch ``(n, 2)``, on the host.
-            encode: gives the features of such pairs.
+            pairs: number of the image and cell of each patch ``(n, 2)``, on the host.
+            norm: ``feature_norm`` of the features.
+            encode: function that gives the features of such pairs.
         """
         views: Sequence[bytes | None] | None = getattr(source, "keys", None)
         if views is None:
             return encode(pairs).cpu()
-        keys = [
-            None if (view := views[picture]) is None else view + cell.to_bytes(8, "little")
-            for picture, cell in pairs.tolist()
-        ]
+        keys = [_patch_key(views[image], cell) for image, cell in pairs.tolist()]
+
         store = self._store_of(encoder, norm)
-        vectors, found = store.get(keys)
-        (missing,) = (~found).nonzero()
+        vectors, known = store.get(keys)
+        (missing,) = (~known).nonzero()
         if len(missing):
             vectors[missing] = encode(pairs[missing]).cpu().numpy()
-            if new := {key: vectors[i] for i in missing if (key := keys[i]) is not None}:
+            new = {}
+            for i in missing:
+                key = keys[i]
+                if key is not None:
+                    new[key] = vectors[i]
+            if new:
                 store.add(new)
         return torch.from_numpy(vectors)
 
@@ -72,19 +88,101 @@ class FeatureCache:
         tensors = [*encoder.parameters(), *encoder.buffers()]
         kind = tensors[0].device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensors[0].dtype
-        state = [*encoder.modules()], [(t.data_ptr(), t._version) for t in tensors], precision, norm
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        state = list(encoder.modules()), versions, precision, norm
         if self._store is None or state != self._state:
             self._state = state
-            self._remembered = [t.detach() for t in tensors]  # so that no other tensor can take their place in memory
-            self._store = FeatureStore(self.folder / encoder_hash(encoder, precision, norm), encoder.num_features)
+            self._hashed_tensors = [t.detach() for t in tensors]  # so that no other can take their place in memory
+            folder = self.folder / encoder_hash(encoder, precision, norm)
+            self._store = FeatureStore(folder, encoder.num_features)
         return self._store
 
 
+class FeatureStore:
+    """Vectors of one length under keys of 24 bytes.
+
+    No file stays open between two calls. The vectors are mapped into memory, which processes share, not loaded.
+
+    Args:
+        folder: folder of the files; it is created when something is written.
+        length: length of the vectors.
+    """
+
+    def __init__(self, folder: str | Path, length: int) -> None:
+        self.folder = Path(folder)
+        self.length = length
+        self._record = np.dtype([("key", "V24"), ("checksum", "<u4"), ("vector", "<f4", (length,))])
+        self._own = self._new_file()
+        self._files: dict[str, np.ndarray] = {}  # the records of each file, as many as are known
+        self._places: dict[bytes, tuple[str, int]] = {}  # file and row of each key
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.folder, self.length)  # a copy writes to a file of its own
+
+    def get(self, keys: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+        """The vector of each key ``(n, length)``, and which keys have one: bool ``(n,)``."""
+        if any(key is not None and key not in self._places for key in keys):
+            self._read_new_records()
+        vectors = np.zeros((len(keys), self.length), np.float32)
+        known = np.zeros(len(keys), bool)
+        for i, key in enumerate(keys):
+            if key in self._places:
+                name, row = self._places[key]
+                vectors[i] = self._files[name]["vector"][row]
+                known[i] = True
+        return vectors, known
+
+    def add(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        """Write vectors under their keys.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        records = np.empty(len(vectors), self._record)
+        for record, (key, vector) in zip(records, vectors.items()):
+            record["key"] = np.void(key)
+            record["vector"] = vector
+            record["checksum"] = _checksum(record)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self._own, "ab") as file:
+                file.write(records.tobytes())
+        except OSError as error:
+            self._own = self._new_file()  # the old one may end in a part of a record
+            raise OSError(f"{self.folder}: features cannot be written ({error}); free some space.") from error
+
+    def _new_file(self) -> Path:
+        return self.folder / f"{uuid.uuid4().hex}.features"
+
+    def _read_new_records(self) -> None:
+        """Take in what was written since the last call, by this process and by others."""
+        for path in self.folder.glob("*.features"):
+            known = len(self._files.get(path.name, ()))
+            count = path.stat().st_size // self._record.itemsize
+            if count <= known:
+                continue
+            records = np.asarray(np.memmap(path, self._record, "r", shape=(count,)))
+            self._files[path.name] = records
+            for row in range(known, count):
+                if records[row]["checksum"] == _checksum(records[row]):
+                    key = records[row]["key"].tobytes()
+                    self._places[key] = path.name, row
+
+
 def encoder_hash(encoder: Backbone, precision: torch.dtype, norm: str | None) -> str:
-    """Tells an encoder from others: 32 digits of its classes, what it prints, its weights, and these settings."""
+    """32 digits that tell an encoder from others: of its classes, what it prints, its weights, and these settings."""
     layers = [type(module) for module in encoder.modules()]
     digest = hashlib.sha256(repr((encoder, layers, precision, norm)).encode())
     for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
         digest.update(repr((name, tensor.dtype, tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        numbers = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(numbers.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
+
+
+def _patch_key(view: bytes | None, cell: int) -> bytes | None:
+    return None if view is None else view + cell.to_bytes(8, "little")
+
+
+def _checksum(record: np.void) -> int:
+    return zlib.crc32(record["vector"], zlib.crc32(record["key"].tobytes()))

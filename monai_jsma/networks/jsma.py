@@ -1,64 +1,75 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The network: attend to a thumbnail, sample a few cells, read only their patches, classify them (paper, Figure 1).
+"""The paper on one page: attend to a thumbnail, sample a few cells, read only their patches, classify them (Figure 1).
 
-h is the thumbnail's backbone, A the attention network, f the patches' backbone and g the classifier. What is drawn and
-how it is weighed is in :mod:`monai_jsma.networks.sampling`.
+h encodes the thumbnail, A turns its map into one distribution over all cells of all magnifications, a sampler chooses
+cells (:mod:`monai_jsma.networks.samplers`), f encodes their patches, and g classifies the weighted sum of features.
+
+Cells are flat, coarse to fine and row-major inside a magnification. The attention is in float32 and in log space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Never, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
+from torch.nn.utils.rnn import pad_sequence
 
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
-from monai_jsma.geometry import Magnification
-from monai_jsma.networks.attention import AttentionNetwork, UniformAttention, attention_dropout, log_prior
-from monai_jsma.networks.backbones import Backbone
-from monai_jsma.networks.certified import read_until_certain
-from monai_jsma.networks.patches import PatchNetwork, PatchSource, Weights
-from monai_jsma.networks.rules import baseline_bags, check_rule, draw_by_rule, draw_log_prob
-from monai_jsma.networks.sampling import Draw, pathwise_weights, top_cells
+from monai_jsma.geometry import Magnification, sorted_magnifications
+from monai_jsma.networks.backbones import (
+    Backbone,
+    Weights,
+    build_backbone,
+    hold_batch_statistics,
+    select_weights,
+)
+from monai_jsma.networks.classifier import BagClassifier, BagReader
+from monai_jsma.networks.loading import prepare_loading
+from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
+from monai_jsma.networks.removed_options import refuse_removed_options
+from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
 
-__all__ = ["JSMANet"]
+__all__ = [
+    "AttentionNetwork",
+    "JSMANet",
+    "UniformAttention",
+    "attention_dropout",
+    "log_prior",
+    "negative_entropy",
+]
+
+Grids = Sequence[tuple[int, int]]
 
 
-class JSMANet(PatchNetwork):
+class JSMANet(nn.Module):
     """Joint spatial and magnification attention network.
 
     Args:
         num_classes: number of labels.
         magnifications: spacings in um per pixel, or names ("100X"); chosen by hand or by
             :func:`~monai_jsma.geometry.automatic_magnifications`. Weights of others are not loaded.
-        weights: of both backbones, see :func:`~monai_jsma.networks.build_backbone`; None for random ones; or a mapping
-            with those of ``"thumbnail_backbone"`` and of ``"patch_backbone"``.
-        thumbnail_size: height and width that ``image`` is averaged to when it is a whole picture.
-        patch_size: height and width of a patch, in pixels of its magnification.
-        num_patches: patches drawn for each picture, or ``"all"``: nothing is drawn, the bag is that of Eq. 1.
-        thumbnail_backbone: h, a timm name or a module. With None no thumbnail is looked at: the attention is uniform,
+        weights: weights of the backbones that are given by name, see :func:`~monai_jsma.networks.build_backbone`; None
+            for random ones; or a mapping with those of ``"thumbnail_backbone"`` and of ``"patch_backbone"``.
+        sampler: how cells are drawn in training, and what the attention learns from: ``LeaveOneOut(k)``, ``Prefix(k)``,
+            ``Pathwise(k)`` or ``AllPatches()``; ``Pathwise(5)``, the paper's, by default.
+        thumbnail_encoder: h, a timm name or a module. With None no thumbnail is looked at: the attention is uniform,
             ``normalization`` has no effect, and evaluation draws as training does.
-        patch_backbone: f; by default another backbone of h's name.
-        shared_backbone: let f be h.
-        normalization: of the attention, ``"sigmoid"`` or ``"softmax"``.
+        patch_encoder: f, a :class:`~monai_jsma.networks.PatchEncoder`, or the timm name or module of one that needs no
+            further settings; by default another backbone of h's name. If both hold one
+            :class:`~monai_jsma.networks.Backbone`, f and h share it.
+        thumbnail_size: height and width that ``image`` is averaged to when it is a whole image.
+        patch_size: height and width of a patch, in pixels of its magnification.
+        aligned: put the patches of a whole image side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
+        normalization: normalization of the attention, ``"sigmoid"`` or ``"softmax"``.
         level_prior: None or ``"balanced"``, see :class:`~monai_jsma.networks.AttentionNetwork`.
-        attention_dropout: share of the cells reset to 0 before sampling, in training.
-        learning_rule: what the attention learns from: ``"pathwise"`` (the gradient through the bag, as the paper),
-            ``"leave_one_out"`` or ``"prefix"`` (score function with these baselines; the loss does the rest).
-        estimator: of the bag by the pathwise rule, see :func:`~monai_jsma.networks.draw_cells`.
-        centered: subtract the bag from the features before they are weighed: less variance in the attention's gradient,
-            for a bias (by ``with_replacement`` a factor of 1 - 1 / k).
-        feature_norm: None, or ``"l2"`` so that no patch can outweigh another by its length.
-        dropout: of the classifier.
-        freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
-        chunk_size: patches read and encoded at once in evaluation, and in training on all patches.
-        aligned: put the patches of a whole picture side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
-        freeze_patch_backbone: f does not learn; h, A and g do.
-        feature_cache: a folder where the features of a frozen f are kept, see
-            :class:`~monai_jsma.networks.FeatureCache`.
+        attention_dropout: share of the cells whose attention is set to 0 before sampling, in training.
+        dropout: dropout rate before the classifier.
+        freeze_norm: keep batch statistics as they were loaded. In training those of f would follow what is being
+            sampled.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -74,159 +85,319 @@ class JSMANet(PatchNetwork):
         self,
         num_classes: int,
         magnifications: Sequence[float | str | Magnification],
+        *,
         weights: Weights,
+        sampler: TrainingSampler | None = None,
+        thumbnail_encoder: str | nn.Module | None = "inception_v3",
+        patch_encoder: PatchEncoder | str | nn.Module | None = None,
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
-        num_patches: int | str = 5,
-        thumbnail_backbone: str | nn.Module | None = "inception_v3",
-        patch_backbone: str | nn.Module | None = None,
-        shared_backbone: bool = False,
+        aligned: bool = False,
         normalization: str = "sigmoid",
         level_prior: str | None = None,
         attention_dropout: float = 0.2,
-        learning_rule: str = "pathwise",
-        estimator: str = "paper",
-        centered: bool = False,
-        feature_norm: str | None = None,
         dropout: float = 0.5,
         freeze_norm: bool = False,
-        chunk_size: int = 64,
-        aligned: bool = False,
-        freeze_patch_backbone: bool = False,
-        feature_cache: str | Path | None = None,
+        **_old_options: Never,
     ) -> None:
-        options = feature_norm, dropout, freeze_norm, chunk_size, aligned, freeze_patch_backbone, feature_cache
-        super().__init__(num_classes, magnifications, patch_size, *options)
-        check_rule(num_patches, learning_rule, estimator, centered=centered)
-        self.thumbnail_size, self.num_patches, self.centered = tuple(thumbnail_size), num_patches, centered
-        self.attention_dropout, self.learning_rule, self.estimator = attention_dropout, learning_rule, estimator
-        h, f = self._make_backbones(thumbnail_backbone, patch_backbone, shared_backbone, weights)
-        self.thumbnail_backbone, self.patch_backbone = h, f
-        if h is None:
-            self.attention: nn.Module = UniformAttention(level_prior)
-        else:
-            self.attention = AttentionNetwork(h.num_features, len(self.magnifications), normalization, level_prior)
-        self.classifier = nn.Linear(f.num_features, num_classes)
-        self.train()  # a new module is in training mode without having been told: freeze_norm must be
+        super().__init__()
+        refuse_removed_options(_old_options)
+        self.magnifications = sorted_magnifications(magnifications)
+        prepare_loading(self, self.magnifications)
+        self.sampler = Pathwise(5) if sampler is None else _check_trains(sampler)
+        self.thumbnail_size = tuple(thumbnail_size)
+        self.patch_size = patch_size
+        self.aligned = aligned
+        self.attention_dropout = attention_dropout
+        self.freeze_norm = freeze_norm
 
-    def _make_backbones(self, h: Any, f: Any, shared: bool, weights: Weights) -> tuple[Any, Backbone]:
-        f = h if f is None else f
-        if f is None:
-            raise ValueError("without a thumbnail_backbone there is none to repeat: name a patch_backbone.")
-        if shared and self.freeze_patch_backbone:
-            raise ValueError("freeze_patch_backbone would freeze h too, which f is: leave shared_backbone out.")
-        if shared and f != h:
-            raise ValueError("shared_backbone=True lets f be h: leave patch_backbone out.")
-        if f is h and isinstance(h, nn.Module) and not shared:
-            raise ValueError("one module was given for both backbones; give two, or pass shared_backbone=True.")
-        made = None if h is None else self.make_backbone("thumbnail_backbone", h, weights)
-        if made is not None and shared:
-            return made, made
-        return made, self.make_backbone("patch_backbone", f, weights, pooled=True)
+        if patch_encoder is None:
+            patch_encoder = _repeat_by_name(thumbnail_encoder)
+        if patch_encoder is thumbnail_encoder and isinstance(patch_encoder, nn.Module):
+            raise ValueError(
+                "one module was given for both encoders; give two, or let f share h's weights: "
+                "h = build_backbone(module, None), thumbnail_encoder=h, patch_encoder=PatchEncoder(h)."
+            )
+        self.thumbnail_encoder: Backbone | None = None  # h
+        if thumbnail_encoder is not None:
+            self.thumbnail_encoder = build_backbone(thumbnail_encoder, select_weights(weights, "thumbnail_backbone"))
+        if not isinstance(patch_encoder, PatchEncoder):
+            patch_encoder = PatchEncoder(patch_encoder, weights=select_weights(weights, "patch_backbone"))
+        if patch_encoder.frozen and patch_encoder.backbone is self.thumbnail_encoder:
+            raise ValueError("a frozen patch_encoder would freeze h too, which shares its backbone: give f its own.")
+        self.patch_encoder = patch_encoder  # f
 
-    def attend(self, thumbnail: Tensor, grids: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
-        """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
-        features = thumbnail if self.thumbnail_backbone is None else self.thumbnail_backbone(thumbnail)
-        return self.attention(features, grids)
-
-    def aggregate(self, features: Tensor, weights: Tensor) -> Tensor:
-        """The bag ``sum_t weights_t f_t``: ``(batch, features)`` from ``(batch, k, features)`` and ``(batch, k)``."""
-        bag = super().aggregate(features, weights)
-        if not (self.centered and self.training):
-            return bag
-        mean = bag.detach()
-        bag = super().aggregate(features - mean[:, None], weights)
-        return bag - bag.detach() + mean  # value and features' gradient as before
+        self.attention: nn.Module = UniformAttention(level_prior)  # A
+        if self.thumbnail_encoder is not None:
+            self.attention = AttentionNetwork(
+                self.thumbnail_encoder.num_features,
+                len(self.magnifications),
+                normalization=normalization,
+                level_prior=level_prior,
+            )
+        self.classifier = BagClassifier(patch_encoder, num_classes, dropout=dropout)  # g
+        self.train()  # a new module is in training mode, but train() was not called: what is frozen must be
 
     def forward(
         self,
         image: Tensor,
         pyramid: PatchSource | None = None,
+        *,
         return_attention: bool = False,
-        num_patches: int | str | None = None,
-        draws: int = 0,
-        max_patches: int | None = None,
-        certified_chunk: int = 1,
+        sampler: Sampler | None = None,
+        **_old_options: Never,
     ) -> Tensor | dict[str, Tensor]:
         """Logits of a batch, from the thumbnail's attention and the sampled patches.
 
         Args:
-            image: thumbnails ``(batch, 3, height, width)`` if ``pyramid`` is given, else whole pictures at the finest
-                of the magnifications; ``uint8``, or float in [0, 1].
+            image: thumbnails ``(batch, 3, height, width)`` if ``pyramid`` is given, otherwise whole images at the
+                finest of the magnifications; ``uint8``, or float in [0, 1].
             pyramid: what the patches are read from.
-            return_attention: return a mapping instead of logits.
-            num_patches: patches of each picture in evaluation, ``"all"`` (Eq. 1), or ``"certified"``: as few as make
-                the label of all certain, see :func:`~monai_jsma.networks.read_until_certain`; by default as in
-                training.
-            draws: in evaluation, 0 takes the patches of highest attention; R > 0 draws ``num_patches`` R times and
-                averages.
-            max_patches: cap of ``"certified"``; None for none.
-            certified_chunk: patches of each picture that ``"certified"`` reads at once.
+            return_attention: return a dictionary instead of logits.
+            sampler: sampler of this call. By default training uses that of the constructor, and evaluation what its
+                ``for_evaluation()`` gives; without a thumbnail encoder evaluation draws as training does.
 
         Returns:
-            logits ``(batch, classes)``, or a mapping with ``logits``; ``attention``, ``log_attention`` and
-            ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; in training by a
-            score function rule also ``baseline_logits`` ``(batch, k, classes)`` and ``drawn_log_prob`` ``(batch, k)``;
-            after draws also ``draw_probabilities``, of each draw ``(batch, draws, classes)``; if certified stopping was
-            asked for also ``certified`` ``(batch,)``, whether the label is that of all patches, and
-            ``intervals`` ``(batch, classes, 2)``, between which each of their probabilities lies.
+            logits ``(batch, classes)``, or a dictionary with ``logits``; ``attention``, ``log_attention`` and
+            ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; and what else the
+            sampler gives: ``LeaveOneOut`` and ``Prefix`` ``baseline_logits`` ``(batch, k, classes)`` and
+            ``drawn_log_prob`` ``(batch, k)``, ``Draws`` ``draw_probabilities`` ``(batch, repeats, classes)``,
+            ``Certified`` ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``.
         """
+        refuse_removed_options(_old_options)
+        sampler = self._choose_sampler(sampler)
         if pyramid is None:
-            whole = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
-            image, pyramid = whole.thumbnail(self.thumbnail_size), whole  # type: ignore[arg-type]
-        log_attention = self.attend(image, pyramid.grids)
+            pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
+            image = pyramid.thumbnail(self.thumbnail_size)  # type: ignore[arg-type]
+
+        log_attention = self.attend(image, pyramid.grids)  # (batch, cells)
+        log_prob = log_attention
         if self.training:
-            draw, output = self._train_step(log_attention, pyramid)
-        else:
-            k = self.num_patches if num_patches is None else num_patches
-            if k == "certified" and draws == 0:
-                draw, output = read_until_certain(self, log_attention, pyramid, max_patches, certified_chunk)
-            else:
-                draw, output = self._evaluate(log_attention, pyramid, k, draws)
+            keep = sampler.min_cells if isinstance(sampler, TrainingSampler) else 1
+            log_prob = attention_dropout(log_attention, self.attention_dropout, keep=keep)
+        reader = BagReader(self.patch_encoder, self.classifier, pyramid)
+        sample = sampler.sample(log_prob, reader)
         if not return_attention:
-            return output["logits"]
-        prior = log_prior(pyramid.grids).to(log_attention)
-        attention = {"attention": log_attention.exp(), "log_attention": log_attention, "log_prior": prior}
-        return {**output, **attention, "cells": draw.cells, "weights": draw.weights}
+            return sample.outputs["logits"]  # (batch, classes)
 
-    def _train_step(self, log_attention: Tensor, pyramid: PatchSource) -> tuple[Draw, dict[str, Tensor]]:
-        k = self.num_patches
-        log_prob = attention_dropout(log_attention, self.attention_dropout, 1 if k == "all" else int(k))
-        draw = draw_by_rule(log_prob, k, self.learning_rule, self.estimator)
-        features = self.patch_features(pyramid, draw, in_chunks=k == "all")
-        if self.learning_rule == "pathwise":
-            bag = self.aggregate(features, pathwise_weights(draw, log_prob))
-            return draw, {"logits": self.classify(bag)}
-        bag = self.aggregate(features, draw.weights)
-        baselines = baseline_bags(features, self.learning_rule)
-        logits = self.classify(torch.cat((bag[:, None], baselines), dim=1))
-        drawn_log_prob = draw_log_prob(log_prob, draw.cells, in_order=self.learning_rule == "prefix")
-        return draw, {"logits": logits[:, 0], "baseline_logits": logits[:, 1:], "drawn_log_prob": drawn_log_prob}
+        return {
+            **sample.outputs,
+            "attention": log_attention.exp(),
+            "log_attention": log_attention,
+            "log_prior": log_prior(pyramid.grids).to(log_attention),
+            "cells": sample.cells,
+            "weights": sample.weights,
+        }
 
-    def _evaluate(
-        self, log_attention: Tensor, pyramid: PatchSource, k: int | str, draws: int
-    ) -> tuple[Draw, dict[str, Tensor]]:
-        if draws if k == "all" else isinstance(k, str) or k < 1 or draws < 0:
+    def attend(self, thumbnail: Tensor, grids: Sequence[Grids]) -> Tensor:
+        """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
+        if self.thumbnail_encoder is None:
+            return self.attention(thumbnail, grids)
+        features = self.thumbnail_encoder(thumbnail)  # (batch, channels, height', width')
+        return self.attention(features, grids)
+
+    def _choose_sampler(self, sampler: Sampler | None) -> Sampler:
+        attends = self.thumbnail_encoder is not None
+        if self.training:
+            return self.sampler if sampler is None else _check_trains(sampler)
+        if sampler is None:
+            return self.sampler.for_evaluation() if attends else self.sampler
+        if isinstance(sampler, TopK) and not attends:
             raise ValueError(
-                "num_patches must be a positive number and draws not negative, or 'all' or 'certified' and draws 0: "
-                f"{k!r}, {draws}."
+                "without a thumbnail encoder all cells have the same attention, and none has the highest: evaluate "
+                f"with a sampler that draws, such as {self.sampler!r}, not with {sampler!r}."
             )
-        if draws == 0:
-            draw = self._top(log_attention, k)
-            features = self.patch_features(pyramid, draw, in_chunks=True)
-            return draw, {"logits": self.classify(self.aggregate(features, draw.weights))}
-        drawn = [draw_by_rule(log_attention, int(k), self.learning_rule, self.estimator) for _ in range(draws)]
-        draw = Draw(*(torch.cat(parts, dim=1) for parts in zip(*drawn)))
-        features = self.patch_features(pyramid, draw, in_chunks=True).unflatten(1, (draws, -1))
-        bags = self.aggregate(features, draw.weights.unflatten(1, (draws, -1)))
-        prob = self.classify(bags).float().softmax(dim=2)
-        logits = prob.mean(dim=1).clamp_min(torch.finfo(prob.dtype).tiny).log()
-        draw = draw._replace(weights=draw.weights / draws)
-        return draw, {"logits": logits, "draw_probabilities": prob}
+        return sampler
 
-    def _top(self, log_attention: Tensor, k: int | str) -> Draw:
-        if k == "all" or self.thumbnail_backbone is None:  # of uniform attention no cells are the highest
-            return draw_by_rule(log_attention, k, self.learning_rule, self.estimator)
-        # Eq. 2 sums P f as it is: what was trained so must be evaluated so.
-        literal = self.learning_rule == "pathwise" and self.estimator == "paper"
-        return top_cells(log_attention, int(k), normalize=not literal)
+    def load_weights(self, weights: Weights) -> Self:
+        """Give the backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""
+        of_thumbnail = select_weights(weights, "thumbnail_backbone")
+        if self.thumbnail_encoder is not None and of_thumbnail is not None:
+            self.thumbnail_encoder.load_weights(of_thumbnail)
+        self.patch_encoder.load_weights(select_weights(weights, "patch_backbone"))
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """As for every module; but with ``freeze_norm`` batch normalization stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            hold_batch_statistics(self)
+        return self
+
+
+class AttentionNetwork(nn.Module):
+    """A: the thumbnail's feature map to one distribution over all cells (paper, Sections 3.2 and 3.3).
+
+    For each magnification average pooling to its grid and a 1x1 convolution give one logit a cell; then all logits are
+    normalized together.
+
+    Args:
+        in_channels: number of channels of the thumbnail's feature map.
+        num_magnifications: number of attention maps.
+        normalization: ``"sigmoid"`` (the paper: sigmoids divided by their sum over ALL cells) or ``"softmax"``.
+        level_prior: None, or ``"balanced"`` so that equal logits give each magnification (not each cell) the same
+            share.
+        bias: initial bias of the logits. Sigmoids start at -4, where they are still proportional to exp(logit): at 0
+            they saturate and the gradient is several times weaker.
+
+    Raises:
+        ValueError: for an unknown normalization or level_prior.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_magnifications: int,
+        *,
+        normalization: str = "sigmoid",
+        level_prior: str | None = None,
+        bias: float = -4.0,
+    ) -> None:
+        super().__init__()
+        if normalization not in ("sigmoid", "softmax"):
+            raise ValueError(f"unknown normalization '{normalization}'; choose 'sigmoid' or 'softmax'.")
+        self.normalization = normalization
+        self.level_prior = _check_prior(level_prior)
+        self.logits = nn.ModuleList(nn.Conv2d(in_channels, 1, 1) for _ in range(num_magnifications))
+        for conv in self.logits:
+            nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, grids: Sequence[Grids]) -> Tensor:
+        """Log attention of a batch.
+
+        Args:
+            features: feature maps of the thumbnails ``(batch, channels, height, width)``.
+            grids: for each image the (rows, columns) of every magnification.
+
+        Returns:
+            log probabilities ``(batch, cells)``, float32; -inf beyond the last cell of images with fewer cells.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            if len({tuple(grid) for grid in grids}) == 1:
+                return self._log_attention(features, grids[0])
+            # Every image is normalized over its own cells before padding, so that no mask can leak into a gradient.
+            ragged = [self._log_attention(row[None], grid)[0] for row, grid in zip(features, grids)]
+            return pad_sequence(ragged, batch_first=True, padding_value=float("-inf"))
+
+    def _log_attention(self, features: Tensor, grids: Grids) -> Tensor:
+        if len(grids) != len(self.logits):
+            raise ValueError(
+                f"the network attends to {len(self.logits)} magnifications, but the images have {len(grids)}; give "
+                "LoadPyramid and the network the same magnifications."
+            )
+        # Averaging and a 1x1 convolution commute: of a slide's many cells only their logits are ever in memory.
+        maps = []
+        for conv, grid in zip(self.logits, grids):
+            pooled = adaptive_avg_pool2d(conv(features), grid)  # (batch, 1, rows, columns)
+            maps.append(pooled.flatten(1))
+        logits = torch.cat(maps, dim=1)  # (batch, cells)
+
+        weight = logsigmoid(logits) if self.normalization == "sigmoid" else logits
+        if self.level_prior == "balanced":
+            weight = weight + log_prior([grids]).to(weight)
+        return weight.log_softmax(dim=1)
+
+
+class UniformAttention(nn.Module):
+    """Attention that does not look: every cell has the same share.
+
+    Args:
+        level_prior: None, or ``"balanced"`` so that every magnification has the same share, and its cells inside it.
+
+    Raises:
+        ValueError: for an unknown level_prior.
+    """
+
+    def __init__(self, level_prior: str | None = None) -> None:
+        super().__init__()
+        self.level_prior = _check_prior(level_prior)
+
+    def forward(self, features: Tensor, grids: Sequence[Grids]) -> Tensor:
+        """Log attention ``(batch, cells)`` of images with these grids; of the features only the device counts."""
+        prior = log_prior(grids).to(features.device)
+        if self.level_prior == "balanced":
+            return prior
+        return prior.masked_fill(torch.isfinite(prior), 0.0).log_softmax(dim=1)
+
+
+def log_prior(grids: Sequence[Grids]) -> Tensor:
+    """The neutral distribution: equal shares for the magnifications, and inside each for its cells.
+
+    Args:
+        grids: for each image the (rows, columns) of every magnification.
+
+    Returns:
+        ``-log(m n_j)`` for each cell, ``(batch, cells)``; -inf where padded.
+    """
+    priors = []
+    for grid in grids:
+        levels = []
+        for rows, columns in grid:
+            num_cells = rows * columns
+            levels.append(-torch.tensor(float(len(grid) * num_cells)).log().expand(num_cells))
+        priors.append(torch.cat(levels))
+    return pad_sequence(priors, batch_first=True, padding_value=float("-inf"))
+
+
+def attention_dropout(
+    log_prob: Tensor, rate: float, *, keep: int = 1, generator: torch.Generator | None = None
+) -> Tensor:
+    """Set a part of the attention to 0 before sampling, so that other patches are explored (paper, Section 3.3).
+
+    Of the N cells of an image exactly ``round(rate * N)`` are dropped, but at least ``max(keep, 1)`` stay; the rest is
+    normalized again.
+
+    Args:
+        log_prob: log attention ``(batch, cells)``.
+        rate: share of the cells to drop, in [0, 1].
+        keep: number of cells that must stay, the number of patches to draw.
+        generator: source of randomness; PyTorch's global one by default.
+
+    Raises:
+        ValueError: if the rate is outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"attention dropout must be in [0, 1], but got {rate}.")
+    exists = torch.isfinite(log_prob)
+    count = exists.sum(dim=1, keepdim=True)
+    num_dropped = torch.minimum((rate * count).round(), count - max(keep, 1)).clamp_min(0)
+
+    keys = torch.rand(log_prob.shape, generator=generator, device=log_prob.device)
+    rank = keys.masked_fill(~exists, 2.0).argsort(dim=1).argsort(dim=1)  # a random order, padding last
+    return log_prob.masked_fill(rank < num_dropped, float("-inf")).log_softmax(dim=1)
+
+
+def negative_entropy(log_prob: Tensor, log_prior: Tensor | None = None) -> Tensor:
+    """R = sum P log P of each image (paper, Eq. 3 and 4), or KL(P || prior) if a prior is given: ``(batch,)``.
+
+    Cells of no attention (log P = -inf) count 0, in the value and in the gradient.
+    """
+    exists = torch.isfinite(log_prob)
+    log_p = log_prob.masked_fill(~exists, 0.0)
+    relative = log_p
+    if log_prior is not None:
+        relative = log_p - log_prior.masked_fill(~exists, 0.0)
+    terms = (log_p.exp() * relative).masked_fill(~exists, 0.0)
+    return terms.sum(dim=1)
+
+
+def _check_prior(level_prior: str | None) -> str | None:
+    if level_prior not in (None, "balanced"):
+        raise ValueError(f"unknown level_prior '{level_prior}'; choose None or 'balanced'.")
+    return level_prior
+
+
+def _check_trains(sampler: Sampler) -> TrainingSampler:
+    if not isinstance(sampler, TrainingSampler):
+        raise ValueError(
+            f"from {sampler!r} the attention cannot learn: train with LeaveOneOut, Prefix, Pathwise or AllPatches, and "
+            "give this one to JSMAInferer or forward(sampler=...) in evaluation."
+        )
+    return sampler
+
+
+def _repeat_by_name(thumbnail_encoder: str | nn.Module | None) -> str | nn.Module:
+    if thumbnail_encoder is None:
+        raise ValueError("without a thumbnail_encoder there is none to repeat: name a patch_encoder.")
+    return thumbnail_encoder

@@ -235,7 +235,7 @@ def test_trains(tmp_path):
     assert code == 0, written[-3000:]
     assert "val_accuracy" in written
     state = model(bundle)
-    assert any(key.startswith("patch_backbone.model") for key in state)
+    assert any(key.startswith("patch_encoder.backbone.model") for key in state)
     assert state["classifier.weight"].shape == (4, 2048)
     assert (bundle / "runs").is_dir()
     shutil.rmtree(bundle / "models")  # three quarters of a gigabyte

@@ -128,7 +128,8 @@ def test_slides_in_regions_of_any_size_until_certain(grading, aligned):
     data = [{"image": str(grading / "data" / "tissue.svs")}]
     for size, pixels in (([128, 128], (512, 512)), ([60, 70], (240, 280)), (None, (1024, 1536))):
         out = grading / f"out_{aligned}_{pixels[0]}"
-        options = {"region_size": size, "output_dir": str(out), "inference_patches": "certified", "max_patches": 6}
+        certified = "$monai_jsma.networks.Certified(max_patches=6)"
+        options = {"region_size": size, "output_dir": str(out), "inference_sampler": certified}
         run(grading, "inference", AUTO, workflow_type="infer", data=data, **{**settings, **NETWORK, **options})
         records = read_records(out / "predictions.jsonl")
         grids = PatchGeometry(pixels, 0.25, spacings, 8).grids

@@ -18,7 +18,7 @@ from monai.utils import set_determinism
 
 from monai_jsma.cli.bundles import find_configs
 from monai_jsma.data import Magnification
-from monai_jsma.networks import AttentionMIL, JSMANet, UniformAttention
+from monai_jsma.networks import AllPatches, AttentionMIL, JSMANet, UniformAttention
 
 CELLS = {"bach": 84, "tcga_prad": 21}
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
@@ -93,7 +93,7 @@ def check(made: ConfigWorkflow, baseline: str, cells: int) -> None:
         np.testing.assert_allclose(output["weights"], attention, rtol=1e-6)
     uniform = baseline in ("random_patches", "thumbnail_only")
     assert isinstance(network.attention, UniformAttention) == uniform
-    assert (getattr(network, "thumbnail_backbone", None) is None) == (uniform or baseline == "attention_mil")
+    assert (getattr(network, "thumbnail_encoder", None) is None) == (uniform or baseline == "attention_mil")
 
 
 def test_random_patches_are_those_of_the_seed(bundle):
@@ -110,6 +110,6 @@ def test_one_magnification_and_a_baseline_are_two_overlays(bundle):
     overlays = ("single_magnification", "all_patches")
     made = run(bundle, "train", "tiny", *overlays, ckpt_dir=str(bundle / "single"))
     assert len(made.network_def.magnifications) == 1
-    assert made.network_def.num_patches == "all"
+    assert made.network_def.sampler == AllPatches()
     grid = made.train_dataset[0]["pyramid"].geometry.num_cells
     assert made.evaluator.state.output[0]["cells"].shape == (grid,)

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from monai.bundle import ConfigParser
 
 from monai_jsma.__main__ import build_parser
 from monai_jsma.cli.bundles import find_configs
+from monai_jsma.networks import AllPatches, Draws, LeaveOneOut, Pathwise, TopK
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
 TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications", "paper")  # overlays that inference is given too
@@ -38,7 +40,9 @@ ADDITIONS = {
         "backend", "local_rank", "device_ids", "finalize",
         "train#sampler", "validate#sampler", "validate#dataloader#sampler",
     },
-    "multi_gpu_inference": {"backend", "local_rank", "finalize", "sampler", "dataloader#sampler"},
+    "multi_gpu_inference": {
+        "backend", "local_rank", "finalize", "distributed_sampler", "dataloader#sampler",
+    },
 }  # fmt: skip
 EACH_CONFIG = [(shipped, config) for shipped in BUNDLES.values() for config in shipped.configs]
 EACH_OVERLAY = [(shipped, config) for shipped, config in EACH_CONFIG if config in ADDITIONS]
@@ -139,11 +143,13 @@ def test_the_overlay_restores_the_paper(shipped):
         "tcga_prad": {"num_classes": 3, "mpp": 1.0, "default_mpp": None, "thumbnail_size": [299, 299]},
     }[shipped.folder.name]
     paper = {
-        "patch_size": 299, "num_patches": 5, "inference_patches": "@num_patches",
+        "patch_size": 299, "num_patches": 5,
+        "sampler": {"_target_": "monai_jsma.networks.Pathwise", "k": "@num_patches", "estimator": "paper"},
+        "inference_sampler": "$@sampler.for_evaluation()",
         "magnifications": "$[4 * @mpp, 2 * @mpp, @mpp]",
         "thumbnail_backbone": "inception_v3", "patch_backbone": "inception_v3", "weights": "imagenet",
-        "normalization": "sigmoid", "level_prior": None, "attention_dropout": 0.2, "learning_rule": "pathwise",
-        "estimator": "paper", "feature_norm": None, "dropout": 0.5, "freeze_norm": False, "alpha": 0.01,
+        "normalization": "sigmoid", "level_prior": None, "attention_dropout": 0.2, "feature_norm": None,
+        "dropout": 0.5, "freeze_norm": False, "alpha": 0.01,
         "regularizer": "entropy", "lr": 1e-4, "lr_patience": 25, "lr_factor": 0.1, "epochs": 100, "val_interval": 1,
         "batch_size": 8, "balanced": False, **its_own,
     }  # fmt: skip
@@ -155,13 +161,15 @@ def test_the_overlay_restores_the_paper(shipped):
 def test_the_defaults_are_what_was_measured_to_work(shipped):
     """And the rest is the paper's: its overlay changes these and nothing else."""
     measured = {
-        "normalization": "softmax", "level_prior": "balanced", "attention_dropout": 0.0,
-        "learning_rule": "leave_one_out", "estimator": "with_replacement", "feature_norm": "l2", "regularizer": "kl",
-        "balanced": True,
+        "normalization": "softmax", "level_prior": "balanced", "attention_dropout": 0.0, "feature_norm": "l2",
+        "regularizer": "kl", "balanced": True,
     }  # fmt: skip
     train, paper = shipped.configs["train"], shipped.configs["paper"]
     assert {name: train[name] for name in measured} == measured
-    assert {name for name in paper if paper[name] != train[name]} == set(measured)
+    parser = ConfigParser(deepcopy(train))
+    assert parser.get_parsed_content("sampler") == LeaveOneOut(5)
+    assert parser.get_parsed_content("inference_sampler") == TopK(5)
+    assert {name for name in paper if paper[name] != train[name]} == {*measured, "sampler", "inference_sampler"}
 
 
 def test_the_demo_learns_as_the_bundle_does():
@@ -185,7 +193,7 @@ def test_training_and_inference_are_of_one_network_and_one_view(shipped):
     assert inference["preprocessing"]["transforms"] == "$" + view.format("")
     shared = set(train) & set(inference) - {"batch_keys", "max_pictures", "output_dir", "run"}
     assert {name: train[name] for name in shared} == {name: inference[name] for name in shared}
-    assert {"mpp", "thumbnail_size", "patch_size", "num_patches", "magnifications", "estimator"} <= shared
+    assert {"mpp", "thumbnail_size", "patch_size", "num_patches", "magnifications", "sampler"} <= shared
 
 
 @pytest.mark.parametrize("config", ["train", "inference"])
@@ -269,18 +277,28 @@ def test_aligned_patches_are_asked_of_the_network_and_of_the_files(shipped, base
 @each_bundle
 @pytest.mark.parametrize("files", [("inference",), ("train", "evaluate")], ids=lambda files: files[-1])
 @pytest.mark.parametrize("overlay", [None, *TAKEN_BY_INFERENCE])
-def test_draws_are_asked_of_the_network_and_recorded(shipped, files, overlay):
-    """By every overlay that draws; the others have nothing to repeat, and say so."""
+def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overlay):
+    """By every overlay; repeated draws are refused where nothing is drawn."""
     parser = ConfigParser()
     names = [files[0], *([overlay] if overlay else []), *files[1:]]
     parser.read_config([shipped.folder / file for file in find_configs(shipped.folder, *names)])
-    parser["draws"] = 3
     inferer = "validate#inferer" if "train" in files else "inferer"
-    assert parser.get_parsed_content("saver#settings")["draws"] == 3
-    if overlay in ("all_patches", "attention_mil", "thumbnail_only"):
+    usual = {
+        "paper": TopK(5, normalize=False),
+        "random_patches": Pathwise(5, estimator="normalized"),
+        **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only"), AllPatches()),
+    }.get(overlay, TopK(5))
+    made = parser.get_parsed_content(inferer)
+    assert (made.sampler, made.seed) == (usual, 0)
+    assert parser.get_parsed_content("saver#settings")["sampler"] == repr(usual)
+
+    parser["inference_sampler"] = "$monai_jsma.networks.Draws(@sampler, 3)"
+    parser.parse(reset=True)
+    if overlay in ("all_patches", "thumbnail_only"):
         with pytest.raises(RuntimeError) as raised:
             parser.get_parsed_content(inferer)
-        assert any("draws must not be negative, and 0 if num_patches is 'all'" in str(e) for e in causes(raised.value))
+        assert any("which draws nothing at random" in str(error) for error in causes(raised.value))
     else:
         made = parser.get_parsed_content(inferer)
-        assert (made.draws, made.seed, made.num_patches) == (3, 0, 5)
+        assert made.sampler == Draws(parser.get_parsed_content("sampler"), 3)
+        assert parser.get_parsed_content("saver#settings")["sampler"] == repr(made.sampler)

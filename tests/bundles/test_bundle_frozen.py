@@ -12,7 +12,7 @@ import torch
 from bundle_runs import SMALL_PATCHES, causes, copy_bundle, make_pictures, make_slides, model, predicted, workflow
 from monai.utils import set_determinism
 
-CASES = {"ours": ((), {}), "mil": (("attention_mil",), {"inference_patches": "all"})}
+CASES = {"ours": ((), {}), "mil": (("attention_mil",), {})}
 
 
 @pytest.fixture(scope="module", params=["bach", "tcga_prad"])
@@ -31,7 +31,7 @@ def run(bundle: Path, *overlays: str, **overrides: Any) -> tuple[Any, int]:
     demo, small = (("demo",), {}) if bundle.name == "bach" else ((), SMALL_PATCHES)
     made = workflow(bundle, "train", *demo, *overlays, **{"epochs": 2, **small, **overrides})
     passes: list[int] = []
-    made.network_def.patch_backbone.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    made.network_def.patch_encoder.backbone.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
     made.run()
     made.finalize()
     set_determinism(None)
@@ -54,7 +54,7 @@ def test_a_second_training_and_an_evaluation_encode_nothing(bundle, overlays, op
     run(bundle, "frozen", *overlays, epochs=1, **options)
     shorter = model(bundle, "checkpoint.pt")["model"]
     same = {name for name, value in before.items() if torch.equal(value, shorter[name])}
-    assert same == {"spacings"} | {name for name in before if name.startswith("patch_backbone.")}
+    assert same == {"spacings"} | {name for name in before if name.startswith("patch_encoder.")}
     made, encoded = run(bundle, "frozen", *overlays, "evaluate", output_dir=str(tmp_path / "kept"), **options)
     assert encoded == 0
     made, encoded = run(
@@ -68,7 +68,7 @@ def test_a_second_training_and_an_evaluation_encode_nothing(bundle, overlays, op
 
 def test_the_overlay_keeps_features_in_the_bundle(bundle):
     made, _ = run(bundle, "frozen", epochs=1)
-    assert made.network_def.feature_cache.folder == bundle / "features"
+    assert made.network_def.patch_encoder.feature_cache.folder == bundle / "features"
     assert list((bundle / "features").rglob("*.features"))
 
 

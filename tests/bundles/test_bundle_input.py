@@ -130,7 +130,11 @@ WRONG = {
     "too fine": ({}, {"mpp": 0.25}, "400X (0.25 um/px) is finer than the file's 0.5 um/px (given); choose coarser mag"),
     "no backbone": ({}, {"thumbnail_backbone": "resnet19"}, "unknown backbone 'resnet19': timm has no model of that n"),
     "no weights": ({}, {"weights": "none.pth", "thumbnail_backbone": "resnet18"}, "weights 'none.pth': no such file;"),
-    "rule": ({}, {"learning_rule": "magic"}, "unknown learning_rule 'magic'; choose one of pathwise, leave_one_out,"),
+    "sampler": (
+        {},
+        {"num_patches": 1},
+        "k of LeaveOneOut must be a whole number of at least 2, but is 1; AllPatches() ",
+    ),
     "not a number": (
         {},
         {"lr": 1e30, "batch_size": 2},

@@ -34,6 +34,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALA
 from torch import nn
 
 from monai_jsma.data import PyramidBatch
+from monai_jsma.networks import AllPatches
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI asks whether one trusts it
 
@@ -145,10 +146,10 @@ def test_the_loaded_bundle_predicts_what_evaluation_did(evaluated, monkeypatch):
         with torch.no_grad():
             prob = network(thumbnail, PyramidBatch([pyramid])).softmax(dim=1)[0]
             np.testing.assert_allclose(prob, expected, atol=1e-6)
-            every_patch = network(thumbnail, PyramidBatch([pyramid]), num_patches="all").softmax(dim=1)
+            every_patch = network(thumbnail, PyramidBatch([pyramid]), sampler=AllPatches()).softmax(dim=1)
             whole = torch.from_numpy(pyramid.reader.read(0, (0, 0), (256, 256)).transpose(2, 0, 1).copy())[None]
             # Of a whole picture the thumbnail is not rounded to uint8.
-            torch.testing.assert_close(network(whole, num_patches="all").softmax(1), every_patch, atol=1e-3, rtol=0)
+            torch.testing.assert_close(network(whole, sampler=AllPatches()).softmax(1), every_patch, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -173,7 +174,7 @@ class SixOfTen(nn.Module):
         self.answers = iter([label if i < 6 else (label + 1) % 4 for i, label in enumerate(labels)])
         self.scale = nn.Parameter(torch.tensor(3.0))
 
-    def forward(self, image, pyramid, return_attention, num_patches=None, draws=0):
+    def forward(self, image, pyramid, return_attention, sampler=None):
         answers = torch.tensor([next(self.answers) for _ in pyramid])
         attention = torch.stack([torch.full((p.geometry.num_cells,), 1 / p.geometry.num_cells) for p in pyramid])
         cells = torch.zeros(len(pyramid), 1, dtype=torch.long)

@@ -15,6 +15,7 @@ from monai_jsma._io import Fault
 from monai_jsma.engines import JSMAEvaluator
 from monai_jsma.handlers.prediction_saver import PredictionSaver
 from monai_jsma.inferers import JSMAInferer
+from monai_jsma.networks import AllPatches
 from monai_jsma.predictions.records import read_records
 
 
@@ -51,7 +52,7 @@ def test_what_fails_is_listed_and_all_others_are_predicted(tmp_path, items, net,
 def test_in_a_validation_a_failure_ends_the_run(items, net):
     spoil(items)
     data = [{key: view[key] for key in ("image", "pyramid")} for view in map(VIEW, (items[1], items[5]))]
-    engine = JSMAEvaluator(torch.device("cpu"), DataLoader(data, batch_size=2), net, inferer=JSMAInferer("all"))
+    engine = JSMAEvaluator(torch.device("cpu"), DataLoader(data, batch_size=2), net, inferer=JSMAInferer(AllPatches()))
     with pytest.raises(RuntimeError, match=r"patch\.tif: tile 0 of level 0 .* is damaged"):
         engine.run()
 

@@ -8,10 +8,11 @@ import pytest
 from prediction_cases import ALL, VIEW, predict, stopped, table
 
 from monai_jsma.inferers import JSMAInferer
+from monai_jsma.networks import Draws
 from monai_jsma.predictions.records import read_records
 
 
-@pytest.mark.parametrize("inferer", [ALL, JSMAInferer(3, 2, seed=7)], ids=["all", "draws"])
+@pytest.mark.parametrize("inferer", [ALL, JSMAInferer(Draws(3, 2), seed=7)], ids=["all", "draws"])
 @pytest.mark.parametrize("lines", [0, 2, 5])
 def test_a_killed_run_goes_on(tmp_path, items, net, lines, inferer):
     expected = predict(tmp_path / "whole", items, net, inferer=inferer)

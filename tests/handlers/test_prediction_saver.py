@@ -17,6 +17,7 @@ from tiny_networks import tiny_net
 
 from monai_jsma.data import PyramidBatch
 from monai_jsma.inferers import JSMAInferer
+from monai_jsma.networks import Certified, Draws
 from monai_jsma.predictions.records import PatchRecord, read_records
 
 
@@ -71,7 +72,7 @@ def vars_of(patch: PatchRecord) -> tuple:
 
 
 def test_draws_go_into_records_and_tables(tmp_path, items, net):
-    predict(tmp_path / "out", items, net, inferer=JSMAInferer(3, 4, seed=7))
+    predict(tmp_path / "out", items, net, inferer=JSMAInferer(Draws(3, 4), seed=7))
     records = read_records(tmp_path / "out" / "predictions.jsonl")
     rows = table(tmp_path / "out" / "predictions.csv")
     for item, record, row in zip(items, records, rows, strict=True):
@@ -94,15 +95,16 @@ def drawn_by_hand(net: Any, item: dict, draws: int, k: int, seed: int) -> np.nda
     loaded = VIEW(item)
     pyramids = PyramidBatch([loaded["pyramid"]])
     image = loaded["image"].as_tensor()[None]
-    inferer = JSMAInferer(k, draws, seed=seed)
+    inferer = JSMAInferer(Draws(k, draws), seed=seed)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(inferer(image, lambda *_, **__: torch.initial_seed(), pyramid=pyramids))
-        return np.concatenate([net(image, pyramids, num_patches=k, draws=1).softmax(1).numpy() for _ in range(draws)])
+        once = Draws(k, 1)
+        return np.concatenate([net(image, pyramids, sampler=once).softmax(1).numpy() for _ in range(draws)])
 
 
 def test_draws_do_not_depend_on_the_folder(tmp_path, items, net):
     """The same pictures elsewhere, by paths that are written otherwise."""
-    inferer = JSMAInferer(3, 2, seed=7)
+    inferer = JSMAInferer(Draws(3, 2), seed=7)
     predict(tmp_path / "out", items, net, inferer=inferer)
     (tmp_path / "moved").mkdir()
     for item in items:
@@ -115,10 +117,10 @@ def test_draws_do_not_depend_on_the_folder(tmp_path, items, net):
 
 def test_draws_depend_on_the_picture_and_the_seed_alone(tmp_path, items, net):
     sound = spoil(items)
-    predict(tmp_path / "sound", sound, net, inferer=JSMAInferer(3, 2, seed=7))
+    predict(tmp_path / "sound", sound, net, inferer=JSMAInferer(Draws(3, 2), seed=7))
     torch.rand(1)
     with pytest.raises(RuntimeError, match=r"^[23] of 10 regions failed"):
-        predict(tmp_path / "out", items, net, inferer=JSMAInferer(3, 2, seed=7))
+        predict(tmp_path / "out", items, net, inferer=JSMAInferer(Draws(3, 2), seed=7))
     alone = {r.key: r for r in read_records(tmp_path / "sound" / "predictions.jsonl")}
     found = {r.key: r for r in read_records(tmp_path / "out" / "predictions.jsonl")}
     assert set(alone) <= set(found)
@@ -132,7 +134,7 @@ def test_draws_depend_on_the_picture_and_the_seed_alone(tmp_path, items, net):
 def test_certified_stopping_goes_into_records_tables_and_metrics(tmp_path, items):
     net = tiny_net(feature_norm="l2").eval()
     torch.nn.init.normal_(net.classifier.weight, std=2.0)
-    options = {"inferer": JSMAInferer("certified", seed=7, max_patches=12)}
+    options = {"inferer": JSMAInferer(Certified(12), seed=7)}
     metrics = predict(tmp_path / "whole", items, net, **options)
     records = read_records(tmp_path / "whole" / "predictions.jsonl")
     assert 0 < sum(r.certified for r in records) < len(records)

@@ -12,17 +12,18 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from monai_jsma.handlers.num_patches import NumPatchesScheduler
-from monai_jsma.networks import AttentionMIL, ConvBackbone, JSMANet
+from monai_jsma.networks import AllPatches, AttentionMIL, ConvBackbone, JSMANet, LeaveOneOut, TrainingSampler
 
 
-def make_net(num_patches: int | str = 2) -> JSMANet:
-    return JSMANet(2, (1.0, 0.5), None, num_patches=num_patches, thumbnail_backbone=ConvBackbone((8,)),
-                   patch_backbone=ConvBackbone((8,)))  # fmt: skip
+def make_net(sampler: TrainingSampler | None = None) -> JSMANet:
+    h, f = ConvBackbone((8,)), ConvBackbone((8,))
+    sampler = LeaveOneOut(2) if sampler is None else sampler
+    return JSMANet(2, (1.0, 0.5), weights=None, sampler=sampler, thumbnail_encoder=h, patch_encoder=f)
 
 
 def patches_of_epochs(network: nn.Module, handler: NumPatchesScheduler, epochs: int, done: int = 0) -> list[int]:
-    seen = []
-    engine = Engine(lambda engine, batch: seen.append(network.num_patches))
+    seen: list[int] = []
+    engine = Engine(lambda engine, batch: seen.append(network.sampler.k))
     handler.attach(engine)
     engine.load_state_dict({"epoch": done, "epoch_length": 2, "max_epochs": epochs})
     engine.run([0, 1], max_epochs=epochs)
@@ -43,12 +44,12 @@ def test_the_first_epochs_draw_more(first, expected):
 @pytest.mark.parametrize(
     ("usual", "first", "epochs", "message"),
     [
-        (2, 1, 1, "at least the usual 2, but are 1"),
-        (2, "all", 1, "at least the usual 2, but are 'all'"),
-        (2, 2.5, 1, "at least the usual 2, but are 2.5"),
-        (2, 4, -1, "from 0, but are -1"),
-        (2, 4, 1.5, "from 0, but are 1.5"),
-        ("all", 4, 1, "no number of patches to schedule"),
+        (LeaveOneOut(2), 1, 1, "at least the usual 2, but is 1"),
+        (LeaveOneOut(2), "all", 1, "at least the usual 2, but is 'all'"),
+        (LeaveOneOut(2), 2.5, 1, "at least the usual 2, but is 2.5"),
+        (LeaveOneOut(2), 4, -1, "must be at least 0, but is -1"),
+        (LeaveOneOut(2), 4, 1.5, "must be at least 0, but is 1.5"),
+        (AllPatches(), 4, 1, "no number of patches to schedule"),
     ],
 )
 def test_numbers_that_cannot_be(usual, first, epochs, message):
@@ -57,7 +58,7 @@ def test_numbers_that_cannot_be(usual, first, epochs, message):
 
 
 def test_a_network_without_a_number_of_patches():
-    network = AttentionMIL(2, (1.0,), None, patch_backbone=ConvBackbone((8,)))
+    network = AttentionMIL(2, (1.0,), weights=None, patch_encoder=ConvBackbone((8,)))
     NumPatchesScheduler(network, "all", 0)
     with pytest.raises(ValueError, match="no number of patches to schedule"):
         NumPatchesScheduler(network, 4, 1)
@@ -113,7 +114,7 @@ def test_by_default_the_number_stays_and_unbalanced_batches_take_each_picture_on
 @pytest.mark.parametrize("baseline", ["all_patches", "attention_mil"])
 def test_a_baseline_on_all_patches_refuses_to_warm_up(bundle, baseline):
     with pytest.raises(RuntimeError) as raised:
-        train(bundle, baseline, warmup_epochs=1, warmup_patches=4, num_patches="all")
+        train(bundle, baseline, warmup_epochs=1, warmup_patches=4)
     *_, cause = causes(raised.value)
     assert isinstance(cause, ValueError)
     assert "no number of patches to schedule" in str(cause)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from monai_jsma.networks import ConvBackbone, JSMANet
+from monai_jsma.networks import BagClassifier, ConvBackbone, JSMANet, PatchEncoder
 
 
 class Signed(nn.Identity):
@@ -39,18 +39,23 @@ class Tables:
         return torch.stack((pictures, cells), dim=1)[:, :, None, None].float()
 
 
+class TablesEncoder(PatchEncoder):
+    """Reads its features, of length 1, from tables."""
+
+    source: Tables
+
+    def forward(self, patches):
+        places = patches[:, :, 0, 0].long().tolist()
+        return nn.functional.normalize(torch.stack([self.source.features[i][c] for i, c in places]), dim=1)
+
+
 class TablesNet(JSMANet):
     """Reads its attention and its features from tables."""
 
-    source: Tables
     log_attention: Tensor
 
     def attend(self, thumbnail, grids):
         return self.log_attention
-
-    def encode(self, patches):
-        places = patches[:, :, 0, 0].long().tolist()
-        return nn.functional.normalize(torch.stack([self.source.features[i][c] for i, c in places]), dim=1)
 
 
 def table_net(
@@ -66,18 +71,20 @@ def table_net(
 ) -> tuple[TablesNet, Tables]:
     """A random network and its pictures, of so many cells each; ``size`` is the length of the features."""
     torch.manual_seed(seed)
-    f = ConvBackbone((8,)) if non_negative else Signed()
-    net = TablesNet(
-        classes, (1.0,), None, thumbnail_backbone=ConvBackbone((8,)), patch_backbone=f, feature_norm="l2"
-    ).eval()
-    net.classifier = nn.Linear(size, classes)
+    backbone = ConvBackbone((8,)) if non_negative else Signed()
+    backbone.num_features = size
+    h, f = ConvBackbone((8,)), TablesEncoder(backbone, feature_norm="l2")
+    net = TablesNet(classes, (1.0,), weights=None, thumbnail_encoder=h, patch_encoder=f)
+    net.classifier = BagClassifier(f, classes)
+    net.eval()
     nn.init.normal_(net.classifier.weight, std=weight)
     nn.init.normal_(net.classifier.bias, std=bias)
     logits = [_attention(attention, n) for n in cells]
     net.log_attention = pad_sequence([x.log_softmax(0) for x in logits], True, float("-inf"))
     features = [torch.randn(min(n, kinds), size)[torch.randint(min(n, kinds), (n,))] for n in cells]
-    net.source = Tables([f.abs() if non_negative else f for f in features])
-    return net, net.source
+    source = Tables([row.abs() if non_negative else row for row in features])
+    f.source = source
+    return net, source
 
 
 def _attention(kind: str, n: int) -> Tensor:
@@ -107,7 +114,7 @@ def read_by_hand(net: TablesNet, source: Tables, picture: int, chunk: int, cap: 
 
         def above(a, b, left=left, logits=logits, size=size):
             apart = weight[b] - weight[a]
-            apart = apart.clamp_min(0) if net.patch_backbone.non_negative else apart
+            apart = apart.clamp_min(0) if net.patch_encoder.backbone.non_negative else apart
             return logits[a] - logits[b] - left * apart.norm() > 2**-11.5 * (size[a] + size[b])
 
         sure = any(all(above(a, b) for b in classes if b != a) for a in classes)

@@ -16,7 +16,7 @@ from tiny_networks import MAGNIFICATIONS, PATCH, mil_net, tiny_net
 from torch import Tensor, nn
 
 from monai_jsma.data import Pyramid, PyramidBatch
-from monai_jsma.networks import ConvBackbone, PatchNetwork
+from monai_jsma.networks import AttentionMIL, ConvBackbone, JSMANet
 from monai_jsma.transforms import LoadPyramid
 
 NETS = {"ours": tiny_net, "mil": mil_net}
@@ -34,22 +34,22 @@ def thumbnails(batch: PyramidBatch) -> Tensor:
 
 
 @contextmanager
-def counted(net: PatchNetwork) -> Iterator[list[int]]:
+def counted(net: JSMANet | AttentionMIL) -> Iterator[list[int]]:
     """How many patches went through f, pass by pass."""
     passes: list[int] = []
-    hook = net.patch_backbone.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    hook = net.patch_encoder.backbone.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
     yield passes
     hook.remove()
 
 
-def ask(net: PatchNetwork, batch: PyramidBatch, **call: Any) -> tuple[Tensor, int]:
+def ask(net: JSMANet | AttentionMIL, batch: PyramidBatch, **call: Any) -> tuple[Tensor, int]:
     """Logits in evaluation, and the number of patches that were encoded for them."""
     with counted(net) as passes, torch.inference_mode():
         return net.eval()(thumbnails(batch), batch, **call), sum(passes)
 
 
 def frozen(make: Callable[..., Any], folder: Path | None, **options: Any) -> Any:
-    return make(freeze_patch_backbone=True, feature_cache=folder, **options)
+    return make(frozen=True, feature_cache=folder, **options)
 
 
 def backbone_of_statistics() -> ConvBackbone:

@@ -22,12 +22,13 @@ from monai_jsma.engines import JSMAPredictor
 from monai_jsma.handlers.prediction_saver import PredictionSaver
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.metrics import AttentionShare, PatchesRead
+from monai_jsma.networks import AllPatches
 from monai_jsma.transforms import LoadPyramidd, PyramidThumbnaild
 
 CLASSES = ["benign", "tumour, viable", "necrosis"]
 VIEW = Compose([LoadPyramidd("image", (2.0, 1.0), patch_size=8), PyramidThumbnaild("image", (16, 16))])
 NAMES = ("50X", "100X")
-ALL = JSMAInferer("all")
+ALL = JSMAInferer(AllPatches())
 
 
 def make_items(folder: Path) -> list[dict[str, Any]]:
@@ -105,7 +106,7 @@ def by_hand(net: Any, item: dict) -> tuple[np.ndarray, list[float]]:
     loaded = VIEW(item)
     pyramids = PyramidBatch([loaded["pyramid"]])
     with torch.no_grad():
-        output = net(loaded["image"].as_tensor()[None], pyramids, return_attention=True, num_patches="all")
+        output = net(loaded["image"].as_tensor()[None], pyramids, return_attention=True, sampler=AllPatches())
     first = pyramids[0].geometry.offsets[1]
     attention = output["attention"][0]
     return output["logits"][0].softmax(0).numpy(), [float(attention[:first].sum()), float(attention[first:].sum())]

@@ -134,7 +134,7 @@ def test_dropout_drops_exactly_the_share_and_keeps_what_is_drawn(sizes, rate, ke
     for row, size in zip(logits, sizes):
         row[size:] = -math.inf
     log_prob = logits.log_softmax(1)
-    dropped = attention_dropout(log_prob, rate, keep, generator)
+    dropped = attention_dropout(log_prob, rate, keep=keep, generator=generator)
     for before, after, size in zip(log_prob, dropped, sizes):
         left = torch.isfinite(after)
         # A half may round either way in float32.
@@ -148,7 +148,10 @@ def test_dropout_drops_exactly_the_share_and_keeps_what_is_drawn(sizes, rate, ke
 def test_dropout_of_nothing_and_its_randomness():
     log_prob = torch.randn(1, 58, generator=torch.Generator().manual_seed(0)).log_softmax(1)
     torch.testing.assert_close(attention_dropout(log_prob, 0.0), log_prob)
-    masks = [torch.isfinite(attention_dropout(log_prob, 0.2, 5, torch.Generator().manual_seed(s))) for s in (1, 1, 2)]
+    masks = [
+        torch.isfinite(attention_dropout(log_prob, 0.2, keep=5, generator=torch.Generator().manual_seed(s)))
+        for s in (1, 1, 2)
+    ]
     assert [int(m.sum()) for m in masks] == [46, 46, 46]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
@@ -168,7 +171,7 @@ def test_gradients_of_dropout_and_regulariser():
     prior = log_prior([SMALL, SMALL]).double()
 
     def dropped(x):
-        kept = attention_dropout(x.log_softmax(1), 0.4, 2, torch.Generator().manual_seed(0))
+        kept = attention_dropout(x.log_softmax(1), 0.4, keep=2, generator=torch.Generator().manual_seed(0))
         return kept[torch.isfinite(kept)]
 
     assert torch.autograd.gradcheck(dropped, (logits,))
@@ -191,10 +194,10 @@ def test_negative_entropy_and_divergence_with_masks():
 
 def test_errors():
     with pytest.raises(ValueError, match="unknown normalization 'max'; choose 'sigmoid' or 'softmax'"):
-        AttentionNetwork(5, 3, "max")
+        AttentionNetwork(5, 3, normalization="max")
     with pytest.raises(ValueError, match="unknown level_prior 'flat'; choose None or 'balanced'"):
         AttentionNetwork(5, 3, level_prior="flat")
-    with pytest.raises(ValueError, match="attends to 3 magnifications, but the pictures have 2"):
+    with pytest.raises(ValueError, match="attends to 3 magnifications, but the images have 2"):
         network()(torch.zeros(1, 5, 8, 8), [SMALL])
 
 

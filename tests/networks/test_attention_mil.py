@@ -13,7 +13,7 @@ from tiny_networks import CELLS, MAGNIFICATIONS, PATCH, mil_net, pictures, ragge
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import AttentionMIL, ConvBackbone, log_prior
+from monai_jsma.networks import AllPatches, AttentionMIL, Certified, ConvBackbone, Draws, TopK, log_prior
 
 LABELS = torch.tensor([0, 2, 1])
 
@@ -45,10 +45,10 @@ def test_equals_a_loop_over_numbers(training, feature_norm):
     assert max(output["attention"][1]) > 0.1  # not all alike
     for i, single in enumerate(images.singles):
         one = torch.tensor([0])
-        features = torch.cat([net.encode(single.read(one, torch.tensor([c]))) for c in range(CELLS[i])])
+        features = torch.cat([net.patch_encoder(single.read(one, torch.tensor([c]))) for c in range(CELLS[i])])
         scale = 4.0 if feature_norm else 1.0  # sqrt(16): vectors of length 1 as a linear layer meets them
         attention = slow_attention(net, (features * scale).tolist())
-        bag = sum(a * f for a, f in zip(attention, features)) * scale
+        bag = sum(a * f for a, f in zip(attention, features))
         expected = torch.tensor(attention + [0.0] * (31 - CELLS[i]))
         torch.testing.assert_close(output["attention"][i], expected, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(output["logits"][i], net.classifier(bag), rtol=1e-3, atol=1e-5)
@@ -85,12 +85,12 @@ def test_a_batch_equals_its_singles_and_padding_has_no_gradient():
 def test_chunks_change_memory_and_nothing_else():
     """Training holds the activations of one chunk: the backward pass encodes each chunk again."""
     net, seen = mil_net(chunk_size=1000), []
-    net.patch_backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    net.patch_encoder.backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     thumbnails, images = ragged_batch()
     at_once, logits = gradients(net, thumbnails, images, LABELS), net(thumbnails, images)
     assert seen == [46, 46]
     seen.clear()
-    net.chunk_size = 20
+    net.patch_encoder.chunk_size = 20
     torch.testing.assert_close(gradients(net, thumbnails, images, LABELS), at_once, rtol=1e-4, atol=1e-5)
     assert sorted(seen) == [6, 6, 20, 20, 20, 20]
     seen.clear()
@@ -114,7 +114,9 @@ def test_it_learns_the_one_cell_that_tells():
             patches[true, self.labels[pictures[true]]] = 1.0
             return patches
 
-    net = AttentionMIL(3, (1.0,), None, patch_size=PATCH, patch_backbone=ConvBackbone((8, 16)), hidden=8, dropout=0.0)
+    net = AttentionMIL(
+        3, (1.0,), weights=None, patch_size=PATCH, patch_encoder=ConvBackbone((8, 16)), hidden=8, dropout=0.0
+    )
     torch.manual_seed(0)
     optimizer, loss = torch.optim.Adam(net.parameters(), 1e-2), JSMALoss(alpha=0.0)
     for _ in range(80):
@@ -148,30 +150,32 @@ def test_half_precision_is_finite():
 
 def test_weights_are_loaded_into_the_backbone(tmp_path):
     path = str(tmp_path / "weights.pth")
-    donor = mil_net(patch_backbone="test_resnet").patch_backbone.model
+    donor = mil_net(patch_encoder="test_resnet").patch_encoder.backbone.model
     torch.save({k: v + 1 for k, v in donor.state_dict().items()}, path)
-    net = mil_net(patch_backbone="test_resnet")
+    net = mil_net(patch_encoder="test_resnet")
     assert net.load_weights(None) is net
     assert net.load_weights(path) is net
     for name, value in donor.state_dict().items():
-        assert torch.equal(net.patch_backbone.state_dict()[f"model.{name}"], value + 1)
+        assert torch.equal(net.patch_encoder.backbone.state_dict()[f"model.{name}"], value + 1)
 
 
-@pytest.mark.parametrize("call", [{"num_patches": 4}, {"draws": 2}, {"num_patches": "most"}])
-def test_it_reads_all_patches_or_says_so(call):
+@pytest.mark.parametrize("sampler", [TopK(4), Draws(4, 2), Certified()], ids=repr)
+def test_it_reads_all_patches_or_says_so(sampler):
     net = mil_net().eval()
     thumbnails, images = ragged_batch()
-    with pytest.raises(ValueError, match="reads all patches and draws none.*set 'inference_patches' to 'all'"):
-        net(thumbnails, images, **call)
-    torch.testing.assert_close(JSMAInferer("all")(thumbnails, net, images), net(thumbnails, images))
+    with pytest.raises(
+        ValueError, match=r"reads all patches and draws none.*set 'inference_sampler' to AllPatches\(\)"
+    ):
+        net(thumbnails, images, sampler=sampler)
+    torch.testing.assert_close(JSMAInferer(AllPatches())(thumbnails, net, images), net(thumbnails, images))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"feature_norm": "l1"}, "unknown feature_norm 'l1'"),
-        ({"chunk_size": 0}, "chunk_size 0 at least 1"),
-        ({"patch_backbone": "inception_v33"}, "unknown backbone 'inception_v33'"),
+        ({"chunk_size": 0}, "chunk_size 0 must be at least 1"),
+        ({"patch_encoder": "inception_v33"}, "unknown backbone 'inception_v33'"),
     ],
 )
 def test_errors(options, message):

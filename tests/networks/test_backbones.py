@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_jsma.networks import Backbone, ConvBackbone, JSMANet, build_backbone
+from monai_jsma.networks import Backbone, ConvBackbone, JSMANet, PatchEncoder, Pathwise, build_backbone
 from monai_jsma.networks._torchvision import ensure_torchvision
 
 ensure_torchvision()
@@ -190,15 +190,20 @@ def test_h_and_a_frozen_foundation_model_have_weights_of_their_own(tmp_path):
     other = timm.create_model(NAME)
     torch.save(other.state_dict(), tmp_path / "h.pth")
     weights = {"thumbnail_backbone": str(tmp_path / "h.pth"), "patch_backbone": "imagenet"}
-    options = {"thumbnail_backbone": NAME, "patch_backbone": name, "patch_size": 32, "thumbnail_size": (32, 32)}
-    options |= {"freeze_patch_backbone": True, "num_patches": 2}
-    network = JSMANet(3, (2.0, 1.0), weights, **options)
-    for made in (network, JSMANet(3, (2.0, 1.0), None, **options).load_weights(weights)):
-        assert torch.equal(made.thumbnail_backbone.model.conv1[0].weight, other.conv1[0].weight)
-        assert torch.equal(made.patch_backbone.model.cls_token, donor.cls_token)
+    options = {"thumbnail_encoder": NAME, "patch_size": 32, "thumbnail_size": (32, 32), "sampler": Pathwise(2)}
+
+    def make(weights, of_patches=None):
+        encoder = PatchEncoder(name, weights=of_patches, frozen=True)
+        return JSMANet(3, (2.0, 1.0), weights=weights, patch_encoder=encoder, **options)
+
+    network = make(weights, "imagenet")
+    by_name = JSMANet(3, (2.0, 1.0), weights=weights, patch_encoder=name, **options)
+    for made in (network, by_name, make(None).load_weights(weights)):
+        assert torch.equal(made.thumbnail_encoder.model.conv1[0].weight, other.conv1[0].weight)
+        assert torch.equal(made.patch_encoder.backbone.model.cls_token, donor.cls_token)
     network(torch.rand(2, 3, 64, 96)).sum().backward()
     learning = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
-    assert learning == {"thumbnail_backbone", "attention", "classifier"}
+    assert learning == {"thumbnail_encoder", "attention", "classifier"}
     with pytest.raises(ValueError, match="weights of f, h: there are only thumbnail_backbone and patch_backbone"):
         network.load_weights({"h": None, "f": None})
 

@@ -13,26 +13,25 @@ from monai.utils import set_determinism
 from tiny_networks import CELLS, mil_net, ragged_batch, tiny_net
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_jsma.networks import ConvBackbone, UniformAttention, log_prior
+from monai_jsma.networks import AllPatches, ConvBackbone, Pathwise, TopK, UniformAttention, log_prior
 
-EQUAL = {"thumbnail_backbone": None, "estimator": "normalized"}
+EQUAL = {"thumbnail_encoder": None, "sampler": Pathwise(3, estimator="normalized")}
+ALL = {"sampler": AllPatches()}
 
 
 def all_features(net, images) -> torch.Tensor:
     """Features of all cells, one patch at a time: ``(batch, cells, features)``, 0 where padded."""
     one = torch.tensor([0])
     rows = [
-        torch.cat([net.encode(single.read(one, torch.tensor([c]))) for c in range(count)])
+        torch.cat([net.patch_encoder(single.read(one, torch.tensor([c]))) for c in range(count)])
         for single, count in zip(images.singles, CELLS)
     ]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 @pytest.mark.parametrize("chunk_size", [1000, 8])
-@pytest.mark.parametrize("estimator", ["paper", "with_replacement"])
-def test_training_on_all_patches_is_equation_one(chunk_size, estimator):
-    """Whatever the estimator: nothing is drawn."""
-    net = tiny_net(num_patches="all", chunk_size=chunk_size, estimator=estimator)
+def test_training_on_all_patches_is_equation_one(chunk_size):
+    net = tiny_net(**ALL, chunk_size=chunk_size)
     thumbnails, images = ragged_batch()
     output, parameters = net(thumbnails, images, return_attention=True), list(net.parameters())
     found = torch.autograd.grad(output["logits"].square().sum(), parameters)
@@ -44,21 +43,21 @@ def test_training_on_all_patches_is_equation_one(chunk_size, estimator):
         torch.testing.assert_close(value, reference, rtol=1e-3, atol=1e-5)
     assert images.patches_read == sum(CELLS)
     torch.testing.assert_close(output["weights"], prob)
-    with torch.no_grad():  # evaluation takes all as well, unless told otherwise
+    with torch.no_grad():  # evaluation takes all as well, unless another sampler is given
         torch.testing.assert_close(net.eval()(thumbnails, images), output["logits"])
-        assert net(thumbnails, images, num_patches=3, return_attention=True)["cells"].shape == (3, 3)
+        assert net(thumbnails, images, sampler=TopK(3), return_attention=True)["cells"].shape == (3, 3)
 
 
 def test_training_on_all_patches_encodes_a_chunk_at_a_time_and_a_few_at_once():
-    for num_patches, expected in (("all", [20, 20, 6, 20, 20, 6]), (20, [20 + 13 + 2])):
-        net, seen = tiny_net(num_patches=num_patches, chunk_size=20), []
-        net.patch_backbone.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(len(args[0])))
+    for sampler, expected in ((AllPatches(), [20, 20, 6, 20, 20, 6]), (Pathwise(20), [20 + 13 + 2])):
+        net, seen = tiny_net(sampler=sampler, chunk_size=20), []
+        net.patch_encoder.backbone.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(len(args[0])))
         net(*ragged_batch()).sum().backward()
         assert sorted(seen) == sorted(expected)
 
 
 def test_of_all_patches_the_dropped_are_not_read():
-    net = tiny_net(num_patches="all", attention_dropout=0.5)
+    net = tiny_net(**ALL, attention_dropout=0.5)
     thumbnails, images = ragged_batch()
     weights = net(thumbnails, images, return_attention=True)["weights"]
     kept = [13 - 6, 31 - 16, 2 - 1]  # half of the cells are dropped
@@ -76,7 +75,7 @@ def test_uniform_attention_is_equal_for_cells_or_for_magnifications():
 
 @torch.no_grad()
 def test_without_a_thumbnail_all_patches_are_averaged():
-    net = tiny_net(num_patches="all", **EQUAL)
+    net = tiny_net(**EQUAL | ALL)
     thumbnails, images = ragged_batch()
     features = all_features(net, images)
     means = torch.stack([features[i, :count].mean(0) for i, count in enumerate(CELLS)])
@@ -111,7 +110,7 @@ def test_without_a_thumbnail_random_patches_are_averaged(training):
 @torch.no_grad()
 def test_every_cell_is_drawn_equally_often():
     net, number = tiny_net(**EQUAL).eval(), 2000
-    net.encode = lambda patches: torch.zeros(len(patches), 16)
+    net.patch_encoder.forward = lambda patches: torch.zeros(len(patches), 16)
     torch.manual_seed(0)
     images = ragged_batch()[1]
     images.singles, thumbnails = images.singles[:1] * number, torch.zeros(number, 3, 16, 16)
@@ -133,7 +132,7 @@ def process_group():
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(
     "make",
-    [mil_net, partial(tiny_net, num_patches="all"), partial(tiny_net, **EQUAL)],
+    [mil_net, partial(tiny_net, **ALL), partial(tiny_net, **EQUAL)],
     ids=["attention_mil", "all_patches", "random_patches"],
 )
 def test_processes_train_together(make):
@@ -154,29 +153,32 @@ def test_processes_train_together(make):
 
 def test_without_a_thumbnail_only_patches_are_learned_from():
     names = [name for name, _ in tiny_net(**EQUAL).named_parameters()]
-    assert all(name.startswith(("patch_backbone.", "classifier.")) for name in names)
+    assert all(name.startswith(("patch_encoder.", "classifier.")) for name in names)
 
 
 def test_weights_without_a_thumbnail_are_those_of_the_patches(tmp_path):
-    net = tiny_net(**EQUAL, patch_backbone="test_resnet", patch_size=32)
-    path, state = tmp_path / "weights.pth", net.patch_backbone.model.state_dict()
+    net = tiny_net(**EQUAL, patch_encoder="test_resnet", patch_size=32)
+    path, state = tmp_path / "weights.pth", net.patch_encoder.backbone.model.state_dict()
     torch.save({name: value + 1 for name, value in state.items()}, path)
     before = {name: value.clone() for name, value in state.items()}
     net.load_weights(str(path))
-    assert all(torch.equal(net.patch_backbone.model.state_dict()[name], before[name] + 1) for name in before)
+    assert all(torch.equal(net.patch_encoder.backbone.model.state_dict()[name], before[name] + 1) for name in before)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_patches": "most"}, "num_patches 'most' must be at least 1, or 'all'"),
-        ({"num_patches": "all", "learning_rule": "leave_one_out"}, "of all patches none is drawn: choose 'pathwise'"),
-        ({"num_patches": "all", "learning_rule": "prefix"}, "of all patches none is drawn: choose 'pathwise'"),
-        ({"thumbnail_backbone": None, "patch_backbone": None}, "name a patch_backbone"),
-        ({"thumbnail_backbone": None, "shared_backbone": True}, "leave patch_backbone out"),
-        ({"thumbnail_backbone": None, "level_prior": "flat"}, "unknown level_prior 'flat'"),
+        ({"thumbnail_encoder": None, "patch_encoder": None}, "name a patch_encoder"),
+        ({"thumbnail_encoder": None, "level_prior": "flat"}, "unknown level_prior 'flat'"),
     ],
 )
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
-        tiny_net(**{"patch_backbone": ConvBackbone((8, 16)), **options})
+        tiny_net(**{"patch_encoder": ConvBackbone((8, 16)), **options})
+
+
+def test_no_cell_of_uniform_attention_is_the_highest():
+    thumbnails, images = ragged_batch()
+    with pytest.raises(ValueError, match=r"none has the highest: .* a sampler that draws, such as Pathwise\(k=3"):
+        tiny_net(**EQUAL).eval()(thumbnails, images, sampler=TopK(3))
+    assert images.patches_read == 0

@@ -16,11 +16,13 @@ from torch import nn
 
 from monai_jsma.data import Pyramid, PyramidBatch
 from monai_jsma.inferers import JSMAInferer
+from monai_jsma.networks import AllPatches, Certified, Draws
 from monai_jsma.transforms import LoadPyramid, PyramidThumbnail
 
 
-def certified(net, source, **options):
-    return net(source.thumbnails, source, return_attention=True, num_patches="certified", **options)
+def certified(net, source, max_patches=None, chunk=1):
+    sampler = Certified(max_patches, chunk=chunk)
+    return net(source.thumbnails, source, return_attention=True, sampler=sampler)
 
 
 # --------------------------------------------------------------------------------------------------------- the theorem
@@ -45,16 +47,16 @@ CASES = st.fixed_dictionaries(
 @torch.no_grad()
 def test_a_certified_label_is_that_of_all_patches_whatever_they_show(case, chunk, cap):
     net, source = table_net(**case)
-    found = certified(net, source, certified_chunk=chunk, max_patches=cap)
+    found = certified(net, source, cap, chunk)
     labels, (low, high) = found["logits"].argmax(1), found["intervals"].double().unbind(2)
-    weight = net.scaled(net.classifier.weight)
+    weight = net.classifier.weight * net.classifier.scale
     unseen = [sorted(set(range(n)) - source.read_cells[i]) for i, n in enumerate(case["cells"])]
     attacks = [None, *((a, b) for a in range(case["classes"]) for b in range(case["classes"]) if a != b)]
     for attack in attacks:
         if attack is not None:
             for features, cells in zip(source.features, unseen, strict=True):
                 features[cells] = worst_features(weight, *attack, case["non_negative"])
-        logits = net(source.thumbnails, source, num_patches="all")
+        logits = net(source.thumbnails, source, sampler=AllPatches())
         assert torch.equal(logits.argmax(1)[found["certified"]], labels[found["certified"]])
         prob = logits.double().softmax(1)
         assert (prob >= low - 1e-6).all()
@@ -69,7 +71,7 @@ def test_a_certified_label_is_that_of_all_patches_whatever_they_show(case, chunk
 @torch.no_grad()
 def test_as_many_patches_are_read_as_it_takes_and_no_more(case, chunk, cap):
     net, source = table_net(**{**case, "weight": 1.0, "bias": 1.0})
-    found = certified(net, source, certified_chunk=chunk, max_patches=cap)
+    found = certified(net, source, cap, chunk)
     assert max(source.times.values()) == 1
     for i, n in enumerate(case["cells"]):
         stop, sure = read_by_hand(net, source, i, chunk, cap)
@@ -98,8 +100,8 @@ def test_a_tie_of_all_patches_is_never_certain(weights):
 @torch.no_grad()
 def test_patches_without_attention_are_not_even_asked_for():
     net, source = table_net(seed=0, cells=[9, 4], classes=2, size=2, attention="one-hot", weight=0.0)
-    read, encode = [], net.encode
-    net.encode = lambda patches: read.append(len(patches)) or encode(patches)
+    read = []
+    net.patch_encoder.register_forward_pre_hook(lambda _, args: read.append(len(args[0])))
     assert certified(net, source)["certified"].tolist() == [False, False]  # all classes tie
     assert read == [2]
 
@@ -107,7 +109,7 @@ def test_patches_without_attention_are_not_even_asked_for():
 @torch.no_grad()
 def test_the_cap_ends_it_without_a_certificate():
     net, source = table_net(seed=1, cells=[25, 3], classes=3, size=32, attention="flat")
-    found = certified(net, source, max_patches=5, certified_chunk=2)
+    found = certified(net, source, 5, 2)
     assert [len(cells) for cells in source.read_cells] == [5, 3]
     assert found["cells"].shape == (2, 5)
     assert not found["certified"][0]
@@ -150,7 +152,7 @@ def batch():
 def test_pictures_of_a_batch_are_read_as_alone_and_labelled_as_by_all(seed, amp):
     net, images = sharp_net(seed), batch()
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-        everything = net(images.thumbnails, images, num_patches="all").argmax(1)
+        everything = net(images.thumbnails, images, sampler=AllPatches()).argmax(1)
         images.patches_read = 0
         together = certified(net, images)
         count = (together["weights"] > 0).sum(1)
@@ -158,7 +160,7 @@ def test_pictures_of_a_batch_are_read_as_alone_and_labelled_as_by_all(seed, amp)
         sure = together["certified"]
         assert torch.equal(together["logits"].argmax(1)[sure], everything[sure])
         for i, single in enumerate(images.singles):
-            alone = net(images.thumbnails[i : i + 1], single, return_attention=True, num_patches="certified")
+            alone = net(images.thumbnails[i : i + 1], single, return_attention=True, sampler=Certified())
             assert alone["cells"][0].tolist() == together["cells"][i, : count[i]].tolist()
             assert alone["certified"][0] == sure[i]
             for key in ("logits", "intervals"):
@@ -177,12 +179,12 @@ def test_only_the_patches_that_decide_are_read_from_a_slide(tmp_path, monkeypatc
     read, read_into = [], Pyramid.read_into
     monkeypatch.setattr(Pyramid, "read_into", lambda *args: read.append(args[2]) or read_into(*args))
     slides = PyramidBatch([slide])
-    found = JSMAInferer("certified", certified_chunk=3)(thumbnail, net, pyramid=slides, return_attention=True)
+    found = JSMAInferer(Certified(chunk=3))(thumbnail, net, pyramid=slides, return_attention=True)
     drawn = found["cells"][0][found["weights"][0] > 0].tolist()
     assert sorted(read) == sorted(drawn)
     assert len(read) < slide.geometry.num_cells / 4
     assert found["certified"].item()
-    assert net(thumbnail, slides, num_patches="all").argmax() == found["logits"].argmax()
+    assert net(thumbnail, slides, sampler=AllPatches()).argmax() == found["logits"].argmax()
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
@@ -194,39 +196,37 @@ def test_networks_without_a_bound_are_refused(change):
     net = tiny_net(feature_norm=None if change == "feature_norm" else "l2").eval()
     if change == "classifier":
         net.classifier = nn.Sequential(net.classifier)
-    with pytest.raises(ValueError, match=r"'certified' needs .*feature_norm"):
+    with pytest.raises(ValueError, match=r"Certified needs features of length 1 .*feature_norm"):
         certified(net, images)
     assert images.patches_read == 0
 
 
-@pytest.mark.parametrize("options", [{"max_patches": 0}, {"certified_chunk": 0}])
+@pytest.mark.parametrize("options", [{"max_patches": 0}, {"chunk": 0}])
 def test_numbers_below_one_are_refused(options):
-    with pytest.raises(ValueError, match="must be at least 1"):
-        certified(sharp_net(), batch(), **options)
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} of Certified must be a whole number of at least 1, but is 0"):
+        Certified(**options)
 
 
-def test_settings_that_would_do_nothing_are_refused():
-    with pytest.raises(ValueError, match="max_patches is the cap of num_patches 'certified', which is 5"):
-        JSMAInferer(5, max_patches=9)
-    with pytest.raises(ValueError, match="draws must .* 0 if num_patches is 'all' or 'certified'"):
-        JSMAInferer("certified", draws=2)
-    with pytest.raises(ValueError, match="'certified' and draws 0"):
-        certified(sharp_net(), batch(), draws=2)
-    with pytest.raises(ValueError, match="num_patches 'certified' must be at least 1, or 'all'"):
-        tiny_net(num_patches="certified")
+def test_what_cannot_be_combined_is_refused():
+    with pytest.raises(ValueError, match=r"Draws repeats what .* draws, but got Certified\(.*give one of these"):
+        Draws(Certified(), 2)
+    with pytest.raises(ValueError, match=r"from Certified\(.* the attention cannot learn: train with LeaveOneOut"):
+        tiny_net(sampler=Certified())
+    with pytest.raises(ValueError, match=r"from Certified\(.* the attention cannot learn: train with LeaveOneOut"):
+        certified(sharp_net().train(), batch())
 
 
 def test_attention_mil_reads_all_patches():
     images = batch()
     with pytest.raises(ValueError, match="reads all patches and draws none"):
-        JSMAInferer("certified", max_patches=3)(images.thumbnails, mil_net(), pyramid=images)
+        JSMAInferer(Certified(3))(images.thumbnails, mil_net(), pyramid=images)
 
 
 @torch.no_grad()
 def test_the_inferer_hands_cap_and_chunk_on():
     net, source = table_net(seed=1, cells=[25], classes=3, size=32, attention="flat")
-    inferer, read = JSMAInferer("certified", max_patches=7, certified_chunk=3), []
-    encode = net.encode
-    net.encode = lambda patches: read.append(len(patches)) or encode(patches)
+    inferer, read = JSMAInferer(Certified(7, chunk=3)), []
+    net.patch_encoder.register_forward_pre_hook(lambda _, args: read.append(len(args[0])))
     assert inferer(source.thumbnails, net, source, return_attention=True)["cells"].shape == (1, 7)
     assert read == [3, 3, 1]

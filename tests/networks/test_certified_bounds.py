@@ -13,7 +13,15 @@ import torch
 from certified_cases import worst_features
 from torch import nn
 
-from monai_jsma.networks import Backbone, ConvBackbone, is_certain, margin_bounds, probability_intervals, trusted_digits
+from monai_jsma.networks import (
+    Backbone,
+    ConvBackbone,
+    LinearHead,
+    is_certain,
+    margin_bounds,
+    probability_intervals,
+    trusted_digits,
+)
 
 
 @pytest.mark.parametrize("non_negative", [False, True])
@@ -23,7 +31,7 @@ def test_bounds_are_what_the_worst_patches_reach(non_negative):
     weight, bias, bag = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((4, 6), (4,), (1, 6)))
     logits = bag @ weight.T + bias
     unread = torch.full((1,), 0.3, dtype=torch.float64)
-    bounds = margin_bounds(logits, unread, weight, bias, non_negative=non_negative)[0]
+    bounds = margin_bounds(logits, unread, LinearHead(weight, bias, non_negative))[0]
     for a in range(4):
         for b in range(4):
             worst = bag + 0.3 * worst_features(weight, a, b, non_negative)
@@ -32,17 +40,17 @@ def test_bounds_are_what_the_worst_patches_reach(non_negative):
 
 
 def test_rounding_is_taken_off_in_proportion_to_the_logits():
-    weight, bias = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([1.0, -2.0])
-    bounds = margin_bounds(torch.tensor([[7.0, 3.0]]), torch.zeros(1), weight, bias, rounding=0.25)
+    head = LinearHead(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([1.0, -2.0]))
+    bounds = margin_bounds(torch.tensor([[7.0, 3.0]]), torch.zeros(1), head, rounding=0.25)
     assert bounds[0].tolist() == [[0, 4 - 0.25 * (6 + 2)], [-4 - 2, 0]]
 
 
 def test_intervals_of_bounds():
     logits = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64)
-    weight = torch.eye(3, dtype=torch.float64)
-    exact = probability_intervals(margin_bounds(logits, torch.zeros(1), weight, torch.zeros(3)))
+    head = LinearHead(torch.eye(3, dtype=torch.float64), torch.zeros(3))
+    exact = probability_intervals(margin_bounds(logits, torch.zeros(1), head))
     torch.testing.assert_close(exact, logits.softmax(1)[..., None].expand(-1, -1, 2))
-    low, high = probability_intervals(margin_bounds(logits, torch.tensor([0.5]), weight, torch.zeros(3)))[0].unbind(1)
+    low, high = probability_intervals(margin_bounds(logits, torch.tensor([0.5]), head))[0].unbind(1)
     reach = 0.5 * math.sqrt(2)
     assert float(low[0]) == pytest.approx(1 / (1 + math.exp(reach - 1) + math.exp(reach - 2)))
     assert float(high[0]) == pytest.approx(1 / (1 + math.exp(-reach - 1) + math.exp(-reach - 2)))

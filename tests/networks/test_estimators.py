@@ -7,9 +7,8 @@ from __future__ import annotations
 import pytest
 import torch
 from enumeration import every_draw, ordered_draws
-from tiny_networks import tiny_net
 
-from monai_jsma.networks import ESTIMATORS, Draw, all_cells, draw_cells, pathwise_weights, top_cells
+from monai_jsma.networks import ESTIMATORS, Draw, Pathwise, all_cells, draw_cells, pathwise_weights, top_cells
 
 UNBIASED = ("with_replacement", "without_replacement", "systematic")
 LOGITS = {
@@ -100,7 +99,7 @@ def test_normalized_weighs_by_share_and_is_biased():
 def test_exact_when_all_possible_cells_are_drawn(estimator, name, k):
     logits, features, direction = problem(name)
     log_prob = logits.log_softmax(0)
-    draw = draw_cells(log_prob[None], k, estimator, torch.Generator().manual_seed(0))
+    draw = draw_cells(log_prob[None], k, estimator, generator=torch.Generator().manual_seed(0))
     full = moments(log_prob.exp() @ features, logits, features, direction)
     for value, reference in zip(moments(bags(draw, log_prob, features)[0], logits, features, direction), full):
         torch.testing.assert_close(value, reference, rtol=0, atol=1e-12)
@@ -111,7 +110,7 @@ def test_gradients_match_finite_differences(estimator):
     """With the draw fixed the bag is sum_t w_t P_t f_t, w_t = c_t / P_t constant."""
     logits, features, direction = problem("uneven")
     log_prob = logits.log_softmax(0)
-    draw = draw_cells(log_prob[None], 3, estimator, torch.Generator().manual_seed(3))
+    draw = draw_cells(log_prob[None], 3, estimator, generator=torch.Generator().manual_seed(3))
     w = draw.weights / log_prob.detach().exp()[draw.cells]
 
     def bag(logits, features):
@@ -128,7 +127,7 @@ def test_gradients_match_finite_differences(estimator):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_permuted_cells_give_the_same_bag(estimator):
     logits, features, direction = problem("uneven")
-    draw = draw_cells(logits.log_softmax(0).expand(20, -1), 2, estimator, torch.Generator().manual_seed(0))
+    draw = draw_cells(logits.log_softmax(0).expand(20, -1), 2, estimator, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(0))
     moved = Draw(order.argsort()[draw.cells], draw.weights, draw.drawn)
     plain = moments(bags(draw, logits.log_softmax(0), features), logits, features, direction)
@@ -160,9 +159,8 @@ def test_top_cells_are_the_most_attended(k):
 
 def test_centring_leaves_value_and_feature_gradient_and_shrinks_the_attentions():
     """Subtracting a mean that contains the draw itself costs the attention's gradient a factor of exactly 1 - 1 / k."""
-    net = tiny_net(centered=True).double()
     for k in (2, 3):
-        full, mean = expected("peaked", k, "with_replacement", net.aggregate)
+        full, mean = expected("peaked", k, "with_replacement", Pathwise(k, centered=True).aggregate)
         torch.testing.assert_close(mean[0], full[0], rtol=0, atol=1e-10)
         torch.testing.assert_close(mean[1], full[1], rtol=0, atol=1e-10)
         torch.testing.assert_close(mean[2], (1 - 1 / k) * full[2], rtol=0, atol=1e-10)
@@ -178,4 +176,4 @@ def test_centring_lowers_the_variance_of_the_attention_gradient():
         each = torch.stack([torch.autograd.grad(value, logits, retain_graph=True)[0] for value in values])
         return (chances @ (each - chances @ each).square()).sum()
 
-    assert variance(tiny_net(centered=True).double().aggregate) < 0.1 * variance(None)
+    assert variance(Pathwise(2, centered=True).aggregate) < 0.1 * variance(None)

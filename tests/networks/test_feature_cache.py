@@ -14,43 +14,50 @@ from torch import Tensor
 
 from monai_jsma.data import ArrayReader, Pyramid, PyramidBatch
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import ConvBackbone
+from monai_jsma.networks import (
+    AllPatches,
+    Certified,
+    ConvBackbone,
+    LeaveOneOut,
+    PatchEncoder,
+    Pathwise,
+    TopK,
+    build_backbone,
+)
 
-MANY = {"num_patches": "all"}
+MANY = {"sampler": AllPatches()}
 
 
 @pytest.mark.parametrize("cache", [False, True])
 @each_net
 def test_all_learns_but_f(make, cache, files, tmp_path):
-    net = frozen(make, tmp_path / "f" if cache else None, patch_backbone=backbone_of_statistics())
+    net = frozen(make, tmp_path / "f" if cache else None, patch_encoder=backbone_of_statistics())
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert before.keys() == make(patch_backbone=backbone_of_statistics()).state_dict().keys()
+    assert before.keys() == make(patch_encoder=backbone_of_statistics()).state_dict().keys()
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(3):
         net.train()
-        assert not any(module.training for module in net.patch_backbone.modules())
+        assert not any(module.training for module in net.patch_encoder.backbone.modules())
         batch = load(files)
         prediction = net(thumbnails(batch), batch, return_attention=True)
         optimizer.zero_grad()
         JSMALoss(alpha=0.1 if make is tiny_net else 0.0)(prediction, torch.tensor([0, 1, 2])).backward()
         optimizer.step()
     same = {name for name, value in net.state_dict().items() if torch.equal(value, before[name])}
-    assert same == {"spacings"} | {name for name in before if name.startswith("patch_backbone.")}
-    assert not any(parameter.requires_grad for parameter in net.patch_backbone.parameters())  # as DDP wants to know
+    assert same == {"spacings"} | {name for name in before if name.startswith("patch_encoder.")}
+    assert not any(
+        parameter.requires_grad for parameter in net.patch_encoder.backbone.parameters()
+    )  # as DDP wants to know
 
 
 @each_net
 def test_gradients_of_all_else_are_those_of_a_trained_f(make, files):
     found = {}
     for freeze in (False, True):
-        net = (
-            make(freeze_patch_backbone=freeze, num_patches=31)
-            if make is tiny_net
-            else make(freeze_patch_backbone=freeze)
-        )
+        net = make(frozen=freeze, sampler=Pathwise(31)) if make is tiny_net else make(frozen=freeze)
         batch = load(files)
         net.train()(thumbnails(batch), batch).square().sum().backward()
-        found[freeze] = {n: p.grad for n, p in net.named_parameters() if not n.startswith("patch_backbone.")}
+        found[freeze] = {n: p.grad for n, p in net.named_parameters() if not n.startswith("patch_encoder.")}
     assert found[True].keys() == found[False].keys()
     for name, gradient in found[True].items():
         torch.testing.assert_close(gradient, found[False][name])
@@ -59,7 +66,7 @@ def test_gradients_of_all_else_are_those_of_a_trained_f(make, files):
 @pytest.mark.parametrize("freeze", [False, True])
 def test_no_graph_is_kept_for_a_frozen_f(freeze, files):
     """In chunks, all patches pass twice where f learns: forth, and again on the way back."""
-    net, batch = mil_net(freeze_patch_backbone=freeze, chunk_size=8), load(files)
+    net, batch = mil_net(frozen=freeze, chunk_size=8), load(files)
     with counted(net) as passes:
         net.train()(thumbnails(batch), batch).sum().backward()
     assert sum(passes) == sum(CELLS) * (1 if freeze else 2)
@@ -69,13 +76,12 @@ def test_what_cannot_be(tmp_path):
     for make in NETS.values():
         with pytest.raises(ValueError, match=r"feature_cache '.*' keeps what does not change, but f is being trained"):
             make(feature_cache=tmp_path)
-    with pytest.raises(ValueError, match="freeze_patch_backbone would freeze h too"):
-        tiny_net(
-            thumbnail_backbone=ConvBackbone(), patch_backbone=None, shared_backbone=True, freeze_patch_backbone=True
-        )
+    shared = build_backbone(ConvBackbone(), None)
+    with pytest.raises(ValueError, match="a frozen patch_encoder would freeze h too"):
+        tiny_net(thumbnail_encoder=shared, patch_encoder=PatchEncoder(shared, frozen=True))
 
 
-@pytest.mark.parametrize("call", [{}, MANY, {"num_patches": 2}])
+@pytest.mark.parametrize("call", [{}, MANY, {"sampler": TopK(2, normalize=False)}])
 @each_net
 def test_kept_features_give_the_same_answer(make, call, files, tmp_path):
     call = call if make is tiny_net else {}
@@ -104,14 +110,14 @@ def test_each_cell_is_encoded_once_however_often_it_is_drawn(make, files, tmp_pa
 
 def test_networks_of_one_encoder_share_its_features(files, tmp_path):
     ours, mil = frozen(tiny_net, tmp_path / "f"), frozen(mil_net, tmp_path / "f")
-    mil.patch_backbone.load_state_dict(ours.patch_backbone.state_dict())
+    mil.patch_encoder.backbone.load_state_dict(ours.patch_encoder.backbone.state_dict())
     assert ask(mil, load(files))[1] == sum(CELLS)
     assert ask(ours, load(files), **MANY)[1] == 0
 
 
 def test_certified_stopping_reads_what_is_not_known(files, tmp_path):
-    options = {"feature_norm": "l2", "learning_rule": "leave_one_out"}
-    call = {"num_patches": "certified", "max_patches": 5, "return_attention": True}
+    options = {"feature_norm": "l2", "sampler": LeaveOneOut(3)}
+    call = {"sampler": Certified(5), "return_attention": True}
     reference, _ = ask(frozen(tiny_net, None, **options), load(files), **call)
     first, encoded = ask(frozen(tiny_net, tmp_path / "f", **options), load(files), **call)
     again, none = ask(frozen(tiny_net, tmp_path / "f", **options), load(files), **call)

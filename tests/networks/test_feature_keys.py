@@ -17,34 +17,40 @@ from tiny_networks import CELLS, MAGNIFICATIONS, PATCH, mil_net, pictures
 from torch import nn
 
 from monai_jsma.data import Pyramid, PyramidBatch, StainMap
-from monai_jsma.networks import PatchNetwork
+from monai_jsma.networks import AttentionMIL
 from monai_jsma.transforms import LoadPyramid
 
 
-def perturbed(net: PatchNetwork, change: Callable[[PatchNetwork], object]) -> PatchNetwork:
+def perturbed(net: AttentionMIL, change: Callable[[AttentionMIL], object]) -> AttentionMIL:
     with torch.no_grad():
         change(net)
     return net.eval()
 
 
+def add_to_data(parameter: nn.Parameter) -> None:
+    parameter.data = parameter + 1
+
+
 ENCODERS = {
-    "a weight": lambda net: net.patch_backbone.model[0].weight[0, 0, 0, 0].add_(0.5),
-    "data": lambda net: setattr(net.patch_backbone.model[3].bias, "data", net.patch_backbone.model[3].bias + 1),
-    "a buffer": lambda net: net.patch_backbone.mean.add_(0.1),
-    "statistics": lambda net: net.patch_backbone.model[1].running_mean.add_(1.0),
-    "loaded": lambda net: net.patch_backbone.load_state_dict(
-        {name: value + 0.1 for name, value in net.patch_backbone.state_dict().items()}
+    "a weight": lambda net: net.patch_encoder.backbone.model[0].weight[0, 0, 0, 0].add_(0.5),
+    "data": lambda net: setattr(
+        net.patch_encoder.backbone.model[3].bias, "data", net.patch_encoder.backbone.model[3].bias + 1
     ),
-    "another": lambda net: setattr(net, "patch_backbone", mil_net().patch_backbone),
-    "a layer": lambda net: net.patch_backbone.model.__setitem__(2, nn.SiLU()),
-    "the norm": lambda net: setattr(net, "feature_norm", "l2"),
+    "a buffer": lambda net: net.patch_encoder.backbone.mean.add_(0.1),
+    "statistics": lambda net: net.patch_encoder.backbone.model[1].running_mean.add_(1.0),
+    "loaded": lambda net: net.patch_encoder.backbone.load_state_dict(
+        {name: value + 0.1 for name, value in net.patch_encoder.backbone.state_dict().items()}
+    ),
+    "another": lambda net: setattr(net.patch_encoder, "backbone", mil_net().patch_encoder.backbone),
+    "a layer": lambda net: net.patch_encoder.backbone.model.__setitem__(2, nn.SiLU()),
+    "the norm": lambda net: setattr(net.patch_encoder, "feature_norm", "l2"),
 }
 
 
 @pytest.mark.parametrize("change", ENCODERS.values(), ids=ENCODERS)
 def test_another_encoder_is_not_taken_for_this_one(change, files, tmp_path):
-    def make(folder: Path | None) -> PatchNetwork:
-        return frozen(mil_net, folder, patch_backbone=backbone_of_statistics())
+    def make(folder: Path | None) -> AttentionMIL:
+        return frozen(mil_net, folder, patch_encoder=backbone_of_statistics())
 
     net = make(tmp_path / "f")
     before, _ = ask(net, load(files))

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from monai_jsma.datalists.synthetic import GEOMETRY, make_picture
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import ConvBackbone, JSMANet
+from monai_jsma.networks import ConvBackbone, JSMANet, LeaveOneOut, PatchEncoder, TopK
 
 
 def block_mean(image: np.ndarray, n: int) -> np.ndarray:
@@ -65,16 +65,13 @@ def held_out() -> CutPictures:
 
 def make_net(**options) -> JSMANet:
     torch.manual_seed(0)
-    backbones = {"thumbnail_backbone": ConvBackbone(), "patch_backbone": ConvBackbone((16, 32))}
-    fixed = {"weights": None, "thumbnail_size": (32, 32), "patch_size": 32, "feature_norm": "l2", "dropout": 0.0}
-    return JSMANet(4, GEOMETRY.magnifications, **fixed, **backbones, **options)
+    h, f = ConvBackbone(), PatchEncoder(ConvBackbone((16, 32)), feature_norm="l2")
+    fixed = {"weights": None, "thumbnail_size": (32, 32), "patch_size": 32, "dropout": 0.0}
+    return JSMANet(4, GEOMETRY.magnifications, thumbnail_encoder=h, patch_encoder=f, **fixed, **options)
 
 
 def test_leave_one_out_finds_the_place_and_the_magnification(training, held_out):
-    net = make_net(
-        num_patches=16, learning_rule="leave_one_out", normalization="softmax", level_prior="balanced",
-        attention_dropout=0.0,
-    )  # fmt: skip
+    net = make_net(sampler=LeaveOneOut(16), normalization="softmax", level_prior="balanced", attention_dropout=0.0)
     optimizer, criterion = torch.optim.Adam(net.parameters(), 2e-3), JSMALoss(0.01, "kl")
     for _ in range(450):
         which = torch.randint(len(training.labels), (32,))
@@ -85,7 +82,7 @@ def test_leave_one_out_finds_the_place_and_the_magnification(training, held_out)
     net.eval()
     everything = torch.arange(len(held_out.labels))
     with torch.inference_mode():
-        output = net(held_out.thumbnails, Chosen(held_out, everything), return_attention=True, num_patches=4)
+        output = net(held_out.thumbnails, Chosen(held_out, everything), return_attention=True, sampler=TopK(4))
     assert (output["logits"].argmax(1) == held_out.labels).float().mean() >= 0.95
     first, end = GEOMETRY.offsets[1:3]
     assert output["attention"][:, first:end].sum(1).mean() >= 0.9
@@ -96,13 +93,13 @@ def test_leave_one_out_finds_the_place_and_the_magnification(training, held_out)
 def test_only_the_true_magnification_can_be_learned(level, learns, training, held_out):
     """With the attention given, equal over the cells of one magnification that lie at the true place."""
     net = make_net()
-    parameters = [*net.patch_backbone.parameters(), *net.classifier.parameters()]
+    parameters = [*net.patch_encoder.parameters(), *net.classifier.parameters()]
     optimizer = torch.optim.Adam(parameters, 3e-3)
 
     def logits(pictures, which):
         here = torch.stack([at_the_true_place(int(c), level) for c in pictures.cells[which]])
         patches = pictures.patches[which[:, None], here]
-        return net.classify(net.encode(patches.flatten(0, 1)).unflatten(0, here.shape).mean(1))
+        return net.classifier(net.patch_encoder(patches.flatten(0, 1)).unflatten(0, here.shape).mean(1))
 
     for _ in range(120):
         which = torch.randint(len(training.labels), (32,))

@@ -10,9 +10,18 @@ from tiny_networks import Pictures, pictures, tiny_net
 
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.inferers import JSMAInferer
-from monai_jsma.networks import ESTIMATORS, LEARNING_RULES, draw_cells, log_prior
+from monai_jsma.networks import (
+    ESTIMATORS,
+    AllPatches,
+    Draws,
+    LeaveOneOut,
+    Pathwise,
+    Prefix,
+    TopK,
+    draw_cells,
+    log_prior,
+)
 
-RULES = ("leave_one_out", "prefix")
 UNBIASED = ("with_replacement", "without_replacement", "systematic")
 SIZES = ((24, 20), (40, 33), (6, 7))  # 4 + 9, 6 + 25 and 1 + 1 cells; the last is smaller than a patch
 
@@ -26,7 +35,7 @@ def slow_features(net, images, picture):
     """Features of every cell of one picture, one patch at a time."""
     cells = images.singles[picture].geometry.num_cells
     patches = [images.singles[picture].read(torch.tensor([0]), torch.tensor([c])) for c in range(cells)]
-    return torch.cat([net.encode(patch) for patch in patches])
+    return torch.cat([net.patch_encoder(patch) for patch in patches])
 
 
 def slow_bag(net, images, picture, cells, weights):
@@ -41,7 +50,7 @@ def assert_close(value, reference):
 @torch.no_grad()
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_most_attended_patches_are_weighed_and_classified(estimator):
-    net = tiny_net(estimator=estimator).eval()
+    net = tiny_net(sampler=Pathwise(3, estimator=estimator)).eval()
     images, thumbnails = batch()
     output = net(thumbnails, images, return_attention=True)
     assert output.keys() == {"logits", "attention", "log_attention", "log_prior", "cells", "weights"}
@@ -60,26 +69,26 @@ def test_most_attended_patches_are_weighed_and_classified(estimator):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{"estimator": e} for e in UNBIASED] + [{"learning_rule": "leave_one_out"}])
-def test_all_patches_are_equation_one(options):
-    net = tiny_net(**options).eval()
+@pytest.mark.parametrize("sampler", [*(Pathwise(3, estimator=e) for e in UNBIASED), LeaveOneOut(3)], ids=repr)
+def test_all_patches_are_equation_one(sampler):
+    net = tiny_net(sampler=sampler).eval()
     images, thumbnails = batch()
-    everything = net(thumbnails, images, num_patches="all")
+    everything = net(thumbnails, images, sampler=AllPatches())
     for i in range(len(SIZES)):
         prob = net.attend(thumbnails[i : i + 1], images.grids[i : i + 1])[0].exp()
         assert_close(everything[i], net.classifier(slow_bag(net, images, i, range(len(prob)), prob)))
-    assert_close(net(thumbnails, images, num_patches=31), everything)
-    assert_close(net(thumbnails, images, num_patches=1000), everything)
-    assert_close(JSMAInferer(num_patches="all")(thumbnails, net, pyramid=images), everything)
+    assert_close(net(thumbnails, images, sampler=TopK(31)), everything)
+    assert_close(net(thumbnails, images, sampler=TopK(1000)), everything)
+    assert_close(JSMAInferer(AllPatches())(thumbnails, net, pyramid=images), everything)
 
 
 @pytest.mark.parametrize("estimator", ["paper", "without_replacement", "systematic"])
 def test_training_with_as_many_patches_as_cells_is_equation_one(estimator):
-    net = tiny_net(estimator=estimator, num_patches=31)
+    net = tiny_net(sampler=Pathwise(31, estimator=estimator))
     images, thumbnails = batch()
     trained, parameters = net.train()(thumbnails, images), list(net.parameters())
     gradients = torch.autograd.grad(trained.square().sum(), parameters)
-    everything = net.eval()(thumbnails, images, num_patches="all")
+    everything = net.eval()(thumbnails, images, sampler=AllPatches())
     assert_close(trained, everything)
     log_prob = net.attend(thumbnails, images.grids)
     features = torch.nn.utils.rnn.pad_sequence([slow_features(net, images, i) for i in range(3)], batch_first=True)
@@ -89,39 +98,39 @@ def test_training_with_as_many_patches_as_cells_is_equation_one(estimator):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [*({"estimator": e} for e in ESTIMATORS), *({"learning_rule": r} for r in RULES)])
-def test_repeated_draws_give_each_and_their_mean(options):
-    net, repeats = tiny_net(**options).eval(), 4
+@pytest.mark.parametrize(
+    "sampler", [*(Pathwise(2, estimator=e) for e in ESTIMATORS), LeaveOneOut(2), Prefix(2)], ids=repr
+)
+def test_repeated_draws_give_each_and_their_mean(sampler):
+    net, repeats = tiny_net().eval(), 4
     images, thumbnails = batch()
     torch.manual_seed(5)
-    output = net(thumbnails, images, return_attention=True, num_patches=2, draws=repeats)
+    output = net(thumbnails, images, return_attention=True, sampler=Draws(sampler, repeats))
     torch.manual_seed(5)
     log_prob = net.attend(thumbnails, images.grids)
-    estimator = {"prefix": "paper", "leave_one_out": "with_replacement"}.get(net.learning_rule, net.estimator)
+    estimator = {Prefix: "paper", LeaveOneOut: "with_replacement"}.get(type(sampler)) or sampler.estimator
     draws = [draw_cells(log_prob, 2, estimator) for _ in range(repeats)]
     prob = torch.empty(repeats, len(SIZES), 3)
     for r, draw in enumerate(draws):
         for i in range(len(SIZES)):
             weights = draw.weights[i]
-            if net.learning_rule == "prefix":
+            if isinstance(sampler, Prefix):
                 weights = draw.drawn[i] / draw.drawn[i].sum()
             prob[r, i] = net.classifier(slow_bag(net, images, i, draw.cells[i], weights)).softmax(0)
     assert output["cells"].tolist() == torch.cat([draw.cells for draw in draws], dim=1).tolist()
     assert_close(output["logits"].softmax(1), prob.mean(0))
     assert_close(output["logits"].exp().sum(1), torch.ones(len(SIZES)))
     assert_close(output["draw_probabilities"], prob.transpose(0, 1))
-    if net.learning_rule != "pathwise":
+    if not isinstance(sampler, Pathwise):
         assert_close(output["weights"].sum(1), torch.ones(len(SIZES)))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "options", [{"learning_rule": "pathwise", "feature_norm": "l2"}, {"learning_rule": "leave_one_out"}]
-)
+@pytest.mark.parametrize("options", [{"feature_norm": "l2"}, {"sampler": LeaveOneOut(3)}])
 def test_a_batch_equals_its_singles(options):
     net = tiny_net(**options).eval()
     images, thumbnails = batch()
-    for call in ({}, {"num_patches": "all"}, {"num_patches": 5}):
+    for call in ({}, {"sampler": AllPatches()}, {"sampler": TopK(5)}):
         together = net(thumbnails, images, return_attention=True, **call)
         for i, single in enumerate(images.singles):
             alone = net(thumbnails[i : i + 1], single, return_attention=True, **call)
@@ -134,20 +143,20 @@ def test_a_batch_equals_its_singles(options):
             assert not together["weights"][i][len(cells) :].any()
 
 
-@pytest.mark.parametrize("rule", LEARNING_RULES)
-def test_training_on_pictures_with_fewer_cells_than_patches(rule):
+@pytest.mark.parametrize("sampler", [Pathwise(6), LeaveOneOut(6), Prefix(6)], ids=repr)
+def test_training_on_pictures_with_fewer_cells_than_patches(sampler):
     """The picture of two cells, in a batch with larger ones: finite, and what was not drawn has no weight."""
-    net = tiny_net(learning_rule=rule, num_patches=6)
+    net = tiny_net(sampler=sampler)
     images, thumbnails = batch()
     output = net(thumbnails, images, return_attention=True)
     (output["logits"].sum() + output.get("drawn_log_prob", torch.zeros(())).sum()).backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
-    if rule == "leave_one_out":
+    if isinstance(sampler, LeaveOneOut):
         assert output["cells"][2].max() < 2
     else:
         assert sorted(output["cells"][2, :2].tolist()) == [0, 1]
         assert not output["weights"][2, 2:].any()
-    if rule == "prefix":
+    if isinstance(sampler, Prefix):
         assert_close(output["weights"][2, :2], torch.tensor([0.5, 0.5]))
         assert not output["drawn_log_prob"][2, 2:].any()
 
@@ -170,18 +179,18 @@ def test_a_whole_picture_equals_its_thumbnail_and_pyramid(dtype):
 
 def test_equal_draws_share_one_pass():
     """Attention on one cell: three draws, one patch read and encoded, and the gradient of all three."""
-    net = tiny_net(estimator="with_replacement")
+    net = tiny_net(sampler=Pathwise(3, estimator="with_replacement"))
     images, thumbnails = batch()
     net.attend = lambda thumbnail, grids: torch.tensor([[0.0, -1e4]] * 3)
     seen = []
-    net.patch_backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    net.patch_encoder.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     logits = net(thumbnails, images)
     assert (images.patches_read, sum(seen)) == (3, 3)  # pictures, not draws
     first = torch.cat([slow_features(net, images, i)[:1] for i in range(3)])
     assert_close(logits, net.classifier(first))
     (images.patches_read, seen[:]) = (0, [])
     with torch.no_grad():
-        net.eval()(thumbnails, images, draws=7)
+        net.eval()(thumbnails, images, sampler=Draws(net.sampler, 7))
     assert (images.patches_read, sum(seen)) == (3, 3)
 
 
@@ -190,10 +199,10 @@ def test_evaluation_reads_in_chunks():
     net = tiny_net(chunk_size=4).eval()
     images, thumbnails = batch()
     seen = []
-    hook = net.patch_backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
-    in_chunks = net(thumbnails, images, num_patches="all")
+    hook = net.patch_encoder.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    in_chunks = net(thumbnails, images, sampler=AllPatches())
     hook.remove()
     assert sum(seen) == 13 + 31 + 2
     assert max(seen) == 4
-    net.chunk_size = 1000
-    assert_close(net(thumbnails, images, num_patches="all"), in_chunks)
+    net.patch_encoder.chunk_size = 1000
+    assert_close(net(thumbnails, images, sampler=AllPatches()), in_chunks)

@@ -95,7 +95,7 @@ def test_inclusion_probabilities(weights, k, seed):
     assert ((inclusion >= 0) & (inclusion <= 1)).all()
     assert float(inclusion.sum()) == pytest.approx(min(k, possible), abs=1e-9)
     torch.testing.assert_close(inclusion, torch.tensor(slow_inclusion(prob.tolist(), k), dtype=torch.float64))
-    draw = draw_cells(prob.log()[None], k, "systematic", seeded(seed))
+    draw = draw_cells(prob.log()[None], k, "systematic", generator=seeded(seed))
     hit = draw.cells[0][draw.drawn[0]].tolist()
     assert len(set(hit)) == len(hit) == min(k, possible)
     assert all(inclusion[i] > 0 for i in hit)
@@ -112,7 +112,7 @@ def test_inclusion_of_one_hot_ties_and_zeros():
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_same_seed_same_draw(estimator):
     log_prob = torch.randn(4, 30, generator=seeded()).log_softmax(1)
-    first, again, other = (draw_cells(log_prob, 5, estimator, seeded(s)) for s in (7, 7, 8))
+    first, again, other = (draw_cells(log_prob, 5, estimator, generator=seeded(s)) for s in (7, 7, 8))
     assert torch.equal(first.cells, again.cells)
     assert torch.equal(first.weights, again.weights)
     assert not torch.equal(first.cells, other.cells)
@@ -133,7 +133,9 @@ def test_extreme_attention_stays_finite(estimator, dtype):
     log_prob = logits.log_softmax(1)
     features = torch.randn(4, 3, dtype=dtype, generator=seeded(), requires_grad=True)
     for k in (1, 3, 6):
-        draw = top_cells(log_prob, k) if estimator == "top" else draw_cells(log_prob, k, estimator, seeded(k))
+        draw = top_cells(log_prob, k)
+        if estimator != "top":
+            draw = draw_cells(log_prob, k, estimator, generator=seeded(k))
         bag = (pathwise_weights(draw, log_prob)[..., None] * features[draw.cells]).sum(1)
         gradients = torch.autograd.grad(bag.sum(), (logits, features), retain_graph=True)
         assert all(torch.isfinite(x).all() for x in (bag, *gradients, draw.weights))

@@ -1,0 +1,161 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The patch encoder f: patches are read from a pyramid, encoded, each once, and kept where f does not learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from monai_jsma.networks.backbones import build_backbone, hold_batch_statistics
+from monai_jsma.networks.feature_cache import FeatureCache
+from monai_jsma.networks.samplers import Draw
+
+__all__ = ["PatchEncoder", "PatchSource"]
+
+
+class PatchSource(Protocol):
+    """What a network reads patches from: a :class:`~monai_jsma.data.PyramidBatch` or anything alike."""
+
+    @property
+    def grids(self) -> Sequence[tuple[tuple[int, int], ...]]:
+        """For each image the rows and columns of every magnification."""
+
+    def read(self, pictures: Tensor, cells: Tensor) -> Tensor:
+        """Patches of ``cells[i]`` of image ``pictures[i]``: ``(n, 3, patch, patch)``."""
+
+
+class PatchEncoder(nn.Module):
+    """f: one vector for each patch.
+
+    Args:
+        backbone: timm name or module, see :func:`~monai_jsma.networks.build_backbone`.
+        weights: weights of a backbone that is given by name; None for random ones.
+        feature_norm: None, or ``"l2"`` so that no patch can outweigh another by the length of its features.
+        frozen: f does not learn: it stays in evaluation mode, and nothing is kept for its gradient.
+        freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
+        feature_cache: folder where the features of a frozen f are kept, see :class:`~monai_jsma.networks.FeatureCache`.
+        chunk_size: number of patches that are read and encoded at once where there may be many.
+
+    Raises:
+        ValueError: for a value that is not offered.
+
+    Example::
+
+        >>> encoder = PatchEncoder("test_resnet", feature_norm="l2")
+        >>> encoder(torch.rand(5, 3, 96, 96)).shape
+        torch.Size([5, 96])
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        weights: str | None = None,
+        feature_norm: str | None = None,
+        frozen: bool = False,
+        freeze_norm: bool = False,
+        feature_cache: str | Path | None = None,
+        chunk_size: int = 64,
+    ) -> None:
+        super().__init__()
+        if feature_norm not in (None, "l2"):
+            raise ValueError(f"unknown feature_norm '{feature_norm}'; choose one of None, l2.")
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size {chunk_size} must be at least 1.")
+        if feature_cache is not None and not frozen:
+            raise ValueError(
+                f"feature_cache '{feature_cache}' keeps what does not change, but f is being trained: freeze f "
+                "(PatchEncoder(frozen=True), or 'freeze_patch_backbone' of a bundle), or set feature_cache to None."
+            )
+        self.backbone = build_backbone(backbone, weights, pooled=True)
+        self.feature_norm = feature_norm
+        self.frozen = frozen
+        self.freeze_norm = freeze_norm
+        self.feature_cache = None if feature_cache is None else FeatureCache(feature_cache)
+        self.chunk_size = chunk_size
+        self.train()  # a new module is in training mode, but train() was not called: what is frozen must be
+
+    @property
+    def num_features(self) -> int:
+        """Length of the features of a patch."""
+        return self.backbone.num_features
+
+    @property
+    def scale(self) -> float:
+        """Factor of the features before a linear layer.
+
+        Entries of a vector of length 1 are small. Unscaled, a layer's weights take hundreds of steps to grow, and the
+        attention learns nothing until they have.
+        """
+        return self.num_features**0.5 if self.feature_norm == "l2" else 1.0
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Features ``(n, features)`` of patches ``(n, 3, patch, patch)``: the map's mean, of length 1 if ``l2``."""
+        features = self.backbone(patches).mean(dim=(2, 3)).float()
+        if self.feature_norm == "l2":
+            features = nn.functional.normalize(features, dim=1)
+        return features
+
+    def encode_draw(self, pyramid: PatchSource, draw: Draw, *, in_chunks: bool) -> Tensor:
+        """Features of the drawn patches ``(batch, k, features)``, 0 where none was drawn; equal cells are read once.
+
+        Args:
+            pyramid: what the patches are read from.
+            draw: cells ``(batch, k)``.
+            in_chunks: encode ``chunk_size`` patches at a time. Then the activations of one chunk are in memory, not of
+                all: for the gradient they are computed again (batch statistics, unless frozen, move a second time).
+        """
+        batch, k = draw.cells.shape
+        image = torch.arange(batch, device=draw.cells.device)[:, None].expand(batch, k)
+        drawn = torch.stack((image, draw.cells), dim=2)[draw.drawn]  # (n, 2): image and cell
+        pairs, places = torch.unique(drawn, dim=0, return_inverse=True)
+
+        chunks = pairs.cpu().split(self.chunk_size if in_chunks else len(pairs))
+        encode: Callable[[Tensor], Tensor] = self
+        if len(chunks) > 1 and torch.is_grad_enabled():
+            encode = self._encode_again_for_the_gradient
+        encoded = torch.cat([self._encode_pairs(pyramid, chunk, encode, draw.cells.device) for chunk in chunks])
+
+        features = encoded.new_zeros(batch, k, encoded.shape[1])
+        features[draw.drawn] = encoded[places]
+        return features
+
+    def _encode_again_for_the_gradient(self, patches: Tensor) -> Tensor:
+        return checkpoint(self, patches, use_reentrant=False)
+
+    def _encode_pairs(
+        self, pyramid: PatchSource, pairs: Tensor, encode: Callable[[Tensor], Tensor], device: torch.device
+    ) -> Tensor:
+        """Features ``(n, features)`` of pairs of image and cell ``(n, 2)``, which are on the host."""
+
+        def read_and_encode(pairs: Tensor) -> Tensor:
+            patches = pyramid.read(pairs[:, 0], pairs[:, 1])
+            return encode(patches.to(device, non_blocking=True))
+
+        if self.feature_cache is None:
+            return read_and_encode(pairs)
+        known = self.feature_cache.features(
+            self.backbone, pyramid, pairs, norm=self.feature_norm, encode=read_and_encode
+        )
+        return known.to(device)
+
+    def load_weights(self, weights: str | None) -> Self:
+        """Give the backbone weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""
+        if weights is not None:
+            self.backbone.load_weights(weights)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """As for every module; but batch statistics that are frozen, or all of a frozen f, stay in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            hold_batch_statistics(self)
+        if self.frozen:
+            self.backbone.requires_grad_(False).eval()
+        return self
