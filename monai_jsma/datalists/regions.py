@@ -75,54 +75,65 @@ def mark_inside(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     rows, cols = ring.T
     next_rows, next_cols = np.roll(ring, -1, axis=0).T
 
-    # The lattice rows that each edge crosses: those from its upper end to its lower end, without the latter.
-    upper = np.ceil(np.minimum(rows, next_rows))
-    lower = np.ceil(np.maximum(rows, next_rows))
-    first_row = np.clip(upper, 0, num_rows).astype(np.int64)
-    end_row = np.clip(lower, 0, num_rows).astype(np.int64)
-    num_crossed = end_row - first_row
+    # The rows of the lattice that each edge crosses: from its upper end to its lower end, without the latter.
+    first_row = _find_index(np.minimum(rows, next_rows), num_rows)
+    end_row = _find_index(np.maximum(rows, next_rows), num_rows)
+    num_crossings = end_row - first_row
 
-    # One entry for each crossing of an edge with a row.
-    edge = np.repeat(np.arange(len(ring)), num_crossed)
-    before_edge = np.cumsum(num_crossed) - num_crossed
-    row = np.arange(len(edge)) - before_edge[edge] + first_row[edge]
-    slope = (next_cols - cols)[edge] / (next_rows - rows)[edge]  # an edge that crosses a row is not level
-    crossing = cols[edge] + (row - rows[edge]) * slope
-    col = np.clip(np.ceil(crossing), 0, num_cols).astype(np.int64)
+    # From here on, one entry for each crossing of an edge with a row.
+    edge = np.repeat(np.arange(len(ring)), num_crossings)
+    first_crossing = np.cumsum(num_crossings) - num_crossings  # of each edge
+    row_of_edge = np.arange(len(edge)) - first_crossing[edge]
+    row = first_row[edge] + row_of_edge
+    height = (next_rows - rows)[edge]  # not zero, because a level edge crosses no row
+    width = (next_cols - cols)[edge]
+    distance = row - rows[edge]
+    col = _find_index(cols[edge] + distance * (width / height), num_cols)
 
     flips = np.zeros((num_rows, num_cols + 1), dtype=np.uint8)
     np.add.at(flips, (row, col), 1)  # an overflow keeps the parity
-    num_left = np.cumsum(flips, axis=1, dtype=np.uint8)[:, :-1]
-    return (num_left & 1).astype(bool)
+    num_left = np.cumsum(flips, axis=1, dtype=np.uint8)
+    is_odd = num_left[:, :-1] & 1
+    return is_odd.astype(bool)
+
+
+def _find_index(positions: np.ndarray, end: int) -> np.ndarray:
+    """The first index of the lattice at or after each position, from 0 to ``end``."""
+    index = np.ceil(positions)
+    return np.clip(index, 0, end).astype(np.int64)
 
 
 def merge_areas(areas: Iterable[Area]) -> shapely.Geometry:
     """Merge areas to one geometry, whose x is the row and whose y is the column; overlaps count once."""
     polygons = []
     for area in areas:
-        holes = [_outline_polygon(hole) for hole in area.holes]
-        polygon = _outline_polygon(area.ring).difference(shapely.union_all(holes))
-        polygons.append(polygon)
+        polygon = _make_polygon(area.ring)
+        holes = [_make_polygon(hole) for hole in area.holes]
+        polygons.append(polygon.difference(shapely.union_all(holes)))
     return shapely.union_all(polygons)
 
 
-def _outline_polygon(ring: np.ndarray) -> shapely.Geometry:
+def _make_polygon(ring: np.ndarray) -> shapely.Geometry:
     """What an outline encloses, even if it crosses itself."""
     polygon = shapely.Polygon(ring)
     if polygon.is_valid:
         return polygon
 
     # shapely.make_valid forgets how often the outline runs along the same edge, so it breaks the even-odd rule there.
-    closed = shapely.LineString([*ring, ring[0]])
-    edges = shapely.unary_union(closed)  # cut where they cross
-    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(edges)))
-    enclosed = [face for face in faces if _encloses(ring, face.representative_point())]
+    line = shapely.LineString([*ring, ring[0]])
+    edges = shapely.get_parts(shapely.unary_union(line))  # cut where they cross
+    faces = shapely.get_parts(shapely.polygonize(edges))
+    enclosed = []
+    for face in faces:
+        if _encloses(ring, face.representative_point()):
+            enclosed.append(face)
     return shapely.union_all(enclosed)
 
 
 def _encloses(ring: np.ndarray, point: shapely.Point) -> bool:
     around_point = ring - (point.x, point.y)
-    return bool(mark_inside(around_point, (1, 1)).item())
+    inside = mark_inside(around_point, (1, 1))
+    return bool(inside.item())
 
 
 @dataclass(frozen=True)
@@ -137,16 +148,17 @@ class _Axis:
     @classmethod
     def find(cls, length: int, side: int, *, low: float, high: float, rng: np.random.Generator) -> _Axis:
         """Find the starts whose region lies in the slide and touches the pixels ``low`` to ``high``."""
-        room = length - side
-        num_offsets = max(1, min(side // _STEPS, room + 1))
-        offset = int(rng.integers(num_offsets))
+        num_starts = length - side + 1
+        num_offsets = min(side // _STEPS, num_starts)
+        offset = int(rng.integers(max(1, num_offsets)))
 
         first_touching = math.floor((low - side - offset) * _STEPS / side)
         last_touching = math.ceil((high - offset) * _STEPS / side)
-        end_inside = -(-_STEPS * (room - offset + 1) // side)  # rounded up
+        num_inside = -(-_STEPS * (num_starts - offset) // side)  # rounded up
         first = max(0, first_touching)
-        last = min(end_inside - 1, last_touching)
-        return cls(side, offset, first, max(0, last - first + 1))
+        last = min(num_inside - 1, last_touching)
+        num_steps = max(0, last - first + 1)
+        return cls(side, offset, first, num_steps)
 
     @property
     def num_points(self) -> int:
@@ -160,7 +172,8 @@ class _Axis:
     def to_lattice(self, pixels: np.ndarray) -> np.ndarray:
         """Convert positions in pixels to lattice indices; a lattice point is the center of its cell."""
         points_per_pixel = _POINTS * _STEPS / self.side
-        return (pixels - self.offset) * points_per_pixel - _POINTS * self.first - 0.5
+        first_point = _POINTS * self.first
+        return (pixels - self.offset) * points_per_pixel - first_point - 0.5
 
 
 def place_regions(
@@ -183,11 +196,10 @@ def place_regions(
     """
     if side < 1 or not 0 < cover <= 1:
         raise ValueError(f"side must be at least 1 pixel and cover above 0 and at most 1, but got {side} and {cover}.")
-    rings = [area.ring for of_class in areas.values() for area in of_class]
-    if not rings or side > min(size):
+    corners = _list_corners(areas)
+    if len(corners) == 0 or side > min(size):
         return []
 
-    corners = np.concatenate(rings)
     low = corners.min(axis=0)
     high = corners.max(axis=0)
     rows = _Axis.find(size[0], side, low=low[0], high=high[0], rng=rng)
@@ -205,10 +217,23 @@ def place_regions(
 
     placed = []
     for row_step, col_step in _choose_apart(candidates, best, rng):
-        label = labels[int(shares[:, row_step, col_step].argmax())]
-        region = Region(rows.start(row_step), cols.start(col_step), label, float(best[row_step, col_step]))
+        covered_by = shares[:, row_step, col_step]
+        region = Region(
+            row=rows.start(row_step),
+            col=cols.start(col_step),
+            label=labels[covered_by.argmax()],
+            cover=float(covered_by.max()),
+        )
         placed.append(region)
     return placed
+
+
+def _list_corners(areas: Mapping[int, Sequence[Area]]) -> np.ndarray:
+    """The corners of all outlines, float ``(corners, 2)``."""
+    rings = [np.empty((0, 2))]
+    for of_class in areas.values():
+        rings.extend(area.ring for area in of_class)
+    return np.concatenate(rings)
 
 
 def _covered_shares(areas: Iterable[Area], rows: _Axis, cols: _Axis) -> np.ndarray:
@@ -221,27 +246,35 @@ def _covered_shares(areas: Iterable[Area], rows: _Axis, cols: _Axis) -> np.ndarr
         inside |= in_area
 
     # Number of points inside above and left of each point, so that four of them give the number in any rectangle.
-    total = np.zeros((rows.num_points + 1, cols.num_points + 1), dtype=np.int32)
-    total[1:, 1:] = inside.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
-    corners = total[::_POINTS, ::_POINTS]
-    left = corners[_STEPS:, :-_STEPS] - corners[:-_STEPS, :-_STEPS]
-    right = corners[_STEPS:, _STEPS:] - corners[:-_STEPS, _STEPS:]
-    return (right - left) / (_POINTS * _STEPS) ** 2
+    above = inside.cumsum(axis=0, dtype=np.int32)
+    above_and_left = above.cumsum(axis=1, dtype=np.int32)
+    padded = np.pad(above_and_left, ((1, 0), (1, 0)))
+    corners = padded[::_POINTS, ::_POINTS]
+    in_rows = corners[_STEPS:] - corners[:-_STEPS]
+    in_region = in_rows[:, _STEPS:] - in_rows[:, :-_STEPS]
+    return in_region / (_POINTS * _STEPS) ** 2
 
 
 def _mark_ring(ring: np.ndarray, rows: _Axis, cols: _Axis) -> np.ndarray:
-    on_lattice = np.stack([rows.to_lattice(ring[:, 0]), cols.to_lattice(ring[:, 1])], axis=1)
+    lattice_rows = rows.to_lattice(ring[:, 0])
+    lattice_cols = cols.to_lattice(ring[:, 1])
+    on_lattice = np.stack([lattice_rows, lattice_cols], axis=1)
     return mark_inside(on_lattice, (rows.num_points, cols.num_points))
 
 
 def _choose_apart(candidates: np.ndarray, share: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Choose start steps whose regions do not overlap, by falling share; equal shares are in random order."""
     shuffled = rng.permutation(candidates)
-    order = np.argsort(-share[shuffled[:, 0], shuffled[:, 1]], kind="stable")
-    is_free = np.ones((share.shape[0] + _STEPS, share.shape[1] + _STEPS), dtype=bool)
+    row_steps, col_steps = shuffled.T
+    order = np.argsort(-share[row_steps, col_steps], kind="stable")
+
+    num_rows, num_cols = share.shape
+    is_free = np.ones((num_rows + _STEPS, num_cols + _STEPS), dtype=bool)
     chosen = []
     for row_step, col_step in shuffled[order].tolist():
-        window = is_free[row_step : row_step + _STEPS, col_step : col_step + _STEPS]
+        rows = slice(row_step, row_step + _STEPS)
+        cols = slice(col_step, col_step + _STEPS)
+        window = is_free[rows, cols]
         if window.all():
             window[:] = False
             chosen.append((row_step, col_step))
@@ -274,7 +307,10 @@ def choose_balanced(
     """
     names = sorted(placed)
     slides = [names[i] for i in rng.permutation(len(names))]
-    queues = {(slide, label): _regions_of(label, placed[slide]) for slide in slides for label in labels}
+    queues = {}
+    for slide in slides:
+        for label in labels:
+            queues[slide, label] = deque(region for region in placed[slide] if region.label == label)
     chosen: dict[str, list[Region]] = {slide: [] for slide in slides}
     num_chosen: Counter[tuple[str, int]] = Counter()
 
@@ -293,10 +329,10 @@ def choose_balanced(
     return _sort_regions(chosen)
 
 
-def _regions_of(label: int, regions: Iterable[Region]) -> deque[Region]:
-    return deque(region for region in regions if region.label == label)
-
-
 def _sort_regions(regions: Mapping[str, Sequence[Region]]) -> dict[str, list[Region]]:
     """Sort the regions of each slide that has any by row and column, and the slides by name."""
-    return {slide: sorted(regions[slide]) for slide in sorted(regions) if regions[slide]}
+    result = {}
+    for slide in sorted(regions):
+        if regions[slide]:
+            result[slide] = sorted(regions[slide])
+    return result
