@@ -227,12 +227,12 @@ def _add_region_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare_tcga_prad(args: argparse.Namespace) -> None:
     """Write the datalist and the table of failures, and print the size of the splits."""
-    from monai_jsma.datalists.prostate import class_mapping, gather
+    from monai_jsma.datalists.prostate import class_mapping, gather_cohort
     from monai_jsma.datalists.schema import save_datalist
 
     out = args.out or args.slides / "datalist.json"
     failed = out.parent / "failed.csv"
-    cohort = gather(
+    cohort = gather_cohort(
         args.slides,
         args.annotations,
         settings=_region_settings(args),

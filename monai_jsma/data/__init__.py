@@ -57,7 +57,7 @@ _MOVED = {
     "file_sha256": "monai_jsma._io",
     "fold_sides": "monai_jsma.datalists.splits:make_splits",
     "folder_datalist": "monai_jsma.datalists.folder",
-    "gather": "monai_jsma.datalists.prostate",
+    "gather": "monai_jsma.datalists.prostate:gather_cohort",
     "grid_size": "monai_jsma.geometry",
     "group_of": "monai_jsma.datalists.splits",
     "hold_out": "monai_jsma.datalists.splits",

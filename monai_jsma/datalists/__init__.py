@@ -9,7 +9,7 @@ from monai_jsma._io import Fault
 from .annotations import read_annotations
 from .bach import bach_datalist
 from .folder import folder_datalist
-from .prostate import Cohort, RegionSettings, class_mapping, gather
+from .prostate import Cohort, RegionSettings, class_mapping, gather_cohort
 from .regions import Area, Region, choose_balanced, place_regions
 from .schema import class_names, load_datalist, save_datalist
 from .splits import check_groups, group_of, hold_out, make_splits, shuffle_labels, split_by_group
@@ -31,7 +31,7 @@ __all__ = [
     "class_mapping",
     "class_names",
     "folder_datalist",
-    "gather",
+    "gather_cohort",
     "group_of",
     "hold_out",
     "load_datalist",

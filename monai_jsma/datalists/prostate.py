@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From annotated prostate slides to a datalist of regions of three classes (paper, Section 4.1).
 
-:func:`gather` reads the annotations, finds their slides and places the regions of each slide;
+:func:`gather_cohort` reads the annotations, finds their slides and places the regions of each slide;
 :meth:`Cohort.datalist` chooses equally many of each class and splits them by patient. Every slide is treated by itself:
 a slide that fails is reported with its stage, and the others go on. A region is a location in a slide, in level-0
 pixels; its pixels are read when they are needed.
@@ -36,7 +36,7 @@ from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide
 
-__all__ = ["CLASSES", "Cohort", "RegionSettings", "SlideRegions", "class_mapping", "gather", "patient_of"]
+__all__ = ["CLASSES", "Cohort", "RegionSettings", "SlideRegions", "class_mapping", "gather_cohort", "patient_of"]
 
 CLASSES = ("benign", "Gleason 3", "Gleason 4/5")
 _IGNORE = "ignore"
@@ -136,7 +136,7 @@ def patient_of(slide: str) -> str:
     return Path(slide).stem
 
 
-def gather(
+def gather_cohort(
     slides: str | Path,
     annotations: str | Path,
     *,
@@ -180,7 +180,7 @@ def _check_found(paths: Sequence[Path], folder: str | Path, kind: str) -> None:
 
 
 class Cohort:
-    """Annotated slides and their regions; :func:`gather` makes one.
+    """Annotated slides and their regions; :func:`gather_cohort` makes one.
 
     Args:
         settings: how regions are placed, chosen and split.

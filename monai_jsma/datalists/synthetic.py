@@ -48,7 +48,7 @@ __all__ = [
     "CLASSES",
     "GEOMETRY",
     "SyntheticPicture",
-    "layouts",
+    "list_layouts",
     "make_dataset",
     "make_digit_picture",
     "make_picture",
@@ -202,21 +202,21 @@ def make_picture(label: int, rng: np.random.Generator, *, task: str = "sparse", 
     """
     if task not in ("sparse", "dense", "mixed") or level not in range(len(GEOMETRY.grids)):
         raise ValueError(f"task must be sparse, dense or mixed and level 0, 1 or 2, but got '{task}' and {level}.")
-    arrangements = layouts(label)
+    arrangements = list_layouts(label)
     if task == "mixed":
         level = int(rng.integers(len(GEOMETRY.grids)))
     shuffled = _shuffle_cells(level, rng)
     num_cells = len(shuffled) // 2 if task == "dense" else 1
     cells = sorted(shuffled[:num_cells])
 
-    image = tinted_tissue(rng, cells)
+    image = _draw_tissue(rng, cells)
     for cell in cells:
         layout = arrangements[rng.integers(len(arrangements))]
         _add_textures(image, cell, layout=layout, rng=rng)
     return SyntheticPicture(image=image.astype(np.uint8), label=label, level=level, cells=tuple(cells))
 
 
-def layouts(label: int) -> np.ndarray:
+def list_layouts(label: int) -> np.ndarray:
     """The 4 equally likely layouts of a class: 0 or 1, ``(layout, texture, row, column)`` over the quarters of a cell.
 
     Raises:
@@ -226,7 +226,8 @@ def layouts(label: int) -> np.ndarray:
         raise ValueError(f"label must be 0 to {len(CLASS_NAMES) - 1}, but got {label}.")
     first = OPPOSITE if label & 1 else ALIKE
     second = OPPOSITE if label & 2 else ALIKE
-    return np.array(list(product(first, second)))
+    pairs = list(product(first, second))
+    return np.array(pairs)
 
 
 def _add_textures(image: np.ndarray, cell: int, *, layout: np.ndarray, rng: np.random.Generator) -> None:
@@ -235,8 +236,7 @@ def _add_textures(image: np.ndarray, cell: int, *, layout: np.ndarray, rng: np.r
     signed = signs[:, None] * TEXTURES  # (texture, channel)
     quarters = np.einsum("trc,tk->rck", layout, signed)
     blocks_per_quarter = GEOMETRY.patch_size // len(CHECKER) // 2
-    blocks = quarters.repeat(blocks_per_quarter, axis=0).repeat(blocks_per_quarter, axis=1)
-    add_checker(image, cell, blocks)
+    _add_checkerboard(image, cell, _enlarge(quarters, blocks_per_quarter))
 
 
 def make_digit_picture(
@@ -260,14 +260,12 @@ def make_digit_picture(
         )
     digits, classes = _load_digits(split)
     cell, *others = _shuffle_cells(level, rng)[: 1 + NUM_STROKES]
-    image = tinted_tissue(rng, [cell])
+    image = _draw_tissue(rng, [cell])
     for other in others:
-        row, col = rng.integers(2, size=2) * 4
-        quarter = (slice(row, row + 4), slice(col, col + 4))
-        stroke = np.zeros((8, 8), dtype=np.int64)
-        stroke[quarter] = rng.choice(digits)[quarter]
+        stroke = _draw_stroke(digits, rng)
         _add_digit(image, other, digit=stroke, rng=rng)
-    _add_digit(image, cell, digit=rng.choice(digits[classes == label]), rng=rng)
+    own_digits = digits[classes == label]
+    _add_digit(image, cell, digit=rng.choice(own_digits), rng=rng)
     return SyntheticPicture(image=image.astype(np.uint8), label=label, level=level, cells=(cell,))
 
 
@@ -283,23 +281,34 @@ def _load_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     return digits.reshape(-1, 8, 8), classes[is_own]
 
 
+def _draw_stroke(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random quarter of a random digit, ``(8, 8)`` with zeros around it."""
+    row, col = rng.integers(2, size=2) * 4
+    rows = slice(row, row + 4)
+    cols = slice(col, col + 4)
+    digit = rng.choice(digits)
+    stroke = np.zeros_like(digit)
+    stroke[rows, cols] = digit[rows, cols]
+    return stroke
+
+
 def _add_digit(image: np.ndarray, cell: int, *, digit: np.ndarray, rng: np.random.Generator) -> None:
     """Draw a digit ``(8, 8)`` into the middle of a cell in place, each pixel as 2 x 2 fields of the checkerboard."""
     sign = rng.choice((-1, 1))
     contrast = np.zeros((16, 16, 3), dtype=np.int64)
     contrast[4:12, 4:12] = sign * digit[..., None] * INK
-    add_checker(image, cell, contrast)
+    _add_checkerboard(image, cell, contrast)
 
 
 def _shuffle_cells(level: int, rng: np.random.Generator) -> list[int]:
     """The flat indices of the cells of a magnification, in random order."""
     first = GEOMETRY.offsets[level]
     end = GEOMETRY.offsets[level + 1]
-    order = rng.permutation(end - first)
-    return [first + int(i) for i in order]
+    cells = rng.permutation(end - first) + first
+    return cells.tolist()
 
 
-def tinted_tissue(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
+def _draw_tissue(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
     """Make a background with tinted cells, int ``(256, 256, 3)``.
 
     The background is a smooth mixture of pink and purple, the mean of a few long plane waves. A tint has the color of
@@ -328,7 +337,7 @@ def tinted_tissue(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
     return np.rint(image).astype(np.int64)
 
 
-def add_checker(image: np.ndarray, cell: int, contrast: np.ndarray) -> None:
+def _add_checkerboard(image: np.ndarray, cell: int, contrast: np.ndarray) -> None:
     """Add a checkerboard to a cell in place.
 
     With ``s`` the downsample of the cell's magnification, the fields of the checkerboard are ``s x s`` level-0 pixels,
@@ -343,7 +352,13 @@ def add_checker(image: np.ndarray, cell: int, contrast: np.ndarray) -> None:
     pixels = _cell_pixels(image, cell)
     downsample = len(pixels) // GEOMETRY.patch_size
     fields = np.kron(contrast, CHECKER[..., None])  # (32, 32, 3)
-    pixels += fields.repeat(downsample, axis=0).repeat(downsample, axis=1)
+    pixels += _enlarge(fields, downsample)
+
+
+def _enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat each pixel ``factor`` times in both directions."""
+    taller = image.repeat(factor, axis=0)
+    return taller.repeat(factor, axis=1)
 
 
 def _cell_pixels(image: np.ndarray, cell: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from monai_jsma._io import file_sha256
 from monai_jsma.datalists import synthetic
 from monai_jsma.datalists.schema import load_datalist
-from monai_jsma.datalists.synthetic import GEOMETRY, layouts, make_dataset, make_picture
+from monai_jsma.datalists.synthetic import GEOMETRY, list_layouts, make_dataset, make_picture
 
 LABELS = range(4)
 SCENES = [("sparse", 0), ("sparse", 1), ("sparse", 2), ("dense", 1), ("mixed", 0)]
@@ -88,7 +88,7 @@ def test_every_finer_patch_is_distributed_alike_in_all_classes(level):
 
     shown = {label: {cell: Counter() for cell in [index, *finer]} for label in LABELS}
     for label in LABELS:
-        for layout in layouts(label):
+        for layout in list_layouts(label):
             for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
                 image = np.zeros((256, 256, 3), int)
                 synthetic._add_textures(image, index, layout=layout, rng=Signs(signs))
