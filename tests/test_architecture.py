@@ -39,14 +39,20 @@ ORDER = [  # of the rooms, low to high: a file imports from its own room and fro
     {"cli", "__main__"},
 ]
 
+# What may differ from the rules, and why.
+EXCEPTIONS = {
+    "monai_jsma.cli.probes: imports the private module monai_jsma.networks._torchvision": (
+        "the doctor's probe tries this very module in a process of its own"
+    ),
+    "monai_jsma.datalists.bach and monai_jsma.data.batch differ by one letter": "BACH is the name of the data set",
+    "monai_jsma.geometry: PatchGeometry takes 5 positional arguments": (
+        "data: size, spacing, magnifications and patch size are the grid, in the order of its definition"
+    ),
+}
+
 # Violations that are being removed. Take a line out when you have mended it; never add one.
 KNOWN = """
-monai_jsma.cli.probes: imports the private module monai_jsma.networks._torchvision
-monai_jsma.datalists.bach and monai_jsma.data.batch differ by one letter
-monai_jsma.data.tensor_batch: TensorPyramidBatch.__init__ takes 5 positional arguments
-monai_jsma.geometry: PatchGeometry takes 5 positional arguments
-monai_jsma.slides.base: Reader.read takes 5 positional arguments
-monai_jsma.slides.tifffile_reader: paste takes 4 positional arguments
+
 """
 
 
@@ -56,7 +62,13 @@ def package() -> SourceTree:
 
 
 def unknown(violations: list[str]) -> list[str]:
-    return [line for line in violations if line not in KNOWN.splitlines()]
+    return [line for line in violations if line not in EXCEPTIONS and line not in KNOWN.splitlines()]
+
+
+def test_no_exception_is_out_of_date(package):
+    rules = (circles, foreign_private_names, similar_module_names, wide_signatures)
+    violations = [line for rule in rules for line in rule(package)]
+    assert set(EXCEPTIONS) - set(violations) == set()
 
 
 def test_imports_point_to_lower_rooms(package):

@@ -31,6 +31,7 @@ class TensorPyramidBatch:
         images: Tensor,
         magnifications: Sequence[float | str | Magnification],
         patch_size: int,
+        *,
         mpp: float | None = None,
         aligned: bool = False,
     ) -> None:

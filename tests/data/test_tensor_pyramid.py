@@ -27,7 +27,7 @@ CASES = [
 def test_patches_and_thumbnail_are_area_averages(size, magnifications, mpp, dtype):
     images = torch.randint(256, (2, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = images if dtype == torch.uint8 else images.float() / 255
-    pyramid = TensorPyramidBatch(images, magnifications, 8, mpp)
+    pyramid = TensorPyramidBatch(images, magnifications, 8, mpp=mpp)
     assert pyramid.geometry == PatchGeometry(size, mpp or 1.0, magnifications, 8)
     assert pyramid.grids == [pyramid.geometry.grids] * 2
     floats = (images / 255 if dtype == torch.uint8 else images).double().numpy()
