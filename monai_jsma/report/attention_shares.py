@@ -26,18 +26,21 @@ class AttentionShares:
     """
 
     def __init__(self, records: Sequence[PredictionRecord], classes: np.ndarray) -> None:
-        mpp_of_name: dict[str, float] = {}
+        self.names = _list_magnifications(records)
+        shares = []
+        priors = []
         for record in records:
-            mpp_of_name.update(zip(record.geometry.names, record.magnifications, strict=True))
-        self.names = sorted(mpp_of_name, key=lambda name: -mpp_of_name[name])
+            shares.append(self._make_row(record.shares))
+            priors.append(self._make_row(record.prior_shares))
+        self._shares = np.array(shares)
+        self._priors = np.array(priors)
 
-        self._shares = self._tabulate(record.shares for record in records)
-        self._priors = self._tabulate(record.prior_shares for record in records)
-        self._is_class = classes[:, None] == np.arange(len(records[0].classes))
+        num_classes = len(records[0].classes)
+        self._is_class = classes[:, None] == np.arange(num_classes)
 
-    def _tabulate(self, shares: Iterable[Mapping[str, float]]) -> np.ndarray:
-        """Shares by name as rows ``(n, magnifications)``; 0 for a magnification that a record lacks."""
-        return np.array([[share.get(name, 0.0) for name in self.names] for share in shares])
+    def _make_row(self, shares: Mapping[str, float]) -> list[float]:
+        """Shares in the order of the names; 0 for a magnification that the record lacks."""
+        return [shares.get(name, 0.0) for name in self.names]
 
     def average(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Mean ``share``, ``prior`` and ``enrichment`` of some rows, ``(magnifications,)``.
@@ -50,10 +53,25 @@ class AttentionShares:
         is_class = self._is_class[rows]
         counts = is_class.sum(axis=0)[:, None]
 
-        means = {"share": shares.mean(axis=0), "prior": priors.mean(axis=0)}
+        share = shares.mean(axis=0)
+        prior = priors.mean(axis=0)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-            means["enrichment"] = means["share"] / means["prior"]
-            means["class_share"] = is_class.T @ shares / counts
-            means["class_prior"] = is_class.T @ priors / counts
-            means["class_enrichment"] = means["class_share"] / means["class_prior"]
-        return means
+            class_share = is_class.T @ shares / counts
+            class_prior = is_class.T @ priors / counts
+            return {
+                "share": share,
+                "prior": prior,
+                "enrichment": share / prior,
+                "class_share": class_share,
+                "class_prior": class_prior,
+                "class_enrichment": class_share / class_prior,
+            }
+
+
+def _list_magnifications(records: Iterable[PredictionRecord]) -> list[str]:
+    """Names of the magnifications of all records, coarse to fine."""
+    mpp_of_name: dict[str, float] = {}
+    for record in records:
+        for name, mpp in zip(record.geometry.names, record.magnifications, strict=True):
+            mpp_of_name[name] = mpp
+    return sorted(mpp_of_name, key=lambda name: -mpp_of_name[name])

@@ -60,16 +60,16 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
             path = argument
             name = _name_run(path)
             if name in files:
-                raise ValueError(f"{path}: another file is called '{name}' too; name them, NAME=FILE.")
+                raise ValueError(f"{path}: another file has the name '{name}' too; give names as NAME=FILE.")
             unnamed.add(name)
         elif name in unnamed or not name:
-            raise ValueError(f"{argument}: '{name}' is no name that is free; give another.")
+            raise ValueError(f"{argument}: the name '{name}' is empty or taken; give another.")
         files[name].append(path)
 
     runs = [_read_run(name, paths) for name, paths in files.items()]
     for run in runs[1:]:
         if run.classes != runs[0].classes:
-            raise ValueError(f"{_describe(run)} but {_describe(runs[0])}; compare runs over the same classes.")
+            raise ValueError(f"{_describe(run)}, but {_describe(runs[0])}; compare runs with the same classes.")
     return runs
 
 
@@ -79,7 +79,7 @@ def _name_run(path: str) -> str:
 
 
 def _describe(run: Run) -> str:
-    return f"run '{run.name}' tells apart {', '.join(run.classes)}"
+    return f"run '{run.name}' has the classes {', '.join(run.classes)}"
 
 
 def _read_run(name: str, paths: Sequence[str]) -> Run:
@@ -93,7 +93,7 @@ def _read_run(name: str, paths: Sequence[str]) -> Run:
         if record.classes != run.classes:
             raise ValueError(
                 f"run '{name}': {record.file} has the classes {', '.join(record.classes)}, "
-                f"but {records[0].file} {', '.join(run.classes)}."
+                f"but {records[0].file} has {', '.join(run.classes)}."
             )
     return run
 
@@ -123,14 +123,21 @@ class Cases:
         These are the predictive entropy and, if all regions were predicted with draws, the mean mutual information.
         """
         uncertainties = {"predictive_entropy": predictive_entropy(self.probabilities)}
-        if all(record.draws for records in self.records for record in records):
-            means = [np.mean([record.mutual_information for record in records]) for records in self.records]
-            uncertainties["mutual_information"] = np.array(means)
+        means = []
+        for records in self.records:
+            if not all(record.draws for record in records):
+                return uncertainties
+            information = np.array([record.mutual_information for record in records])
+            means.append(information.mean())
+        uncertainties["mutual_information"] = np.array(means)
         return uncertainties
 
     def select(self, keys: Collection[Hashable]) -> Cases:
         """The cases with the given keys, in the same order."""
-        rows = [i for i, key in enumerate(self.keys) if key in keys]
+        rows = []
+        for row, key in enumerate(self.keys):
+            if key in keys:
+                rows.append(row)
         return Cases(
             keys=tuple(self.keys[i] for i in rows),
             labels=self.labels[rows],
@@ -159,17 +166,20 @@ def make_cases(records: Iterable[PredictionRecord], by: str = "region") -> Cases
         return None
 
     keys = sorted(records_of_case)
-    labels, probabilities, groups = [], [], []
+    labels = []
+    groups = []
+    means = []
     for key in keys:
         members = records_of_case[key]
         _check_agreement(key, members)
         labels.append(members[0].label)
         groups.append(members[0].group)
-        probabilities.append(np.mean([record.probabilities for record in members], axis=0))
+        probabilities = [record.probabilities for record in members]
+        means.append(np.mean(probabilities, axis=0))
     return Cases(
         keys=tuple(keys),
         labels=np.array(labels),
-        probabilities=np.array(probabilities),
+        probabilities=np.array(means),
         groups=np.array(groups),
         records=tuple(tuple(records_of_case[key]) for key in keys),
     )

@@ -54,8 +54,17 @@ class RunScores:
         self.cases = cases
         self.settings = settings
         self.name = name
-        self.values = compute_scores(cases.labels, cases.probabilities, ordered=settings.ordered)
-        self.resampled = bootstrap(self._score_resample, cases.groups, settings.resamples, seed=settings.seed)
+        self.values = compute_scores(
+            cases.labels,
+            cases.probabilities,
+            ordered=settings.ordered,
+        )
+        self.resampled = bootstrap(
+            self._score_resample,
+            cases.groups,
+            settings.resamples,
+            seed=settings.seed,
+        )
 
     def _score_resample(self, rows: np.ndarray) -> Scores:
         return compute_scores(
@@ -69,7 +78,8 @@ class RunScores:
         """The scores of the cases with the given keys."""
         if keys == set(self.cases.keys):
             return self
-        return RunScores(self.cases.select(keys), self.settings, name=self.name)
+        cases = self.cases.select(keys)
+        return RunScores(cases, self.settings, name=self.name)
 
 
 def subtract_scores(scores: RunScores, others: RunScores) -> dict[str, Any]:
@@ -90,7 +100,11 @@ def subtract_scores(scores: RunScores, others: RunScores) -> dict[str, Any]:
 
 
 def _subtract(values: Scores, others: Scores) -> Scores:
-    return {name: values[name] - others[name] for name in values if name not in _CLASS_KEYS}
+    differences = {}
+    for name in values:
+        if name not in _CLASS_KEYS:
+            differences[name] = values[name] - others[name]
+    return differences
 
 
 def _check_agreement(one: RunScores, two: RunScores) -> None:
@@ -124,25 +138,28 @@ def average_repeats(repeats: Sequence[RunScores]) -> dict[str, dict[str, Any]]:
     """
     first = repeats[0]
     for repeat in repeats[1:]:
-        if repeat.cases.keys != first.cases.keys or (repeat.cases.groups != first.cases.groups).any():
-            raise ValueError("repeats must predict the same pictures.")
+        same_keys = repeat.cases.keys == first.cases.keys
+        if not same_keys or (repeat.cases.groups != first.cases.groups).any():
+            raise ValueError("repeats must predict the same images.")
 
     averages = {}
     for name in first.values:
-        if name in _CLASS_KEYS:
-            continue
-        values = np.array([float(repeat.values[name]) for repeat in repeats])
-        resampled = {}
-        if first.resampled:
-            resampled[name] = np.mean([repeat.resampled[name] for repeat in repeats], axis=0)
-        estimate: dict[str, Any] = dict(add_intervals({name: values.mean()}, resampled)[name])
-        estimate["sd"] = _standard_deviation(values)
-        estimate["values"] = [value if np.isfinite(value) else None for value in values.tolist()]
-        averages[name] = estimate
+        if name not in _CLASS_KEYS:
+            averages[name] = _average_score(repeats, name)
     return averages
 
 
-def _standard_deviation(values: np.ndarray) -> float | None:
-    if len(values) < 2 or not np.isfinite(values).all():
-        return None
-    return float(values.std(ddof=1))
+def _average_score(repeats: Sequence[RunScores], name: str) -> dict[str, Any]:
+    values = np.array([float(repeat.values[name]) for repeat in repeats])
+    resampled = {}
+    if repeats[0].resampled:
+        of_repeats = [repeat.resampled[name] for repeat in repeats]
+        resampled[name] = np.mean(of_repeats, axis=0)
+
+    estimates = add_intervals({name: values.mean()}, resampled)
+    average: dict[str, Any] = dict(estimates[name])
+    average["sd"] = None
+    if len(values) > 1 and np.isfinite(values).all():
+        average["sd"] = float(values.std(ddof=1))
+    average["values"] = [value if np.isfinite(value) else None for value in values.tolist()]
+    return average

@@ -110,13 +110,22 @@ def _describe_orders(cases: Cases, settings: Settings) -> dict[str, dict[str, An
     orders = make_orders(wrong, cases.uncertainties)
 
     def score_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: score_order(wrong[rows], values[rows]) for name, values in orders.items()}
+        scores = {}
+        for name, uncertainty in orders.items():
+            scores[name] = score_order(wrong[rows], uncertainty[rows])
+        return scores
 
     all_rows = np.arange(len(wrong))
-    resampled = bootstrap(score_rows, cases.groups, settings.resamples, seed=settings.seed)
+    resampled = bootstrap(
+        score_rows,
+        cases.groups,
+        settings.resamples,
+        seed=settings.seed,
+    )
     estimates = add_intervals(score_rows(all_rows), resampled)
 
-    numbers, curves = {}, {}
+    numbers = {}
+    curves = {}
     for name, uncertainty in orders.items():
         numbers[name] = dict(zip(SELECTIVE, estimates[name], strict=True))
         curves[name] = make_risk_coverage_curve(wrong, uncertainty)
@@ -162,8 +171,13 @@ def _list_worst_errors(cases: Cases, max_errors: int) -> list[dict[str, Any]]:
     of_true_class = cases.probabilities[np.arange(num_cases), cases.labels]
     wrong = find_wrong(cases.labels, cases.probabilities)
     worst_first = np.argsort(of_true_class, kind="stable")
-    errors = [index for index in worst_first.tolist() if wrong[index]]
-    return [_describe_error(cases, index) for index in errors[:max_errors]]
+    errors: list[dict[str, Any]] = []
+    for index in worst_first.tolist():
+        if len(errors) == max_errors:
+            break
+        if wrong[index]:
+            errors.append(_describe_error(cases, index))
+    return errors
 
 
 def _describe_error(cases: Cases, index: int) -> dict[str, Any]:

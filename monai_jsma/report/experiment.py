@@ -72,10 +72,19 @@ def _tabulate_runs(predictions: Predictions) -> str:
     rows = []
     for (variant, seed, fold), path in predictions.items():
         records = read_records(path)
+        groups = {record.group for record in records}
         labelled = [record for record in records if record.label is not None]
         num_right = sum(record.prediction == record.label for record in labelled)
-        num_groups = len({record.group for record in records})
-        rows.append((variant, seed, fold, len(records), num_groups, len(labelled), num_right))
+        row = (
+            variant,
+            seed,
+            fold,
+            len(records),
+            len(groups),
+            len(labelled),
+            num_right,
+        )
+        rows.append(row)
     return csv_text(("variant", "seed", "fold", "regions", "groups", "labelled", "right"), rows)
 
 
@@ -109,11 +118,16 @@ def _format_table(variants: Mapping[str, Any], num_seeds: int) -> list[str]:
     for variant, content in variants.items():
         row = [variant]
         for name in _COLUMNS:
-            row.append(_format_score(content["scores"].get(name), with_spread=name == "accuracy"))
+            score = content["scores"].get(name)
+            row.append(_format_score(score, with_spread=name == "accuracy"))
+
         shares = []
         for name, attention in content["attention"].items():
-            shares.append(f"{name} {attention['share']:.0%} ({attention['enrichment']:.2f})")
-        rows.append([*row, ", ".join(shares)])
+            share = f"{attention['share']:.0%}"
+            enrichment = f"{attention['enrichment']:.2f}"
+            shares.append(f"{name} {share} ({enrichment})")
+        row.append(", ".join(shares))
+        rows.append(row)
 
     spread = f", +- is the standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
     return [*text_table(rows, align="left"), f"[low, high]: 95 % interval over groups{spread}"]

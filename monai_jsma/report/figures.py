@@ -95,8 +95,8 @@ def draw_risk_curves(curves: Sequence[Curve], references: Sequence[Curve] = ()) 
     axes.set(
         xlim=(0, 1.01),
         ylim=(-0.01, max(1.05 * highest_risk, 0.1)),
-        xlabel="Coverage: part of the answers that is kept, the most certain ones",
-        ylabel="Risk: part of these that is wrong",
+        xlabel="Coverage: share of predictions that is kept, the most certain first",
+        ylabel="Risk: share of errors among them",
     )
     axes.grid(color="0.9")
     figure.legend(loc="outside lower left", frameon=False)
@@ -104,8 +104,14 @@ def draw_risk_curves(curves: Sequence[Curve], references: Sequence[Curve] = ()) 
 
 
 def _draw_risk_curve(axes: Axes, curve: Curve, look: Mapping[str, Any]) -> None:
-    points = curve.points or {"coverage": (), "risk": ()}
-    axes.plot(points["coverage"], points["risk"], label=_label_curve("aurc", curve), **look)
+    if curve.points is None:
+        return
+    axes.plot(
+        curve.points["coverage"],
+        curve.points["risk"],
+        label=_label_curve("aurc", curve),
+        **look,
+    )
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
@@ -151,9 +157,7 @@ def draw_calibration(bins: Sequence[Mapping[str, float]]) -> Figure:
     counts = np.array([one["count"] for one in bins])
 
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
-    axes = _add_unit_axes(
-        figure, "Probability that the network gives its answer", "Part of these answers that is right"
-    )
+    axes = _add_unit_axes(figure, "Probability of the predicted class", "Share of correct predictions")
     _draw_diagonal(axes)
     axes.plot(probability, right, color=_COLORS[0], linewidth=1)
     sizes = 20 + 180 * counts / counts.max()
@@ -168,8 +172,8 @@ def draw_calibration(bins: Sequence[Mapping[str, float]]) -> Figure:
             va="center",
             fontsize=8,
         )
-    axes.text(0.02, 0.97, "above the line: less sure than it could be", fontsize=8, color="0.4", va="top")
-    axes.text(0.98, 0.02, "below the line: surer than it should be", fontsize=8, color="0.4", ha="right")
+    axes.text(0.02, 0.97, "above the line: underconfident", fontsize=8, color="0.4", va="top")
+    axes.text(0.98, 0.02, "below the line: overconfident", fontsize=8, color="0.4", ha="right")
     return figure
 
 
@@ -244,7 +248,8 @@ def draw_comparison(runs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
     panels = figure.subplots(num_rows, 2, sharey=True, squeeze=False).ravel()
     for axes, (score, title) in zip(panels, titles.items()):
         for row, run in enumerate(runs):
-            _draw_interval(axes, row, run["scored"]["scores"][score])
+            estimate = run["scored"]["scores"][score]
+            _draw_interval(axes, row, estimate)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", color="0.9")
 
@@ -257,11 +262,17 @@ def draw_comparison(runs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
 def _draw_interval(axes: Axes, row: int, estimate: Mapping[str, Any]) -> None:
     color = _COLORS[row % len(_COLORS)]
     if estimate["value"] is None:
-        middle = (0.5, row)
-        axes.annotate("undefined", middle, xycoords=("axes fraction", "data"), ha="center", va="center")
+        axes.annotate(
+            "undefined",
+            (0.5, row),
+            xycoords=("axes fraction", "data"),
+            ha="center",
+            va="center",
+        )
         return
     if estimate["low"] is not None:
-        axes.plot((estimate["low"], estimate["high"]), (row, row), color=color, linewidth=2)
+        ends = (estimate["low"], estimate["high"])
+        axes.plot(ends, (row, row), color=color, linewidth=2)
     axes.plot(estimate["value"], row, "o", color=color)
 
 
@@ -281,7 +292,9 @@ def _add_unit_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
 
 
 def _draw_diagonal(axes: Axes) -> None:
-    axes.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle=(0, (1, 3)))
+    ends = (0, 1)
+    dotted = (0, (1, 3))
+    axes.plot(ends, ends, color="0.6", linewidth=1, linestyle=dotted)
 
 
 def _line_look(number: int) -> dict[str, Any]:
@@ -295,7 +308,9 @@ def _line_look(number: int) -> dict[str, Any]:
 
 def _label_curve(area: str, curve: Curve) -> str:
     """Label of a line. It starts with the area: matplotlib hides what starts with an underscore, as a name may."""
-    return f"{area.upper()} {format_estimate(curve.area)}  {shorten(curve.name)}"
+    estimate = format_estimate(curve.area)
+    name = shorten(curve.name)
+    return f"{area.upper()} {estimate}  {name}"
 
 
 def format_estimate(estimate: Mapping[str, Any]) -> str:

@@ -45,13 +45,16 @@ def bootstrap(
     if len(names) < 2 or num_resamples == 0:
         return {}
 
-    rows_of_group = [np.flatnonzero(group_of_row == i) for i in range(len(names))]
+    rows_of_group = []
+    for index in range(len(names)):
+        rows_of_group.append(np.flatnonzero(group_of_row == index))
+
     generator = np.random.default_rng(seed)
     measured = []
     for _ in range(num_resamples):
         drawn = generator.integers(len(names), size=len(names))
-        rows = np.concatenate([rows_of_group[i] for i in drawn])
-        measured.append(measure(rows))
+        rows = [rows_of_group[index] for index in drawn]
+        measured.append(measure(np.concatenate(rows)))
 
     resampled = {}
     for name in measured[0]:
@@ -81,15 +84,22 @@ def _estimate(value: np.ndarray, resampled: np.ndarray | None) -> Estimate | lis
     if resampled is None:
         return [_estimate(element, None) for element in value]
 
-    by_element = np.moveaxis(resampled, 1, 0)
-    return [_estimate(*pair) for pair in zip(value, by_element, strict=True)]
+    estimates = []
+    for index, element in enumerate(value):
+        estimates.append(_estimate(element, resampled[:, index]))
+    return estimates
 
 
 def _estimate_number(value: np.ndarray, resampled: np.ndarray | None) -> Estimate:
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None, "resamples": 0}
 
-    estimate: Estimate = {"value": float(value), "low": None, "high": None, "resamples": 0}
+    estimate: Estimate = {
+        "value": float(value),
+        "low": None,
+        "high": None,
+        "resamples": 0,
+    }
     if resampled is None:
         return estimate
 

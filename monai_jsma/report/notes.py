@@ -41,30 +41,30 @@ def _describe_labels(run: Run, cases: Cases) -> Iterator[str]:
     absent = [name for label, name in enumerate(run.classes) if label not in present]
     if len(present) == 1:
         only = run.classes[present[0]]
-        yield f"Every label is {only}: how well classes are told apart cannot be measured here."
+        yield f"Every label is {only}: how well the classes are separated cannot be measured here."
     elif absent:
         yield (
-            f"No label is {' or '.join(absent)}: what needs such a case is undefined, and macro means are over the "
-            "classes for which they are defined."
+            f"No label is {' or '.join(absent)}: scores that need such a case are undefined, and macro means are over "
+            "the classes for which the score is defined."
         )
 
 
 def _describe_groups(cases: Cases) -> Iterator[str]:
     num_groups = len(set(cases.groups))
     if num_groups == 1:
-        yield "All is of one group: there are no intervals, since nothing is known about other groups."
+        yield "All cases are of one group: there are no intervals, since nothing is known about other groups."
         return
     if num_groups < _FEW_GROUPS:
-        yield f"There are only {num_groups} groups: the intervals are rough, and rather too narrow than too wide."
+        yield f"There are only {num_groups} groups: the intervals are rough, and more likely too narrow than too wide."
 
     right = cases.probabilities.argmax(axis=1) == cases.labels
     if right.all() or not right.any():
-        answer = "right" if right.all() else "wrong"
-        # The rule of three: 95 % confidence that no more than 3/n are otherwise.
+        answer = "correct" if right.all() else "wrong"
+        # The rule of three: 95 % confidence that no more than 3/n are different.
         limit = min(1, 3 / num_groups)
         yield (
-            f"Every prediction is {answer}, so the intervals have no width. That is no "
-            f"certainty: after {num_groups} groups alike, up to {limit:.0%} of all groups may be otherwise."
+            f"Every prediction is {answer}, so the intervals have no width. This is not "
+            f"certainty: after {num_groups} groups without exception, up to {limit:.0%} of all groups may be different."
         )
 
 
@@ -73,7 +73,10 @@ def _describe_ties(cases: Cases) -> Iterator[str]:
     num_best = (cases.probabilities == highest).sum(axis=1)
     num_ties = np.count_nonzero(num_best > 1)
     if num_ties > 0:
-        yield f"{num_ties} predictions have two classes that are equally probable: the first of them is taken."
+        yield (
+            f"{num_ties} of {len(num_best)} predictions have several equally probable classes: the first of them is "
+            "taken."
+        )
 
 
 def _describe_draws(run: Run) -> Iterator[str]:
@@ -81,6 +84,6 @@ def _describe_draws(run: Run) -> Iterator[str]:
     num_without = sum(not record.draws for record in run.records)
     if 0 < num_without < num_regions:
         yield (
-            f"{num_without} of {num_regions} regions were predicted without draws: there is no order by mutual "
-            "information."
+            f"{num_without} of {num_regions} regions were predicted without repeated draws, so there is no order by "
+            "mutual information."
         )

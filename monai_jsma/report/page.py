@@ -20,8 +20,8 @@ from monai_jsma.report.selective import COVERAGES, ORDERS
 __all__ = ["render_page"]
 
 _ORDER_SCORES = (
-    ScoreInfo("aurc", "AURC", in_percent=False),
-    ScoreInfo("gain", "Less than random", in_percent=False),
+    ScoreInfo("aurc", "AURC"),
+    ScoreInfo("gain", "Less than random"),
     *(ScoreInfo(f"accuracy_{percent}", f"Accuracy at {percent} % coverage", in_percent=True) for percent in COVERAGES),
 )
 _CASES = {"region": "regions", "file": "files", "group": "groups"}

@@ -14,6 +14,7 @@ all resamples of a run would take half a minute there, and takes a second here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ __all__ = [
 Scores = dict[str, Any]  # by key: a float64, or an array (classes,)
 
 
-class ScoreInfo(NamedTuple):
+@dataclass(frozen=True)
+class ScoreInfo:
     """How a score is presented.
 
     Args:
@@ -53,48 +55,76 @@ class ScoreInfo(NamedTuple):
 
     key: str
     title: str
-    in_percent: bool
+    _: KW_ONLY
+    in_percent: bool = False
     meaning: str = ""
     less_is_better: bool = False
 
 
 SCORES = (
-    ScoreInfo("accuracy", "Accuracy", True, "part of the predictions that is right"),
     ScoreInfo(
-        "balanced_accuracy", "Balanced accuracy", True, "mean sensitivity of the classes: a rare one counts as much"
+        "accuracy",
+        "Accuracy",
+        in_percent=True,
+        meaning="share of correct predictions",
     ),
     ScoreInfo(
-        "f1_macro", "F1, macro", False, "mean over the classes of F1, the harmonic mean of sensitivity and precision"
+        "balanced_accuracy",
+        "Balanced accuracy",
+        in_percent=True,
+        meaning="mean sensitivity of the classes: a rare class counts as much",
     ),
     ScoreInfo(
-        "kappa", "Quadratic kappa", False, "agreement of the grades: 1 is perfect, 0 is chance; far misses count more"
+        "f1_macro",
+        "F1, macro",
+        meaning="mean over the classes of F1, the harmonic mean of sensitivity and precision",
     ),
     ScoreInfo(
-        "auc_micro", "AUC, micro", False, "area under the ROC curve over all pairs of case and class: 1 is perfect"
+        "kappa",
+        "Quadratic kappa",
+        meaning="agreement of the grades: 1 is perfect, 0 is chance; distant errors count more",
     ),
     ScoreInfo(
-        "auc_macro", "AUC, macro", False, "mean over the classes of that area: 1 is perfect, 0.5 is guessing"
-    ),
-    ScoreInfo("ap_micro", "AP, micro", False, "average precision over all pairs of case and class: 1 is perfect"),
-    ScoreInfo(
-        "ap_macro", "AP, macro", False, "mean over the classes of average precision; guessing gives a class's part"
+        "auc_micro",
+        "AUC, micro",
+        meaning="area under the ROC curve over all pairs of case and class: 1 is perfect",
     ),
     ScoreInfo(
-        "ece", "Calibration error", True, "distance of stated probability and part that is right (ECE): 0 is perfect",
+        "auc_macro",
+        "AUC, macro",
+        meaning="mean over the classes of the area under the ROC curve: 1 is perfect, 0.5 is guessing",
+    ),
+    ScoreInfo(
+        "ap_micro",
+        "AP, micro",
+        meaning="average precision over all pairs of case and class: 1 is perfect",
+    ),
+    ScoreInfo(
+        "ap_macro",
+        "AP, macro",
+        meaning="mean over the classes of average precision; guessing gives the share of a class",
+    ),
+    ScoreInfo(
+        "ece",
+        "Calibration error",
+        in_percent=True,
+        meaning="distance between probability and share of correct predictions (ECE): 0 is perfect",
         less_is_better=True,
     ),
     ScoreInfo(
-        "aurc", "AURC", False, "mean error rate of the most certain answers, as fewer are left out: 0 is perfect",
+        "aurc",
+        "AURC",
+        meaning="mean error rate of the most certain predictions, over all coverages: 0 is perfect",
         less_is_better=True,
     ),
-)  # fmt: skip
+)
 CLASS_SCORES = (
-    ScoreInfo("sensitivity", "Sensitivity (recall)", True),
-    ScoreInfo("specificity", "Specificity", True),
-    ScoreInfo("precision", "Precision (PPV)", True),
-    ScoreInfo("f1", "F1", False),
-    ScoreInfo("auc", "AUC", False),
-    ScoreInfo("ap", "AP", False),
+    ScoreInfo("sensitivity", "Sensitivity (recall)", in_percent=True),
+    ScoreInfo("specificity", "Specificity", in_percent=True),
+    ScoreInfo("precision", "Precision (PPV)", in_percent=True),
+    ScoreInfo("f1", "F1"),
+    ScoreInfo("auc", "AUC"),
+    ScoreInfo("ap", "AP"),
 )
 NUM_BINS = 10  # of the probability, of equal width, each with its lower end: [0.5, 0.6); the last one with both
 _MACRO_MEANS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1", "auc_macro": "auc", "ap_macro": "ap"}
@@ -135,20 +165,24 @@ def compute_scores(
     for macro, name in _MACRO_MEANS.items():
         reference = class_scores if like is None else like
         defined = np.isfinite(reference[name])
-        scores[macro] = class_scores[name][defined].mean() if defined.any() else _UNDEFINED
+        scores[macro] = _UNDEFINED
+        if defined.any():
+            scores[macro] = class_scores[name][defined].mean()
     if ordered:
         scores["kappa"] = _compute_quadratic_kappa(confusion)
     scores["ece"] = _compute_calibration_error(labels, probabilities)
 
     wrong = find_wrong(labels, probabilities)
-    scores["aurc"] = compute_risk_coverage(wrong, predictive_entropy(probabilities)).mean()
+    entropy = predictive_entropy(probabilities)
+    scores["aurc"] = compute_risk_coverage(wrong, entropy).mean()
     return scores | class_scores
 
 
 def count_confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The confusion matrix: number of cases ``(classes, classes)``, true class by row, predicted class by column."""
     num_classes = probabilities.shape[1]
-    pairs = labels * num_classes + probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
+    pairs = labels * num_classes + predicted
     counts = np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
@@ -173,7 +207,8 @@ def _score_classes(confusion: np.ndarray, is_class: np.ndarray, probabilities: n
         scores["specificity"] = num_rejected / num_false
         scores["precision"] = hits / num_predicted
         # Without cases of the class F1 is undefined, even if the class was predicted.
-        scores["f1"] = 2 * hits / np.where(num_true, num_true + num_predicted, 0)
+        f1_divisor = np.where(num_true, num_true + num_predicted, 0)
+        scores["f1"] = 2 * hits / f1_divisor
 
     areas = [_compute_auc_ap(*column) for column in zip(is_class.T, probabilities.T, strict=True)]
     auc, ap = np.array(areas).T
@@ -193,15 +228,17 @@ def _compute_auc_ap(truth: np.ndarray, score: np.ndarray) -> tuple[Any, Any]:
         return _UNDEFINED, _UNDEFINED
 
     order = np.argsort(-score, kind="stable")
-    is_last = np.append(np.diff(score[order]), 1)  # not 0 at the last of equal scores
-    last = np.flatnonzero(is_last)
+    steps = np.diff(score[order])
+    last = np.flatnonzero(np.append(steps, 1))  # the last of each run of equal scores
     num_called = last + 1
     num_found = np.cumsum(truth[order])[last]
+    num_wrong = num_called - num_found
 
-    recall = np.append(0, num_found / num_positive)
-    false_alarms = np.append(0, (num_called - num_found) / num_negative)
-    auc = np.trapezoid(recall, false_alarms)
-    ap = np.diff(recall) @ (num_found / num_called)
+    true_positives = np.append(0, num_found / num_positive)
+    false_positives = np.append(0, num_wrong / num_negative)
+    precision = num_found / num_called
+    auc = np.trapezoid(true_positives, false_positives)
+    ap = np.diff(true_positives) @ precision
     return auc, ap
 
 
@@ -209,11 +246,15 @@ def _compute_quadratic_kappa(confusion: np.ndarray) -> np.float64:
     """Agreement beyond chance; a confusion of two classes counts by their squared distance."""
     grades = np.arange(len(confusion))
     distance = (grades[:, None] - grades) ** 2
-    expected = np.outer(confusion.sum(axis=1), confusion.sum(axis=0))
+    num_true = confusion.sum(axis=1)
+    num_predicted = confusion.sum(axis=0)
+
+    disagreement = (distance * confusion).sum()
+    expected = np.outer(num_true, num_predicted)
     by_chance = (distance * expected).sum() / confusion.sum()
     if by_chance == 0:
         return _UNDEFINED
-    return 1 - (distance * confusion).sum() / by_chance
+    return 1 - disagreement / by_chance
 
 
 class CalibrationBins(NamedTuple):

@@ -43,7 +43,10 @@ def make_orders(wrong: np.ndarray, uncertainties: Mapping[str, np.ndarray]) -> d
         wrong: 1 for each wrong prediction, else 0 ``(n,)``.
         uncertainties: uncertainty of each prediction ``(n,)``, by its name.
     """
-    return {**uncertainties, "perfect": wrong, "random": np.zeros(len(wrong))}
+    orders = dict(uncertainties)
+    orders["perfect"] = wrong
+    orders["random"] = np.zeros(len(wrong))
+    return orders
 
 
 def compute_risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
@@ -64,12 +67,18 @@ def compute_risk_coverage(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndar
     sorted_uncertainty = uncertainty[order]
     changes = sorted_uncertainty[1:] != sorted_uncertainty[:-1]
     # Number of predictions up to the end of each run of equal uncertainty, and of the errors among them.
-    ends = np.append(np.flatnonzero(changes) + 1, num_predictions)
-    errors_at_ends = np.cumsum(wrong[order])[ends - 1]
+    ends = np.flatnonzero(changes) + 1
+    ends = np.append(ends, num_predictions)
+    num_errors = np.cumsum(wrong[order])
+    errors_at_ends = num_errors[ends - 1]
 
     # In the mean over the orders of equally uncertain predictions, the errors come evenly between these ends.
     num_kept = np.arange(1, num_predictions + 1)
-    errors = np.interp(num_kept, np.append(0, ends), np.append(0, errors_at_ends))
+    errors = np.interp(
+        num_kept,
+        np.append(0, ends),
+        np.append(0, errors_at_ends),
+    )
     return errors / num_kept
 
 
@@ -85,13 +94,15 @@ def score_order(wrong: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
     """
     risk = compute_risk_coverage(wrong, uncertainty)
     aurc = risk.mean()
-    gain = np.round(wrong.mean() - aurc, 12) + 0.0  # of the random order it is 0, not -1e-17
+    error_rate = wrong.mean()
+    gain = np.round(error_rate - aurc, 12) + 0.0  # of the random order it is 0, not -1e-17
 
-    accuracies = []
+    numbers = [aurc, gain]
     for percent in COVERAGES:
         num_kept = -(-percent * len(risk) // 100)
-        accuracies.append(1 - risk[num_kept - 1])
-    return np.array([aurc, gain, *accuracies])
+        accuracy = 1 - risk[num_kept - 1]
+        numbers.append(accuracy)
+    return np.array(numbers)
 
 
 def make_risk_coverage_curve(wrong: np.ndarray, uncertainty: np.ndarray) -> dict[str, list[float]]:
@@ -103,7 +114,8 @@ def make_risk_coverage_curve(wrong: np.ndarray, uncertainty: np.ndarray) -> dict
     """
     num_predictions = len(wrong)
     num_points = min(num_predictions, _MAX_POINTS)
-    num_kept = np.unique(np.linspace(1, num_predictions, num_points).round().astype(int))
+    points = np.linspace(1, num_predictions, num_points)
+    num_kept = np.unique(points.round().astype(int))
     risk = compute_risk_coverage(wrong, uncertainty)
     return {
         "coverage": (num_kept / num_predictions).tolist(),

@@ -61,26 +61,33 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
 
     images = {}  # data URI by stem
+    prefixes = _name_prefixes(runs)
     with rc_context(_STYLE):
         for name, figure in _draw_comparison_figures(content["runs"]):
             images[name] = _save_figure(figure, folder / name)
-        for run, numbers, prefix in zip(runs, content["runs"], _name_prefixes(runs), strict=True):
+
+        for run, numbers, prefix in zip(runs, content["runs"], prefixes, strict=True):
             numbers["figures"] = {}
             for name, figure in _draw_run_figures(numbers, run.classes):
                 stem = prefix + name
                 numbers["figures"][name] = stem
                 images[stem] = _save_figure(figure, folder / stem)
 
-            record_of_key = {record.key: record for record in run.records}
             for number, error in enumerate(numbers["errors"], start=1):
-                key = (error["file"], tuple(error["location"]), tuple(error["size"]))
+                record = _find_record(run, error)
                 stem = f"{prefix}error_{number}"
-                images |= _save_error(error, record_of_key[key], folder / stem, base_dir=base_dir)
+                images |= _save_error(error, record, folder / stem, base_dir=base_dir)
 
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / "report.json", text + "\n")
     write_whole(folder / "report.html", render_page(content, images))
     return content
+
+
+def _find_record(run: Run, error: Mapping[str, Any]) -> PredictionRecord:
+    """The record of the region that an error of the report shows."""
+    key = (error["file"], tuple(error["location"]), tuple(error["size"]))
+    return next(record for record in run.records if record.key == key)
 
 
 def _name_prefixes(runs: Sequence[Run]) -> list[str]:
@@ -102,25 +109,31 @@ def _draw_run_figures(run: Mapping[str, Any], classes: Sequence[str]) -> Iterato
     if scored is None:
         return
 
-    yield "roc", figures.draw_curves("auc", _list_class_curves(scored, "auc", classes))
-    yield "precision_recall", figures.draw_curves("ap", _list_class_curves(scored, "ap", classes))
+    roc_curves = _list_class_curves(scored, "auc", classes)
+    yield "roc", figures.draw_curves("auc", roc_curves)
+    precision_recall_curves = _list_class_curves(scored, "ap", classes)
+    yield "precision_recall", figures.draw_curves("ap", precision_recall_curves)
     yield "confusion", figures.draw_confusion(scored["confusion"], classes)
     yield "calibration", figures.draw_calibration(scored["reliability"])
 
     selective = scored["selective"]
-    curves = {}
+    curves: list[Curve] = []
+    references: list[Curve] = []
     for name, numbers in selective["orders"].items():
-        curves[name] = Curve(ORDERS[name], selective["curves"][name], numbers["aurc"])
-    references = [curves.pop("perfect"), curves.pop("random")]
-    yield "risk_coverage", figures.draw_risk_curves(list(curves.values()), references)
+        curve = Curve(ORDERS[name], selective["curves"][name], numbers["aurc"])
+        target = references if name in ("perfect", "random") else curves
+        target.append(curve)
+    yield "risk_coverage", figures.draw_risk_curves(curves, references)
 
 
 def _list_class_curves(scored: Mapping[str, Any], area: str, classes: Sequence[str]) -> list[Curve]:
     """The micro-average and the curve of each class."""
-    points = scored["curves"]
-    curves = [Curve("micro-average", points["micro"], scored["scores"][f"{area}_micro"])]
-    for index, name in enumerate(classes):
-        curves.append(Curve(name, points["classes"][index], scored["classes"][area][index]))
+    micro_area = scored["scores"][f"{area}_micro"]
+    curves = [Curve("micro-average", scored["curves"]["micro"], micro_area)]
+    class_points = scored["curves"]["classes"]
+    class_areas = scored["classes"][area]
+    for name, points, class_area in zip(classes, class_points, class_areas, strict=True):
+        curves.append(Curve(name, points, class_area))
     return curves
 
 
@@ -132,23 +145,21 @@ def _draw_comparison_figures(runs: Sequence[Mapping[str, Any]]) -> Iterator[tupl
 
     titles = {info.key: info.title for info in SCORES if info.key in _COMPARED}
     yield "comparison", figures.draw_comparison(scored_runs, titles)
-    yield "comparison_roc", figures.draw_curves("auc", _list_micro_curves(scored_runs, "auc"))
-    yield "comparison_precision_recall", figures.draw_curves("ap", _list_micro_curves(scored_runs, "ap"))
-
+    roc_curves = []
+    precision_recall_curves = []
     risk_curves = []
     for run in scored_runs:
+        name = run["name"]
         scored = run["scored"]
-        points = scored["selective"]["curves"]["predictive_entropy"]
-        risk_curves.append(Curve(run["name"], points, scored["scores"]["aurc"]))
+        areas = scored["scores"]
+        points = scored["curves"]["micro"]
+        risk_points = scored["selective"]["curves"]["predictive_entropy"]
+        roc_curves.append(Curve(name, points, areas["auc_micro"]))
+        precision_recall_curves.append(Curve(name, points, areas["ap_micro"]))
+        risk_curves.append(Curve(name, risk_points, areas["aurc"]))
+    yield "comparison_roc", figures.draw_curves("auc", roc_curves)
+    yield "comparison_precision_recall", figures.draw_curves("ap", precision_recall_curves)
     yield "comparison_risk_coverage", figures.draw_risk_curves(risk_curves)
-
-
-def _list_micro_curves(scored_runs: Sequence[Mapping[str, Any]], area: str) -> list[Curve]:
-    curves = []
-    for run in scored_runs:
-        scored = run["scored"]
-        curves.append(Curve(run["name"], scored["curves"]["micro"], scored["scores"][f"{area}_micro"]))
-    return curves
 
 
 def _save_figure(figure: Figure, path: Path) -> str:
@@ -156,8 +167,9 @@ def _save_figure(figure: Figure, path: Path) -> str:
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=_DPI)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    path.with_name(f"{path.name}.svg").write_bytes(buffer.getvalue())
-    return _make_data_uri("svg+xml", buffer.getvalue())
+    svg = buffer.getvalue()
+    path.with_name(f"{path.name}.svg").write_bytes(svg)
+    return _make_data_uri("svg+xml", svg)
 
 
 def _save_error(error: dict[str, Any], record: PredictionRecord, path: Path, *, base_dir: Path) -> dict[str, str]:
@@ -174,10 +186,11 @@ def _save_error(error: dict[str, Any], record: PredictionRecord, path: Path, *, 
 
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="png")
-    path.with_name(f"{path.name}.png").write_bytes(buffer.getvalue())
+    png = buffer.getvalue()
+    path.with_name(f"{path.name}.png").write_bytes(png)
     error["picture"] = path.name
     error["reason"] = ""
-    return {path.name: _make_data_uri("png", buffer.getvalue())}
+    return {path.name: _make_data_uri("png", png)}
 
 
 def _make_data_uri(kind: str, content: bytes) -> str:

@@ -62,13 +62,18 @@ def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
     axes.set_ylim(place.row + place.height, place.row)
     _draw_color_bar(axes, mesh)
 
+    axes.set_title(_describe_share(geometry, level, values), loc="left", fontsize=10)
+
+
+def _describe_share(geometry: PatchGeometry, level: int, values: np.ndarray) -> str:
+    """Share of a magnification and its enrichment, from the attention of its cells."""
+    name = geometry.names[level]
+    mpp = to_mpp(geometry.magnifications[level])
     share = values.sum()
     prior = values.size / geometry.num_cells
-    axes.set_title(
-        f"{geometry.names[level]} ({to_mpp(geometry.magnifications[level]):g} µm/px): {share:.1%} of all attention\n"
-        f"enrichment {share / prior:.2f} ({values.size} of {geometry.num_cells} cells are {prior:.1%})",
-        loc="left",
-        fontsize=10,
+    return (
+        f"{name} ({mpp:g} µm/px): {share:.1%} of all attention\n"
+        f"enrichment {share / prior:.2f} ({values.size} of {geometry.num_cells} cells are {prior:.1%})"
     )
 
 
@@ -90,9 +95,16 @@ def attention_image(evidence: Evidence, level: int) -> np.ndarray:
 def _find_cell_edges(geometry: PatchGeometry, level: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns, in level-0 pixels of the region, between which the cells of a magnification lie."""
     num_rows, num_cols = geometry.grids[level]
+    rows = []
+    for row in range(num_rows):
+        first_cell = geometry.index(GridCell(level, row, 0))
+        rows.append(geometry.cell_box(first_cell).row)
+    cols = []
+    for col in range(num_cols):
+        first_cell = geometry.index(GridCell(level, 0, col))
+        cols.append(geometry.cell_box(first_cell).col)
+
     height, width = geometry.size
-    rows = [geometry.cell_box(geometry.index(GridCell(level, row, 0))).row for row in range(num_rows)]
-    cols = [geometry.cell_box(geometry.index(GridCell(level, 0, col))).col for col in range(num_cols)]
     return np.array([*rows, height]), np.array([*cols, width])
 
 
@@ -109,5 +121,6 @@ def _draw_color_bar(axes: Axes, mesh: QuadMesh) -> None:
 def _make_color_map() -> ListedColormap:
     """Yellow to red, transparent at 0: tissue without attention stays as it is."""
     colors = colormaps["YlOrRd"](np.linspace(0.15, 0.8, 256))
-    colors[:, 3] = 0.6 * np.linspace(0, 1, 256) ** 0.5
+    opacity = 0.6 * np.linspace(0, 1, 256) ** 0.5
+    colors[:, 3] = opacity
     return ListedColormap(colors)

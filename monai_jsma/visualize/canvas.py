@@ -69,8 +69,13 @@ def fit_inches(size: tuple[int, int], *, area: float = 16.0) -> tuple[float, flo
         area: area of the drawn image in square inches.
     """
     height, width = size
-    scale = min(math.sqrt(area / (height * width)), 10 / max(size))
-    return max(height * scale, 0.6), max(width * scale, 0.6)
+    scale = min(
+        math.sqrt(area / (height * width)),
+        10 / max(height, width),
+    )
+    inches_high = max(height * scale, 0.6)
+    inches_wide = max(width * scale, 0.6)
+    return inches_high, inches_wide
 
 
 def add_axes(figure: Figure, *, left: float, top: float, height: float, width: float) -> Axes:
@@ -148,7 +153,7 @@ def draw_thumbnail(axes: Axes, evidence: Evidence, *, gray: bool = False) -> Box
         aspect="auto",
         interpolation="bilinear",
     )
-    unit = "px of the turned picture" if frame is None else "level-0 px"
+    unit = "px of the turned image" if frame is None else "level-0 px"
     axes.set_xlabel(f"column, in {unit}", fontsize=9)
     axes.set_ylabel("row", fontsize=9)
     axes.tick_params(labelsize=8)

@@ -79,11 +79,13 @@ def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
 
     # The finest first: their boxes have least room for a label.
     for number in np.argsort(np.negative(levels), kind="stable"):
+        box = boxes[number]
         text = f"{number + 1}: {_format_weight(weights[number])}"
-        _, label_width = _measure_label(axes, text, place)
-        if label_width > boxes[number].width:
+        label_size = _measure_label(axes, text, place)
+        if label_size[1] > box.width:
             text = f"{number + 1}"
-        spot = _find_free_spot(boxes[number], _measure_label(axes, text, place), place, occupied)
+            label_size = _measure_label(axes, text, place)
+        spot = _find_free_spot(box, label_size, place, occupied)
         occupied.append(spot)
         _draw_label(axes, text, spot)
 
@@ -95,15 +97,27 @@ def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
 
 def _clip_box(box: Box, place: Box) -> Box:
     """A box of the image where the image lies on the axes, without what reaches beyond the image."""
-    height = min(box.height, place.height - box.row)
-    width = min(box.width, place.width - box.col)
-    return Box(place.row + box.row, place.col + box.col, height, width)
+    return Box(
+        row=place.row + box.row,
+        col=place.col + box.col,
+        height=min(box.height, place.height - box.row),
+        width=min(box.width, place.width - box.col),
+    )
 
 
 def _draw_box(axes: Axes, box: Box, level: int) -> None:
-    edge = Rectangle((box.col, box.row), box.width, box.height, fill=False, clip_on=False)
+    edge = Rectangle(
+        (box.col, box.row),
+        box.width,
+        box.height,
+        fill=False,
+        clip_on=False,
+        edgecolor=pick_color(level),
+        linewidth=2,
+        zorder=3,
+        path_effects=make_outline(4),
+    )
     axes.add_patch(edge)
-    edge.set(edgecolor=pick_color(level), linewidth=2, zorder=3, path_effects=make_outline(4))
 
 
 def _measure_label(axes: Axes, text: str, place: Box) -> tuple[float, float]:
@@ -136,9 +150,11 @@ def _find_free_spot(box: Box, size: tuple[float, float], place: Box, occupied: S
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    rows_overlap = one.row < other.row + other.height and other.row < one.row + one.height
-    cols_overlap = one.col < other.col + other.width and other.col < one.col + one.width
-    return rows_overlap and cols_overlap
+    above = one.row + one.height <= other.row
+    below = other.row + other.height <= one.row
+    left = one.col + one.width <= other.col
+    right = other.col + other.width <= one.col
+    return not (above or below or left or right)
 
 
 def _draw_label(axes: Axes, text: str, spot: Box) -> None:
@@ -202,7 +218,8 @@ def strip_height(num_patches: int, width: float) -> float:
 
 
 def _count_per_row(width: float) -> int:
-    return max(1, int((width - _GAP) / (_PATCH_SIDE + _GAP)))
+    num_whole = int((width - _GAP) / (_PATCH_SIDE + _GAP))
+    return max(1, num_whole)
 
 
 def draw_strip(figure: Figure, evidence: Evidence, *, top: float = 0.0, max_patches: int = 16) -> None:
@@ -237,15 +254,25 @@ def _draw_patch(axes: Axes, patch: np.ndarray, level: int) -> None:
     axes.imshow(patch.transpose(1, 2, 0), aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    edge = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
+    edge = Rectangle(
+        (0, 0),
+        1,
+        1,
+        transform=axes.transAxes,
+        fill=False,
+        clip_on=False,
+        edgecolor=pick_color(level),
+        linewidth=3,
+        path_effects=make_outline(4.5),
+    )
     axes.add_patch(edge)
-    edge.set(edgecolor=pick_color(level), linewidth=3, path_effects=make_outline(4.5))
 
 
 def _describe_patch(geometry: PatchGeometry, level: int) -> str:
     """Magnification and width of a patch."""
-    micrometres = geometry.patch_size * to_mpp(geometry.magnifications[level])
-    return f"{geometry.names[level]}, {format_length(micrometres, digits=3)} wide"
+    mpp = to_mpp(geometry.magnifications[level])
+    width = format_length(geometry.patch_size * mpp, digits=3)
+    return f"{geometry.names[level]}, {width} wide"
 
 
 def patch_strip_image(evidence: Evidence, *, max_patches: int = 16) -> np.ndarray:
@@ -257,8 +284,10 @@ def patch_strip_image(evidence: Evidence, *, max_patches: int = 16) -> np.ndarra
     """
     cells, _ = rank_patches(evidence.cells, evidence.weights)
     num_patches = max(1, min(len(cells), max_patches))
-    width = min(num_patches, 8) * (_PATCH_SIDE + _GAP) + _GAP + 0.01
-    figure = Figure(figsize=(width, strip_height(num_patches, width)), dpi=100)
+    num_per_row = min(num_patches, 8)
+    width = num_per_row * (_PATCH_SIDE + _GAP) + _GAP + 0.01
+    height = strip_height(num_patches, width)
+    figure = Figure(figsize=(width, height), dpi=100)
     draw_strip(figure, evidence, max_patches=max_patches)
     return figure_image(figure)
 

@@ -61,8 +61,8 @@ def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "")
 
 def _has_changed(info: SlideInfo, record: PredictionRecord) -> bool:
     """Whether the region lies outside the file, or the file's spacing is different now."""
-    bottom, right = np.add(record.location, record.size)
-    if bottom > info.size[0] or right > info.size[1]:
+    end = np.add(record.location, record.size)
+    if (end > info.size).any():
         return True
     same_source = info.mpp_source == record.mpp_source
     return bool(info.mpp and same_source and differ(info.mpp, record.mpp))
@@ -114,8 +114,10 @@ def _add_pixels(evidence: Evidence, pyramid: Pyramid, *, max_side: int) -> Evide
     """The evidence with its pyramid, and a thumbnail whose longer side has at most ``max_side`` pixels."""
     height, width = evidence.geometry.size
     scale = min(1, max_side / max(height, width))
-    thumbnail_size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return replace(evidence, pyramid=pyramid, thumbnail=pyramid.thumbnail(thumbnail_size))
+    num_rows = max(1, round(height * scale))
+    num_cols = max(1, round(width * scale))
+    thumbnail = pyramid.thumbnail((num_rows, num_cols))
+    return replace(evidence, pyramid=pyramid, thumbnail=thumbnail)
 
 
 def _check_areas(areas: Sequence[Area], pyramid: Pyramid) -> None:
@@ -126,8 +128,8 @@ def _check_areas(areas: Sequence[Area], pyramid: Pyramid) -> None:
         last = area.ring.max(axis=0)
         if (last <= 0).any() or (first >= full_size).any():
             raise ValueError(
-                f"{pyramid.path}: an annotation at row {first[0]:g}, column {first[1]:g} is outside the picture of "
-                f"{full_size}: is it of another one, or not in level-0 pixels?"
+                f"{pyramid.path}: an annotation at row {first[0]:g}, column {first[1]:g} is outside the image of "
+                f"{full_size}: is it of another image, or not in level-0 pixels?"
             )
 
 
@@ -141,9 +143,13 @@ def _make_title(record: PredictionRecord) -> str:
     if record.label is not None:
         title += f"true {record.classes[record.label]}; "
 
-    most_probable = np.argsort(np.negative(record.probabilities), kind="stable")[:_MAX_CLASSES]
-    answers = [f"{record.classes[index]} {record.probabilities[index]:.2f}" for index in most_probable]
-    return f"{title}predicted {', '.join(answers)}"
+    falling = np.argsort(np.negative(record.probabilities), kind="stable")
+    predictions = []
+    for index in falling[:_MAX_CLASSES]:
+        name = record.classes[index]
+        probability = record.probabilities[index]
+        predictions.append(f"{name} {probability:.2f}")
+    return f"{title}predicted {', '.join(predictions)}"
 
 
 def _describe_pointing(evidence: Evidence, areas: Sequence[Area]) -> str:

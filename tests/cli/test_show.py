@@ -210,7 +210,7 @@ def test_a_changed_spacing_is_noticed(folder):
     ("name", "outline", "error"),
     [
         ("b", TUMOUR, "holds no annotation of a file that was predicted"),
-        ("a", [(x + 900, y) for x, y in TUMOUR], "an annotation at row 20, column 920 is outside the picture"),
+        ("a", [(x + 900, y) for x, y in TUMOUR], "an annotation at row 20, column 920 is outside the image"),
         ("a", [(1, 1)], "an outline needs at least 3 points"),
     ],
 )

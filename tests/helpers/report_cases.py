@@ -17,10 +17,11 @@ CLASSES = ("a", "b", "c", "d")
 
 def record(file: str, label: int | None, probabilities: Sequence[float], **more: Any) -> PredictionRecord:
     """A picture of 60 x 100 pixels at 0.5 um/px: 1 x 2 cells at 100X, 2 x 3 at 200X; one patch was read."""
+    patch = PatchRecord(magnification="100X", mpp=1.0, row=0, col=0, box=Box(0, 0, 80, 80), attention=0.5, weight=1.0)
     values = {
         "location": (0, 0), "size": (60, 100), "mpp": 0.5, "mpp_source": "given", "classes": CLASSES, "group": file,
         "magnifications": (1.0, 0.5), "patch_size": 40, "attention": (0.5, 0, 0.25, 0.25, 0, 0, 0, 0),
-        "patches": (PatchRecord("100X", 1.0, 0, 0, Box(0, 0, 80, 80), 0.5, 1.0),),
+        "patches": (patch,),
     }  # fmt: skip
     return PredictionRecord(file=file, label=label, probabilities=tuple(probabilities), **{**values, **more})
 

@@ -42,5 +42,5 @@ def test_one_repeat_has_no_spread():
 
 
 def test_repeats_of_other_pictures_are_refused():
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         average_repeats([scored([0, 0, 1, 1, 0, 1]), scored([0, 0, 1, 1, 0, 1], "abcdeg")])

@@ -30,8 +30,8 @@ def test_accuracy_stays_what_it_is(report, tmp_path, capsys):
     assert (scored["most_frequent_class"], scored["most_frequent"]) == ("a", 0.3)
     assert "p: 10 regions of 5 groups, accuracy 0.600 [" in capsys.readouterr().out
     shown = text_of(tmp_path / "out" / "report.html")
-    assert "right for 6 of 10 regions, of 5 groups (patients): 60.0 % [" in shown
-    assert "would be right for 30.0 %" in shown
+    assert "correct for 6 of 10 regions of 5 groups (patients): 60.0 % [" in shown
+    assert "would be correct for 30.0 %" in shown
     assert "There are only 5 groups" in shown
 
 
@@ -129,7 +129,7 @@ def test_patches_that_were_read_are_counted(report, tmp_path):
     found = report(write(tmp_path / "p.jsonl", records))["runs"][0]["patches"]
     assert found == {"read": 1, "cells": 8, "certified": 2, "asked": 3}
     shown = text_of(tmp_path / "out" / "report.html")
-    assert "it read 1.0 of 8.0 patches on average. In 2 of 3 regions it is certain" in shown
+    assert "the network read 1.0 of 8.0 patches on average. In 2 of 3 regions it is certain" in shown
 
 
 def test_without_labels_only_the_attention_is_shown(report, tmp_path):
@@ -153,7 +153,7 @@ def test_undefined_is_said(report, tmp_path):
     (run,) = report(write(tmp_path / "p.jsonl", [answer(0, i % 2, i) for i in range(4)]))["runs"]
     assert run["scored"]["scores"]["auc_macro"]["value"] is None
     shown = text_of(tmp_path / "out" / "report.html")
-    assert "Every label is a: how well classes are told apart cannot be measured here." in shown
+    assert "Every label is a: how well the classes are separated cannot be measured here." in shown
     assert "AUC, macro undefined" in shown
     assert "nan" not in shown.lower().replace("nance", "")
 
@@ -161,9 +161,9 @@ def test_undefined_is_said(report, tmp_path):
 def test_what_has_no_width_is_no_certainty(report, tmp_path):
     report(write(tmp_path / "p.jsonl", [answer(i % 4, i % 4, i) for i in range(30)]))
     shown = text_of(tmp_path / "out" / "report.html")
-    assert "Every prediction is right" in shown
-    assert "after 30 groups alike, up to 10% of all groups may be otherwise" in shown
-    assert "There is no error." in shown
+    assert "Every prediction is correct" in shown
+    assert "after 30 groups without exception, up to 10% of all groups may be different" in shown
+    assert "All predictions are correct." in shown
 
 
 def test_kappa_is_for_grades_alone(report, tmp_path):
@@ -187,8 +187,8 @@ def test_worst_errors_are_shown_with_their_pictures(report, tmp_path):
     assert (second["file"], second["picture"]) == ("7.png", None)
     assert "there is no such file" in second["reason"]
     shown = text_of(tmp_path / "out" / "report.html")
-    assert "True class d , which got 3.0 %. The network answered a with 91.0 %." in shown
-    assert "No picture:" in shown
+    assert "True class d : probability 3.0 %. Predicted class a : probability 91.0 %." in shown
+    assert "No image:" in shown
 
 
 def test_equal_predictions_give_equal_bytes(report, tmp_path):
@@ -219,9 +219,9 @@ def test_names_are_text_and_nothing_else(report, tmp_path):
         ({"empty.jsonl": ""}, r"empty\.jsonl: holds no predictions"),
         ({"p.jsonl": "x\n"}, r"p\.jsonl, line 1: not a prediction record"),
         ({"p.jsonl": [*ten(), ten()[0]]}, r"p\.jsonl, line 11: 0\.png at \(0, 0\) was predicted before"),
-        ({"p.jsonl": ten(), "q.jsonl": [record("z", 0, (1, 0), classes=("x", "y"))]}, "'q' tells apart x, y but"),
-        ({"p.jsonl": [*ten(), record("z", 0, (1, 0), classes=("x", "y"))]}, "z has the classes x, y, but 0.png a, b"),
-        ({"1/p.jsonl": ten(), "2/p.jsonl": ten()}, "another file is called 'p' too; name them, NAME=FILE"),
+        ({"p.jsonl": ten(), "q.jsonl": [record("z", 0, (1, 0), classes=("x", "y"))]}, "'q' has the classes x, y, but"),
+        ({"p.jsonl": [*ten(), record("z", 0, (1, 0), classes=("x", "y"))]}, "z has the classes x, y, but 0.png has a"),
+        ({"1/p.jsonl": ten(), "2/p.jsonl": ten()}, "another file has the name 'p' too; give names as NAME=FILE"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(files, reason, tmp_path, capsys):
@@ -239,10 +239,10 @@ def test_names_of_runs(tmp_path):
     path = write(tmp_path / "run=1" / "predictions.jsonl", ten())
     assert [run.name for run in read_runs([path, f"other={path}"])] == ["run=1", "other"]
     assert read_runs([path])[0].classes == CLASSES
-    with pytest.raises(ValueError, match="'' is no name that is free"):
+    with pytest.raises(ValueError, match="the name '' is empty or taken"):
         read_runs([f"={path}"])
     plain = write(tmp_path / "run" / "predictions.jsonl", ten())
-    with pytest.raises(ValueError, match="'run' is no name that is free"):
+    with pytest.raises(ValueError, match="the name 'run' is empty or taken"):
         read_runs([plain, f"run={path}"])
 
 
@@ -253,12 +253,18 @@ def test_a_reader_is_told_what_to_doubt():
     many = [answer(i % 4, (i + i // 20) % 4, i) for i in range(40)]
     assert notes(many) == ""
     assert notes([*many, record("t", 0, (0.5, 0.5, 0, 0))]) == (
-        "1 predictions have two classes that are equally probable: the first of them is taken."
+        "1 of 41 predictions have several equally probable classes: the first of them is taken."
     )
-    assert notes([r for r in many if r.label != 2]).startswith("No label is c: what needs such a case is undefined")
+    assert notes([r for r in many if r.label != 2]).startswith(
+        "No label is c: scores that need such a case are undefined"
+    )
     some = [replace(r, draw_probabilities=(r.probabilities,)) if i else r for i, r in enumerate(many)]
-    assert notes(some) == "1 of 40 regions were predicted without draws: there is no order by mutual information."
-    assert "All is of one group: there are no intervals" in notes([answer(i % 4, 0, i, group="P") for i in range(8)])
+    assert notes(some) == (
+        "1 of 40 regions were predicted without repeated draws, so there is no order by mutual information."
+    )
+    assert "All cases are of one group: there are no intervals" in notes(
+        [answer(i % 4, 0, i, group="P") for i in range(8)]
+    )
     assert "Every prediction is wrong" in notes([answer(i % 4, (i + 1) % 4, i) for i in range(40)])
 
 

@@ -70,7 +70,8 @@ def test_intervals_of_an_order_are_of_whole_groups(report, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("right", "told"), [(True, "No answer is wrong here"), (False, "Every answer is wrong here, so no order is better")]
+    ("right", "told"),
+    [(True, "No prediction is wrong here"), (False, "Every prediction is wrong here, so no order is better")],
 )
 def test_where_no_order_matters_it_is_said(report, tmp_path, right, told):
     records = [answer(i % 4, (i + (not right)) % 4, i, sure=0.6 + i / 100) for i in range(8)]
