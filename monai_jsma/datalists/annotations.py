@@ -182,13 +182,14 @@ def _parse_feature(feature: Any, where: str) -> list[Area]:
         raise ValueError(f"{where}: geometry '{kind}' is not a Polygon or MultiPolygon with coordinates")
     polygons = [coordinates] if kind == "Polygon" else coordinates
     names = _class_names(feature.get("properties"))
-    areas = []
-    for polygon in polygons:
-        if not isinstance(polygon, list) or not polygon:
-            raise ValueError(f"{where}: a polygon is a list of outlines")
-        ring, *holes = [_parse_outline(points, where) for points in polygon]
-        areas.append(Area(names, ring, tuple(holes)))
-    return areas
+    return [_parse_polygon(polygon, names, where) for polygon in polygons]
+
+
+def _parse_polygon(outlines: Any, names: tuple[str, ...], where: str) -> Area:
+    if not isinstance(outlines, list) or not outlines:
+        raise ValueError(f"{where}: a polygon is a list of outlines")
+    ring, *holes = [_parse_outline(points, where) for points in outlines]
+    return Area(names, ring, tuple(holes))
 
 
 def _class_names(properties: Any) -> tuple[str, ...]:
@@ -212,8 +213,10 @@ def _parse_outline(points: Any, where: str) -> np.ndarray:
 
 
 def _parse_points(points: Any, where: str) -> np.ndarray:
+    rows_and_cols = []
     try:
-        rows_and_cols = [(float(y), float(x)) for x, y, *_ in points]
+        for x, y, *_ in points:
+            rows_and_cols.append((float(y), float(x)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: an outline is a list of (x, y) numbers") from error
     ring = np.array(rows_and_cols)
@@ -262,16 +265,19 @@ def _parse_layer(layer: ElementTree.Element, where: str) -> list[Area]:
 
     areas = []
     for text, ring in outlines:
-        names = [name.strip() for name in (text, *layer_names)]
-        area = Area(tuple(name for name in names if name), ring, tuple(holes))
-        areas.append(area)
+        stripped = [name.strip() for name in (text, *layer_names)]
+        names = tuple(name for name in stripped if name)
+        areas.append(Area(names, ring, tuple(holes)))
     return areas
 
 
 def _parse_region(region: ElementTree.Element, where: str) -> np.ndarray:
-    points = [(vertex.get("X"), vertex.get("Y")) for vertex in region.iter("Vertex")]
+    points = []
+    for vertex in region.iter("Vertex"):
+        points.append((vertex.get("X"), vertex.get("Y")))
     if region.get("Type") == _ELLIPSE and len(points) == 2:
-        return _ellipse_in_box(_parse_points(points, where))
+        corners = _parse_points(points, where)
+        return _ellipse_in_box(corners)
     return _parse_outline(points, where)
 
 

@@ -8,11 +8,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 
-from monai_jsma.datalists.regions import Area, Region, choose_balanced, place_regions
+from monai_jsma.datalists.regions import (
+    Area,
+    Region,
+    choose_balanced,
+    mark_inside,
+    merge_areas,
+    place_regions,
+)
 
 
 def box(row: float, col: float, height: float, width: float) -> np.ndarray:
@@ -83,6 +91,26 @@ def test_against_asking_every_point(seed, side):
                 if not any(overlap(r, row, col, side) for r in placed):
                     first, second = (covered(areas[c], row, col, side) for c in areas)
                     assert max(first, second) < cover or first == second
+
+
+@given(st.integers(0, 10**6), st.integers(3, 12))
+@settings(max_examples=25, deadline=None)
+def test_the_lattice_and_the_polygons_follow_one_rule(seed, corners):
+    """Outlines that cross themselves and run along their own edges, with holes that do so too."""
+    rng = np.random.default_rng(seed)
+    area = Area((), rng.integers(0, 6, (corners, 2)) * 10.0, (rng.integers(0, 6, (corners, 2)) * 10.0,))
+    merged = merge_areas([area])
+    shift = np.array([0.417, 0.2831])  # so that no point is on an outline
+    rows, cols = np.meshgrid(np.arange(60) + shift[0], np.arange(60) + shift[1], indexing="ij")
+    inside = mark_inside(area.ring - shift, (60, 60)) & ~mark_inside(area.holes[0] - shift, (60, 60))
+    np.testing.assert_array_equal(shapely.contains_xy(merged, rows, cols), inside)
+
+
+def test_an_edge_drawn_twice_is_no_edge():
+    square = box(0, 0, 40, 40)
+    assert merge_areas([Area((), np.concatenate([square, square]))]).area == 0
+    inner = box(0, 0, 20, 20)
+    assert merge_areas([Area((), np.concatenate([square, inner]))]).area == 1200  # the inner part is crossed twice
 
 
 def test_cover_is_the_share_of_the_area():

@@ -196,6 +196,18 @@ def test_annotations_beside_the_slides(slides):
         assert failures_of(slides) == []
 
 
+def test_hidden_files_are_no_data(slides):
+    """macOS writes ._name beside each file on other file systems."""
+    assert prepare(slides) == 0
+    items = items_of(slides)
+    for folder in (slides / "0", slides.parent / "notes"):
+        for path in list(folder.iterdir()):
+            (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert prepare(slides) == 0
+    assert items_of(slides) == items
+    assert failures_of(slides) == []
+
+
 def break_slides(slides: Path) -> dict[str, str]:
     """One slide or annotation for each way to fail; what is to be told of it."""
     notes, paths = slides.parent / "notes", [slides / str(i) / slide_name(i) for i in range(6)]
