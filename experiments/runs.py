@@ -1,8 +1,8 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""One training of a bundle in this process, and its answers from few patches and from all.
+"""One training of a bundle in this process, and its predictions from few patches and from all.
 
-What is finished is not done again. A training that was stopped begins anew, so that its cost is that of a whole one.
+A finished training is not repeated. An interrupted one starts again, so that its cost is that of a whole training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from monai_jsma.predictions.records import PredictionRecord, read_records
 
 __all__ = ["BUDGETS", "AskedRun"]
 
-BUDGETS = (1, 2, 5)  # patches of a picture; each network is also asked for as many as it was trained with, and for all
+BUDGETS = (1, 2, 5)  # patches of an image; each network also predicts from as many as in training, and from all
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class AskedRun:
     """A training, and its predictions from different numbers of patches.
 
     Args:
-        bundle: its folder.
-        folder: of what the run makes.
+        bundle: folder of the bundle.
+        folder: folder of the results.
         configs: names of the overlays on ``train.json``.
-        values: in place of the configurations' own.
-        training: what the training alone has in place of them.
+        values: values that replace those of the configurations.
+        training: values that replace them in training alone.
     """
 
     bundle: Path
@@ -46,77 +46,115 @@ class AskedRun:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def finish(self) -> None:
-        """Train and predict, or what is left to do of it.
+        """Train and predict, or complete what is missing.
 
         Raises:
-            ValueError: when the folder holds a run of other settings.
+            ValueError: if the folder holds a run of other settings.
         """
-        file, settings = self.folder / "trained.json", self._settings()
-        if not file.exists():
-            write_whole(file, json.dumps({"settings": settings, "cost": self._train()}, indent=1) + "\n")
-        elif json.loads(file.read_text())["settings"] != settings:
-            raise ValueError(f"{self.folder} holds a run of other settings; name another --out.")
+        self._finish_training()
         for budget in self.budgets():
-            asked = {"inference_sampler": self._sampler(budget), "output_dir": self._predictions(budget).parent}
             if not self._predictions(budget).exists():
-                config = self._config("evaluate", validation_list="test", **asked)
-                config.get_parsed_content("initialize")
-                config.get_parsed_content("run")
+                self._predict(budget)
         set_determinism(None)
 
     @property
     def cost(self) -> dict[str, float]:
-        """Of the training: ``seconds`` of the processor and ``patches`` encoded, of a picture and epoch."""
-        return json.loads((self.folder / "trained.json").read_text())["cost"]
+        """Cost of the training: ``seconds`` of processor time, and ``patches`` encoded per image and epoch."""
+        return json.loads(self._trained.read_text())["cost"]
 
     def budgets(self) -> list[int | str]:
-        """The numbers of patches that the network is asked for; "certified" if that bound holds for it."""
-        config = self._config()
-        trained, attends = config["num_patches"], config["thumbnail_backbone"] is not None
-        certified = ["certified"] if attends and config["feature_norm"] == "l2" else []
-        draws = not isinstance(config.get_parsed_content("sampler"), AllPatches)
-        numbers = sorted({*BUDGETS, *([trained] if draws else [])})
-        return [*numbers, "all", *certified]
+        """The numbers of patches to predict from; "certified" if its bound holds for the network."""
+        config = self._read_config()
+        numbers = set(BUDGETS)
+        if not isinstance(config.get_parsed_content("sampler"), AllPatches):
+            numbers.add(config["num_patches"])
+
+        budgets: list[int | str] = [*sorted(numbers), "all"]
+        has_attention = config["thumbnail_backbone"] is not None
+        if has_attention and config["feature_norm"] == "l2":
+            budgets.append("certified")
+        return budgets
 
     def records(self) -> dict[int | str, list[PredictionRecord]]:
-        """What was predicted from each number of patches."""
+        """The predictions from each number of patches."""
         return {budget: read_records(self._predictions(budget)) for budget in self.budgets()}
+
+    @property
+    def _trained(self) -> Path:
+        return self.folder / "trained.json"
 
     def _predictions(self, budget: int | str) -> Path:
         return self.folder / f"patches_{budget}" / "predictions.jsonl"
 
-    def _sampler(self, budget: int | str) -> str:
-        """The sampler of an evaluation with so many patches, as a configuration has it: that of the bundle with k."""
+    def _finish_training(self) -> None:
+        settings = self._describe()
+        if not self._trained.exists():
+            report = {"settings": settings, "cost": self._train()}
+            write_whole(self._trained, json.dumps(report, indent=1) + "\n")
+            return
+
+        found = json.loads(self._trained.read_text())["settings"]
+        if found != settings:
+            raise ValueError(f"{self.folder} holds a run of other settings; name another --out.")
+
+    def _train(self) -> dict[str, float]:
+        config = self._read_config(**self.training)
+        num_encoded = 0
+
+        def count(module: Any, inputs: tuple[Any, ...]) -> None:
+            nonlocal num_encoded
+            if module.training:
+                num_encoded += len(inputs[0])
+
+        config.get_parsed_content("initialize")  # the seed, before the network draws its weights
+        encoder = config.get_parsed_content("network_def").patch_encoder
+        encoder.backbone.register_forward_pre_hook(count)
+
+        start = time.process_time()
+        config.get_parsed_content("run")
+        seconds = time.process_time() - start
+        num_images = len(config.get_parsed_content("train#dataset")) * config.get_parsed_content("epochs")
+        return {"seconds": seconds, "patches": num_encoded / num_images}
+
+    def _predict(self, budget: int | str) -> None:
+        config = self._read_config(
+            "evaluate",
+            validation_list="test",
+            inference_sampler=self._choose_sampler(budget),
+            output_dir=self._predictions(budget).parent,
+        )
+        config.get_parsed_content("initialize")
+        config.get_parsed_content("run")
+
+    def _choose_sampler(self, budget: int | str) -> str:
+        """The bundle's sampler for inference with so many patches, as an expression of a configuration."""
         if budget == "all":
             return "$monai_jsma.networks.AllPatches()"
         if budget == "certified":
             return "$monai_jsma.networks.Certified()"
-        sampler = self._config().get_parsed_content("inference_sampler")
+
+        config = self._read_config()
+        sampler = config.get_parsed_content("inference_sampler")
         if isinstance(sampler, AllPatches):
-            sampler = Pathwise(1, estimator="normalized") if self._config()["thumbnail_backbone"] is None else TopK(1)
+            has_attention = config["thumbnail_backbone"] is not None
+            sampler = TopK(1) if has_attention else Pathwise(1, estimator="normalized")
         return f"$monai_jsma.networks.{replace(sampler, k=budget)!r}"
 
-    def _config(self, *configs: str, **values: Any) -> ConfigParser:
-        places = {"ckpt_dir": self.folder / "models", "log_dir": self.folder / "runs", "max_pictures": 0}
-        return read_config(self.bundle, [*self.configs, *configs], {**places, **self.values, **values})
+    def _read_config(self, *configs: str, **values: Any) -> ConfigParser:
+        """The configuration of the run, with further overlays and values."""
+        folders = {
+            "ckpt_dir": self.folder / "models",
+            "log_dir": self.folder / "runs",
+        }
+        values = {"max_pictures": 0, **folders, **self.values, **values}
+        return read_config(self.bundle, [*self.configs, *configs], values)
 
-    def _train(self) -> dict[str, float]:
-        config = self._config(**self.training)
-        encoded = 0
+    def _describe(self) -> dict[str, Any]:
+        """All settings of the run; runs with other settings are never mixed."""
+        configs = {}
+        for name in find_configs(self.bundle, "train", *self.configs, "evaluate"):
+            file = self.bundle / name
+            configs[file.stem] = json.loads(file.read_text())
 
-        def count(module: Any, inputs: tuple[Any, ...]) -> None:
-            nonlocal encoded
-            encoded += len(inputs[0]) if module.training else 0
-
-        config.get_parsed_content("initialize")  # the seed, before the network draws its weights
-        config.get_parsed_content("network_def").patch_encoder.backbone.register_forward_pre_hook(count)
-        start = time.process_time()
-        config.get_parsed_content("run")
-        pictures = len(config.get_parsed_content("train#dataset")) * config.get_parsed_content("epochs")
-        return {"seconds": time.process_time() - start, "patches": encoded / pictures}
-
-    def _settings(self) -> dict[str, Any]:
-        files = [self.bundle / file for file in find_configs(self.bundle, "train", *self.configs, "evaluate")]
-        configs = {file.stem: json.loads(file.read_text()) for file in files}
-        values = {name: str(value) for name, value in {**self.values, **self.training}.items()}
-        return {"configs": configs, "values": values}
+        values = {**self.values, **self.training}
+        return {"configs": configs, "values": {name: str(value) for name, value in values.items()}}

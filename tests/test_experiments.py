@@ -35,13 +35,26 @@ def experiments() -> Iterator[dict[str, ModuleType]]:
 def record(
     name: str, attention: Mapping[int, float], prediction: int, *, read: int = 1, magnifications=(2.0, 1.0, 0.5), **more
 ) -> PredictionRecord:
-    """Of a picture of class 1; ``attention`` by cell, 0 elsewhere."""
+    """A record of an image of class 1; ``attention`` by cell, 0 elsewhere."""
     cells = {3: 84, 1: 16}[len(magnifications)]
-    patch = PatchRecord("100X", 1.0, 0, 0, Box(0, 0, 64, 64), 0.1, 1.0)
+    box = Box(0, 0, 64, 64)
+    patch = PatchRecord(magnification="100X", mpp=1.0, row=0, col=0, box=box, attention=0.1, weight=1.0)
     return PredictionRecord(
-        f"folder/test/{name}", (0, 0), (256, 256), 0.5, "given", ("a", "b"), (1 - prediction, prediction), 1, name,
-        magnifications, 32, tuple(attention.get(cell, 0.0) for cell in range(cells)), (patch,) * read, **more,
-    )  # fmt: skip
+        file=f"folder/test/{name}",
+        location=(0, 0),
+        size=(256, 256),
+        mpp=0.5,
+        mpp_source="given",
+        classes=("a", "b"),
+        probabilities=(1 - prediction, prediction),
+        label=1,
+        group=name,
+        magnifications=magnifications,
+        patch_size=32,
+        attention=tuple(attention.get(cell, 0.0) for cell in range(cells)),
+        patches=(patch,) * read,
+        **more,
+    )
 
 
 ITEMS = [
@@ -128,7 +141,7 @@ def test_tables_hold_means_and_the_worst_seed(experiments):
 
 
 def test_variants_are_named_and_can_be_trained(experiments):
-    variants = experiments["known_answer"].variants
+    variants = experiments["known_answer"].choose_variants
     controls = [variant.name for variant in variants(["controls"])]
     assert controls == ["random_patches", "thumbnail_only", "50X", "100X", "200X", "shuffled_labels"]
     every = variants(["combinations"])
@@ -189,7 +202,7 @@ def test_runs_are_finished_once(experiments, small, monkeypatch, capsys):
     one, other = ((place / predictions).read_text() for place in (folder, again / "mixed"))
     assert [line.split(",")[7:] for line in one.splitlines()] == [line.split(",")[7:] for line in other.splitlines()]
     assert "run of other settings; name another --out" in str(command(*args, "--epochs=6"))
-    assert "other numbers of pictures; name another --out" in str(command(*args, "--train=9"))
+    assert "other numbers of images; name another --out" in str(command(*args, "--train=9"))
 
 
 def test_digits_have_settings_and_numbers_of_their_own(experiments, small):
@@ -201,18 +214,18 @@ def test_digits_have_settings_and_numbers_of_their_own(experiments, small):
     ]
     assert run["patches"] > 5  # both epochs are of the warm start, with 16 patches; later ones have 4
     args = type("Args", (), {"task": "digits", "train": None, "validation": 7, "test": None})
-    assert experiments["known_answer"].sizes(args) == {"training": 4000, "validation": 7, "test": 500}
+    assert experiments["known_answer"].choose_sizes(args) == {"training": 4000, "validation": 7, "test": 500}
     args.task, args.train = "dense", 0  # which make_dataset refuses
-    assert experiments["known_answer"].sizes(args) == {"training": 0, "validation": 7, "test": 128}
+    assert experiments["known_answer"].choose_sizes(args) == {"training": 0, "validation": 7, "test": 128}
 
 
 def test_pictures_are_those_of_the_seed(experiments, small):
     known_answer, folder = experiments["known_answer"], small[1]
     parser_args = type("Args", (), {"out": folder.parent, "task": "mixed", "train": 4, "validation": 1, "test": 1})
     parser_args.epochs, parser_args.patches = None, 8
-    (variant,) = known_answer.variants(["defaults"])
+    (variant,) = known_answer.choose_variants(["defaults"])
     for seed in (3, 4):
-        one, datalist = known_answer.plan(parser_args, variant, seed)
+        one, datalist = known_answer.plan_run(parser_args, variant, seed)
         made = json.loads(
             make_dataset(
                 folder / "again", num_train=4, num_validation=1, num_test=1, seed=seed, task="mixed"
@@ -222,8 +235,8 @@ def test_pictures_are_those_of_the_seed(experiments, small):
         assert (one.values["seed"], one.values["num_patches"]) == (seed, 8)
         assert "epochs" not in one.values  # the bundle's
         assert len(made["training"]) == 4
-    (variant,) = known_answer.variants(["shuffled_labels"])
-    one, datalist = known_answer.plan(parser_args, variant, seed)
+    (variant,) = known_answer.choose_variants(["shuffled_labels"])
+    one, datalist = known_answer.plan_run(parser_args, variant, seed)
     assert datalist["test"] == made["test"]
     assert one.values["data_list_file_path"].name == "datalist.json"
     assert one.training["data_list_file_path"].name == "shuffled.json"  # only to train on

@@ -251,6 +251,17 @@ def test_commands_name_real_files_run_ids_and_settings(shipped, page):
 
 
 @each_bundle
+def test_the_page_lists_the_settings_in_the_order_of_the_file(shipped):
+    page = (ROOT / "docs" / "bundle.md").read_text()
+    table = page.split("| setting |")[1].split("\n\n")[0]
+    listed = []
+    for first_cell in re.findall(r"^\| (`[^|]*)\|", table, re.MULTILINE):
+        listed += re.findall(r"`(\w+)`", first_cell)
+    names = list(shipped.configs["train"])
+    assert listed == names[names.index("bundle_root") : names.index("patch_encoder")]
+
+
+@each_bundle
 def test_the_card_agrees_with_the_configuration(shipped):
     settings = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| [^|]+ \|([^|]+)\|", shipped.card, re.MULTILINE)))
     assert len(settings) > 10
