@@ -35,7 +35,7 @@ class PatchError(SlideError):
 class PredictionDataset(Dataset):
     """MONAI's ``Dataset`` for prediction, whose loader needs :func:`collate_readable`.
 
-    An item that cannot be read becomes a :class:`~monai_jsma._io.Fault`. For an item that was predicted before, no file
+    An item that cannot be read becomes a ``Fault``. For an item that was predicted before, no file
     is opened: it keeps its entries of the datalist, and has its ``"evidence"`` in place of its image.
 
     Args:
