@@ -135,6 +135,13 @@ def test_plain_run_is_training_and_evaluating(trained, tmp_path):
 def test_the_loaded_bundle_predicts_what_evaluation_did(evaluated, monkeypatch):
     monkeypatch.chdir(evaluated)
     override = {key: value for key, value in (DEMO | NETWORK).items() if key in NETWORK_DEF}
+    encoder = {
+        "_target_": "monai_jsma.networks.PatchEncoder",
+        "backbone": NETWORK["patch_backbone"],
+        "feature_norm": "l2",
+    }
+    override |= {"thumbnail_encoder": NETWORK["thumbnail_backbone"], "patch_encoder": encoder}
+    override |= {"sampler": {"_target_": "monai_jsma.networks.LeaveOneOut", "k": NETWORK["num_patches"]}}
     network = load("bach", bundle_dir=evaluated.parent, net_override=override | {"magnifications": MAGNIFICATIONS})
     network.eval()
     table = predicted(evaluated / "eval")
