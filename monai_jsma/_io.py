@@ -22,16 +22,16 @@ __all__ = [
     "Fault",
     "checkpoint_file",
     "count_cores",
-    "csv_text",
-    "few",
     "file_sha256",
     "find_data_files",
+    "format_csv",
+    "format_table",
     "is_data_file",
+    "join_few",
+    "name_region",
     "read_lines",
     "read_table",
-    "region_name",
     "replace_file",
-    "text_table",
     "write_whole",
 ]
 
@@ -129,7 +129,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     return Path(path)
 
 
-def region_name(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> str:
+def name_region(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> str:
     """A file name without suffix for results of an image or of one region: its stem, its location and six hex digits.
 
     The digits are of a checksum, so that files of the same name in different folders get different names.
@@ -228,11 +228,11 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     counts = Counter(first_column)
     repeated = [value for value in counts if counts[value] > 1]
     if repeated:
-        raise ValueError(f"{path}: named more than once: {few(repeated)}.")
+        raise ValueError(f"{path}: named more than once: {join_few(repeated)}.")
     return rows
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+def format_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """The text of a CSV file. Bytes of a path that are not UTF-8 are escaped.
 
     Args:
@@ -246,7 +246,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
-def text_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right"] = "right") -> list[str]:
+def format_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right"] = "right") -> list[str]:
     """The lines of a table for the terminal: aligned columns, two blanks apart.
 
     Args:
@@ -255,7 +255,7 @@ def text_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right"]
 
     Example::
 
-        >>> text_table([("level", "um/px"), ("0", "0.25")])
+        >>> format_table([("level", "um/px"), ("0", "0.25")])
         ['level  um/px', '    0   0.25']
     """
     pad = str.rjust if align == "right" else str.ljust
@@ -270,12 +270,12 @@ def text_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right"]
     return lines
 
 
-def few(values: Iterable[Any]) -> str:
+def join_few(values: Iterable[Any]) -> str:
     """The first three values and, if there are more, their number, for a message of one line.
 
     Example::
 
-        >>> few(["a.png", "b.png", "c.png", "d.png"])
+        >>> join_few(["a.png", "b.png", "c.png", "d.png"])
         'a.png, b.png, c.png, ... (4 in all)'
     """
     texts = [str(value) for value in values]

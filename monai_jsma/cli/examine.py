@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_jsma._io import text_table, write_whole
+from monai_jsma._io import format_table, write_whole
 from monai_jsma.cli import Commands, add_command, show_progress
 from monai_jsma.cli.bundles import read_config
 
@@ -233,7 +233,7 @@ def _format_levels(levels: Sequence[Mapping[str, Any]]) -> list[str]:
         downsample = f"{level['downsample']:.5g}"
         mpp = f"{level['mpp']:.5g}" if level["mpp"] else "?"
         rows.append((str(number), str(level["height"]), str(level["width"]), downsample, mpp))
-    return text_table(rows)
+    return format_table(rows)
 
 
 def _format_magnifications(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -247,7 +247,7 @@ def _format_magnifications(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         mpp = f"{entry['mpp']:.5g}"
         rows.append((entry["name"], mpp, served, grid, str(entry["cells"])))
 
-    header, *lines = text_table(rows)
+    header, *lines = format_table(rows)
     annotated = [header]
     for line, entry in zip(lines, entries, strict=True):
         reason = entry.get("reason", "")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_jsma._io import csv_text, text_table, write_whole
+from monai_jsma._io import format_csv, format_table, write_whole
 from monai_jsma.cli import Commands, add_command
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _format_splits(content: Mapping[str, Any]) -> str:
             row.append(str(counts[None]))
         groups = {group_of(item) for item in content[split]}
         rows.append([*row, str(len(groups))])
-    return "\n".join(text_table(rows))
+    return "\n".join(format_table(rows))
 
 
 def _add_bach(sources: Commands) -> None:
@@ -240,7 +240,7 @@ def prepare_tcga_prad(args: argparse.Namespace) -> None:
         skip=(out, failed),
     )
     rows = [(fault.where, fault.stage, fault.line) for fault in cohort.faults]
-    write_whole(failed, csv_text(("slide", "stage", "reason"), rows))
+    write_whole(failed, format_csv(("slide", "stage", "reason"), rows))
 
     is_written = not (cohort.faults and args.strict)
     if is_written:

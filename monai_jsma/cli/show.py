@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_jsma._io import csv_text, few, region_name, write_whole
+from monai_jsma._io import format_csv, join_few, name_region, write_whole
 from monai_jsma.cli import Commands, add_command, print_error, show_progress
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _read_areas(path: Path, files: Sequence[str], *, skip: Path) -> tuple[dict[s
 
     unmatched = [failure.reason for failure in failures if failure.stage == "match"]
     if unmatched:
-        print(f"not used: {few(unmatched)}")
+        print(f"not used: {join_few(unmatched)}")
     faults = [failure.reason for failure in failures if failure.stage != "match"]
     if not areas:
         faults.append(f"{path}: holds no annotation of a file that was predicted; name them as the files.")
@@ -120,7 +120,7 @@ def _write_pointing(path: Path, records: Sequence[PredictionRecord], areas: Mapp
     for record in records:
         if record.file in areas:
             rows += _score_areas(record, areas[record.file])
-    return write_whole(path, csv_text(_POINTING_COLUMNS, rows))
+    return write_whole(path, format_csv(_POINTING_COLUMNS, rows))
 
 
 def _score_areas(record: PredictionRecord, areas: Sequence[Area]) -> list[list[Any]]:
@@ -151,14 +151,14 @@ def _write_geojson(records: Sequence[PredictionRecord], folder: Path, *, cells: 
 
     collection = feature_collection(records, cells=cells)
     text = json.dumps(collection, ensure_ascii=False, allow_nan=False)
-    return write_whole(folder / f"{region_name(records[0].file)}.geojson", f"{text}\n")
+    return write_whole(folder / f"{name_region(records[0].file)}.geojson", f"{text}\n")
 
 
 def _write_image(record: PredictionRecord, areas: Sequence[Area], *, args: argparse.Namespace) -> Path:
     from monai_jsma.visualize import record_figure, save_figure
 
     figure = record_figure(record, args.base_dir, areas)
-    return save_figure(figure, args.output / f"{region_name(*record.key)}.png")
+    return save_figure(figure, args.output / f"{name_region(*record.key)}.png")
 
 
 def _add_report(commands: Commands) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_jsma._io import few, file_sha256, read_lines, read_table
+from monai_jsma._io import file_sha256, join_few, read_lines, read_table
 from monai_jsma.datalists.splits import check_copies, check_groups, hold_out, split_by_group
 from monai_jsma.slides.convert import REDUCTIONS, TILE, tile_image
 from monai_jsma.slides.open import inspect_slide
@@ -133,7 +133,7 @@ def _find_photos(root: Path) -> Path:
     if not matches:
         raise FileNotFoundError(f"{root}: holds no folder Photos with the folders {', '.join(CLASSES)}.")
     if len(matches) > 1:
-        raise ValueError(f"{root}: holds several sets of classes: {few(matches)}; name one of them.")
+        raise ValueError(f"{root}: holds several sets of classes: {join_few(matches)}; name one of them.")
     return matches[0]
 
 
@@ -170,7 +170,7 @@ def _find_labeled_images(photos: Path) -> dict[Path, int]:
 
     empty = [name for label, name in enumerate(CLASSES) if label not in label_of.values()]
     if empty:
-        raise ValueError(f"{photos}: no images of {few(empty)}; unzip the challenge's archive again.")
+        raise ValueError(f"{photos}: no images of {join_few(empty)}; unzip the challenge's archive again.")
     _compare_with_table(label_of, photos)
     order = sorted(label_of, key=lambda path: (label_of[path], _parse_name(path), path))
     return {path: label_of[path] for path in order}
@@ -226,7 +226,7 @@ def _compare_with_table(label_of: Mapping[Path, int], photos: Path) -> None:
         if stated != label:
             differences.append(f"{stem} (folder {CLASSES[label]}, table {CLASSES[stated]})")
     if differences:
-        raise ValueError(f"{path}: folder and table disagree on {few(differences)}; correct the wrong one.")
+        raise ValueError(f"{path}: folder and table disagree on {join_few(differences)}; correct the wrong one.")
     _report_names(path, "not in the table", in_folders.keys() - in_table.keys())
     _report_names(path, "in the table only", in_table.keys() - in_folders.keys())
 
@@ -267,7 +267,7 @@ def _find_test_images(photos: Path, root: Path, folder: Path | None) -> list[Pat
             if images:
                 images_of[place] = images
     if len(images_of) > 1:
-        raise ValueError(f"Several folders have test images: {few(images_of)}; choose one with --test.")
+        raise ValueError(f"Several folders have test images: {join_few(images_of)}; choose one with --test.")
     if not images_of and folder is not None:
         raise FileNotFoundError(f"{folder}: holds no test0.tif, test1.tif, ... and has no folder Photos that does.")
     if not images_of:
@@ -304,13 +304,13 @@ def _list_test_images(folder: Path) -> list[Path]:
 def _report_others(others: Iterable[Path], folder: Path) -> None:
     names = [path.relative_to(folder).as_posix() for path in others]
     if names:
-        _logger.warning("%s: left out, not named like BACH's images: %s.", folder, few(names))
+        _logger.warning("%s: left out, not named like BACH's images: %s.", folder, join_few(names))
 
 
 def _report_names(path: Path, finding: str, names: Iterable[str]) -> None:
     names = sorted(names)
     if names:
-        _logger.warning("%s: %s: %s.", path, finding, few(names))
+        _logger.warning("%s: %s: %s.", path, finding, join_few(names))
 
 
 def _report_numbers(labels: Iterable[int], num_unlabeled: int) -> None:
@@ -330,7 +330,7 @@ def _report_sizes(paths: Iterable[Path]) -> None:
         if (height, width) != _SIZE:
             others.append(f"{path.name} ({height} x {width})")
     if others:
-        _logger.warning("Not %d x %d pixels: %s.", *_SIZE, few(others))
+        _logger.warning("Not %d x %d pixels: %s.", *_SIZE, join_few(others))
 
 
 def _make_item(path: Path, root: Path, label: int | None) -> Item:
@@ -350,12 +350,12 @@ def _add_patients(items: Sequence[Item], path: Path) -> None:
     patient_of = _read_patients(path)
     unknown = patient_of.keys() - {_stem(item["image"]) for item in items}
     if unknown:
-        raise ValueError(f"{path}: names that are not images: {few(sorted(unknown))}.")
+        raise ValueError(f"{path}: names that are not images: {join_few(sorted(unknown))}.")
     missing = [item["image"] for item in items if "label" in item and _stem(item["image"]) not in patient_of]
     if missing:
         raise ValueError(
-            f"{path}: images without a patient could leak between splits: {few(missing)}; add them, or leave out the "
-            "table."
+            f"{path}: images without a patient could leak between splits: {join_few(missing)}; add them, or leave out "
+            "the table."
         )
     for item in items:
         patient = patient_of.get(_stem(item["image"]))

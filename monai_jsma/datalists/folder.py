@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import IMAGE_SUFFIXES, few, file_sha256, is_data_file, read_table
+from monai_jsma._io import IMAGE_SUFFIXES, file_sha256, is_data_file, join_few, read_table
 from monai_jsma.datalists.schema import check_mpp
 from monai_jsma.datalists.splits import check_copies, make_splits, split_by_group
 from monai_jsma.slides.open import inspect_slide
@@ -110,14 +110,16 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
     if not rows:
         return read_table(table, _COLUMNS)  # raises the error of a missing table
     if others:
-        _logger.warning("%s: left out, not named like images or slides: %s.", root, few(sorted(others)))
+        _logger.warning("%s: left out, not named like images or slides: %s.", root, join_few(sorted(others)))
     return rows
 
 
 def _check_files(rows: Sequence[Row], root: Path, table: Path) -> None:
     missing = [row["image"] for row in rows if not (root / row["image"]).is_file()]
     if missing:
-        raise FileNotFoundError(f"{table}: {len(missing)} of {len(rows)} images are not in {root}: {few(missing)}.")
+        raise FileNotFoundError(
+            f"{table}: {len(missing)} of {len(rows)} images are not in {root}: {join_few(missing)}."
+        )
 
 
 def _number_classes(rows: Sequence[Row], order: Sequence[str] | None, table: Path) -> dict[str, int]:
@@ -182,4 +184,4 @@ def _parse_mpp(row: Row, table: Path) -> float:
 def _report_unknown_spacing(items: Iterable[Item]) -> None:
     unknown = [item["image"] for item in items if "mpp" not in item]
     if unknown:
-        _logger.warning("No credible spacing is stated for %s; give it with --mpp or a column mpp.", few(unknown))
+        _logger.warning("No credible spacing is stated for %s; give it with --mpp or a column mpp.", join_few(unknown))

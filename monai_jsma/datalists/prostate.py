@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import IMAGE_SUFFIXES, Fault, few, file_sha256, find_data_files
+from monai_jsma._io import IMAGE_SUFFIXES, Fault, file_sha256, find_data_files, join_few
 from monai_jsma.datalists.annotations import (
     ANNOTATION_SUFFIXES,
     TCGA_BARCODE,
@@ -212,7 +212,7 @@ class Cohort:
         self.unknown += unknown
         if not areas_of:
             if unknown or not areas:  # else all annotations are to be ignored
-                names = f", only {few(sorted(unknown))}; name its class with --map" if unknown else ""
+                names = f", only {join_few(sorted(unknown))}; name its class with --map" if unknown else ""
                 self.faults.append(Fault(name, "class", f"no annotated area has a known class{names}."))
             return
 

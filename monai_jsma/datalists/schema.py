@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import few, write_whole
+from monai_jsma._io import join_few, write_whole
 from monai_jsma.datalists.splits import SPLITS, check_groups, find_splits
 from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
@@ -148,7 +148,7 @@ def load_datalist(
             missing.append(resolved["image"])
     if missing:
         raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(loaded)} images under '{key}' are missing: {few(missing)}. "
+            f"{path}: {len(missing)} of {len(loaded)} images under '{key}' are missing: {join_few(missing)}. "
             f"Relative paths start at {base}; give the folder of the images (base_dir)."
         )
     _check_leaks(content)

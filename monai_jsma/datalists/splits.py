@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import few
+from monai_jsma._io import join_few
 
 __all__ = [
     "SPLITS",
@@ -119,7 +119,7 @@ def check_groups(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     for (_, value), names in shared.items():
         leaks.add((value, str(names)))
     lines = [f"{value} in {names}" for value, names in sorted(leaks)]
-    raise ValueError(f"A group, patient or image must lie in one split only, but found {few(lines)}.")
+    raise ValueError(f"A group, patient or image must lie in one split only, but found {join_few(lines)}.")
 
 
 def check_copies(items: Sequence[Item], path: Path) -> None:
@@ -141,7 +141,7 @@ def check_copies(items: Sequence[Item], path: Path) -> None:
         if len(same) > 1:
             copies.append(" = ".join(same))
     if copies:
-        raise ValueError(f"{path}: files of the same image: {few(copies)}; keep one of each.")
+        raise ValueError(f"{path}: files of the same image: {join_few(copies)}; keep one of each.")
 
 
 # ---------------------------------------------------------------------------------------------------------------- folds

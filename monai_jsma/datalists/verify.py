@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import Fault, csv_text, file_sha256
+from monai_jsma._io import Fault, file_sha256, format_csv
 from monai_jsma.datalists.schema import (
     Pair,
     check_mpp,
@@ -121,7 +121,7 @@ def fault_table(faults: Iterable[Fault]) -> str:
     for fault in faults:
         image = " ".join(fault.where.split())  # in one line
         rows.append((fault.item, image, fault.stage, fault.line))
-    return csv_text(("key", "image", "stage", "reason"), rows)
+    return format_csv(("key", "image", "stage", "reason"), rows)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
-from monai_jsma._io import region_name
+from monai_jsma._io import name_region
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.visualize import (
@@ -170,4 +170,4 @@ def picture_name(evidence: Evidence) -> str:
         raise ValueError(
             "an image without a file name cannot be saved: give its pyramid a 'path' or its metadata 'filename_or_obj'."
         )
-    return region_name(evidence.file, evidence.location, evidence.geometry.size)
+    return name_region(evidence.file, evidence.location, evidence.geometry.size)

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from monai_jsma._io import Fault, csv_text
+from monai_jsma._io import Fault, format_csv
 from monai_jsma.predictions.records import PredictionRecord
 
 __all__ = ["failure_table", "prediction_table", "slide_table"]
@@ -46,7 +46,7 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
         ]
         rows.append(row)
     columns = _number_columns(records)
-    return csv_text((*_PLACE, *_CLASSES, *columns), rows)
+    return format_csv((*_PLACE, *_CLASSES, *columns), rows)
 
 
 def slide_table(
@@ -95,7 +95,7 @@ def slide_table(
             *means,
         ]
         rows.append(row)
-    return csv_text((*_SLIDE, *_CLASSES, *columns), rows)
+    return format_csv((*_SLIDE, *_CLASSES, *columns), rows)
 
 
 def failure_table(failures: Iterable[Fault]) -> str:
@@ -104,7 +104,7 @@ def failure_table(failures: Iterable[Fault]) -> str:
     for failure in failures:
         row, col = failure.location
         rows.append((failure.where, row, col, failure.line))
-    return csv_text(("file", "row", "col", "reason"), rows)
+    return format_csv(("file", "row", "col", "reason"), rows)
 
 
 def _number_columns(records: Sequence[PredictionRecord]) -> list[str]:

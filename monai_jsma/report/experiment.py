@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import csv_text, text_table, write_whole
+from monai_jsma._io import format_csv, format_table, write_whole
 from monai_jsma.predictions.records import read_records
 from monai_jsma.report.attention_shares import AttentionShares
 from monai_jsma.report.cases import Run, make_cases, read_runs
@@ -56,7 +56,7 @@ def write_experiment(predictions: Predictions, folder: Path, settings: Settings 
     text = json.dumps(content, indent=1, ensure_ascii=False)
     write_whole(folder / "variants.json", text + "\n")
     write_report(first_runs, folder / "report", settings)
-    return [*_format_table(variants, len(seeds)), str(folder / "report" / "report.html")]
+    return [*_format_variants(variants, len(seeds)), str(folder / "report" / "report.html")]
 
 
 def _join_folds(predictions: Predictions, variant: str, seed: int) -> Run:
@@ -85,7 +85,7 @@ def _tabulate_runs(predictions: Predictions) -> str:
             num_right,
         )
         rows.append(row)
-    return csv_text(("variant", "seed", "fold", "regions", "groups", "labelled", "right"), rows)
+    return format_csv(("variant", "seed", "fold", "regions", "groups", "labelled", "right"), rows)
 
 
 def _score_repeats(repeats: Sequence[Run], settings: Settings) -> dict[str, dict[str, Any]]:
@@ -113,7 +113,7 @@ def _average_attention(repeats: Sequence[Run]) -> dict[str, dict[str, float]]:
     return attention
 
 
-def _format_table(variants: Mapping[str, Any], num_seeds: int) -> list[str]:
+def _format_variants(variants: Mapping[str, Any], num_seeds: int) -> list[str]:
     rows = [["", *_COLUMNS.values(), "attention (times its share of the cells)"]]
     for variant, content in variants.items():
         row = [variant]
@@ -130,7 +130,7 @@ def _format_table(variants: Mapping[str, Any], num_seeds: int) -> list[str]:
         rows.append(row)
 
     spread = f", +- is the standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
-    return [*text_table(rows, align="left"), f"[low, high]: 95 % interval over groups{spread}"]
+    return [*format_table(rows, align="left"), f"[low, high]: 95 % interval over groups{spread}"]
 
 
 def _format_score(score: Mapping[str, Any] | None, *, with_spread: bool) -> str:
