@@ -71,9 +71,12 @@ class AttentionImageHandler(TensorBoardHandler):
     def __call__(self, engine: Engine) -> None:
         """Write the first images of the engine's last batch."""
         step = self.global_epoch_transform(engine.state.epoch)
-        for i, evidence in enumerate(collect_evidence(engine)[: self.max_pictures]):
-            for name, image in self._draw(evidence).items():
-                self._writer.add_image(f"{self.tag_prefix}{name}/{i}", image, step, dataformats="HWC")
+        batch = collect_evidence(engine)
+        for i, evidence in enumerate(batch[: self.max_pictures]):
+            images = self._draw(evidence)
+            for name, image in images.items():
+                tag = f"{self.tag_prefix}{name}/{i}"
+                self._writer.add_image(tag, image, step, dataformats="HWC")
         self._writer.flush()
 
     def _draw(self, evidence: Evidence) -> dict[str, np.ndarray]:
@@ -137,8 +140,10 @@ class AttentionImageSaver:
             self._count += 1
 
     def _save(self, evidence: Evidence) -> None:
-        figure = overview_figure(evidence, title=self._make_title(evidence), max_patches=self.max_patches)
-        save_figure(figure, self.output_dir / f"{picture_name(evidence)}.png", dpi="figure")
+        title = self._make_title(evidence)
+        figure = overview_figure(evidence, title=title, max_patches=self.max_patches)
+        path = self.output_dir / f"{picture_name(evidence)}.png"
+        save_figure(figure, path, dpi="figure")
 
     def _make_title(self, evidence: Evidence) -> str:
         """File, location of a region, and the classes that are known."""
@@ -147,9 +152,11 @@ class AttentionImageSaver:
             row, col = evidence.location
             parts.append(f"at row {row}, column {col}")
         if evidence.label is not None:
-            parts.append(f"true {self._class_name(evidence.label, evidence.file)}")
+            true_name = self._class_name(evidence.label, evidence.file)
+            parts.append(f"true {true_name}")
         if evidence.prediction is not None:
-            parts.append(f"predicted {self._class_name(evidence.prediction, evidence.file)}")
+            predicted_name = self._class_name(evidence.prediction, evidence.file)
+            parts.append(f"predicted {predicted_name}")
         return ", ".join(parts)
 
     def _class_name(self, index: int, file: str) -> str:

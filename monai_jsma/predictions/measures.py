@@ -133,7 +133,8 @@ def pointing_scores(evidence: Evidence, areas: Iterable[Area]) -> dict[str, Poin
     coarsest = geometry.slices[first_name]
     expected = float(covered[coarsest].mean())
 
-    scores = {"": Pointing(_share_inside(attention, covered), expected)}
+    total_share = _share_inside(attention, covered)
+    scores = {"": Pointing(total_share, expected)}
     for name, cells in geometry.slices.items():
         share = _share_inside(attention[cells], covered[cells])
         scores[name] = Pointing(share, expected)
@@ -160,16 +161,19 @@ def covered_shares(geometry: PatchGeometry, location: tuple[int, int], areas: It
     rows, cols, heights, widths = np.array(boxes).T
     tops = rows + top
     lefts = cols + left
-    cells = shapely.box(tops, lefts, tops + heights, lefts + widths)
+    bottoms = tops + heights
+    rights = lefts + widths
+    cells = shapely.box(tops, lefts, bottoms, rights)
 
     is_inside = shapely.covers(annotated, cells)
     is_touched = shapely.intersects(annotated, cells)
     is_partly = is_touched & ~is_inside  # few: an exact overlay costs most
     partly = cells[is_partly]
     overlap = shapely.intersection(annotated, partly)
+    share_of_partly = shapely.area(overlap) / shapely.area(partly)
 
     shares = is_inside.astype(np.float64)
-    shares[is_partly] = shapely.area(overlap) / shapely.area(partly)
+    shares[is_partly] = share_of_partly
     return shares
 
 
