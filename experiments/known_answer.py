@@ -4,9 +4,9 @@
 
     python experiments/known_answer.py [--task mixed] [--variants defaults paper controls] [--seeds 0,1,2] [--out DIR]
 
-Each seed has its own images. Every network predicts from 1, 2, 5, as many patches as in training, and all; with features
-of length 1 also from as few as make the label certain. After each run ``tables.md`` and ``tables.json`` in ``DIR/TASK``
-have all finished runs. Run again, the command completes what is missing.
+Each seed has its own images. Every network predicts from 1, 2, 5, as many patches as in training, and all; with
+features of length 1 also from as few as make the label certain. After each run ``tables.md`` and ``tables.json`` in
+``DIR/TASK`` have all finished runs. Run again, the command completes what is missing.
 """
 
 from __future__ import annotations
