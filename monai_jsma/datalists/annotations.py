@@ -286,7 +286,8 @@ def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
     first, last = corners
     center = (first + last) / 2
     radii = (last - first) / 2
-    angles = np.arange(_ELLIPSE_POINTS) * (2 * np.pi / _ELLIPSE_POINTS)
+    step = 2 * np.pi / _ELLIPSE_POINTS
+    angles = np.arange(_ELLIPSE_POINTS) * step
     unit_circle = np.stack([np.sin(angles), np.cos(angles)], axis=1)
     return center + radii * unit_circle
 

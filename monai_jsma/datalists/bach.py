@@ -140,7 +140,8 @@ def _find_photos(root: Path) -> Path:
 def _has_classes(folder: Path) -> bool:
     if not folder.is_dir() or "__MACOSX" in folder.parts:  # macOS adds this folder to archives
         return False
-    return any(entry.is_dir() and _find_label(entry.name) is not None for entry in folder.iterdir())
+    folders = [entry for entry in folder.iterdir() if entry.is_dir()]
+    return any(_find_label(entry.name) is not None for entry in folders)
 
 
 def _find_label(word: str) -> int | None:
@@ -315,8 +316,7 @@ def _report_names(path: Path, finding: str, names: Iterable[str]) -> None:
 
 def _report_numbers(labels: Iterable[int], num_unlabeled: int) -> None:
     """Warn of another number of images than BACH has; a missing test folder has its own warning."""
-    counts = Counter(labels)
-    numbers = {name: counts[label] for label, name in enumerate(CLASSES)}
+    numbers = Counter(CLASSES[label] for label in labels)
     numbers["unlabeled test"] = num_unlabeled
     for name, number in numbers.items():
         if number not in (0, _NUM_IMAGES):
@@ -342,7 +342,8 @@ def _make_item(path: Path, root: Path, label: int | None) -> Item:
 
 
 def _relative_name(path: Path, base: Path) -> str:
-    return Path(os.path.relpath(path, base)).as_posix()
+    relative = os.path.relpath(path, base)  # unlike Path.relative_to, also for what is beside the base
+    return Path(relative).as_posix()
 
 
 def _add_patients(items: Sequence[Item], path: Path) -> None:

@@ -115,7 +115,11 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
 
 
 def _check_files(rows: Sequence[Row], root: Path, table: Path) -> None:
-    missing = [row["image"] for row in rows if not (root / row["image"]).is_file()]
+    missing = []
+    for row in rows:
+        path = root / row["image"]
+        if not path.is_file():
+            missing.append(row["image"])
     if missing:
         raise FileNotFoundError(
             f"{table}: {len(missing)} of {len(rows)} images are not in {root}: {join_few(missing)}."

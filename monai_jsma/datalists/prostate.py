@@ -118,9 +118,11 @@ def class_mapping(overrides: Iterable[str] = ()) -> dict[str, int | None]:
     label_of[_IGNORE] = None
     for override in overrides:
         name, _, class_name = override.rpartition("=")
-        if not _simplify(name) or _simplify(class_name) not in label_of:
+        annotated = _simplify(name)
+        target = _simplify(class_name)
+        if not annotated or target not in label_of:
             raise ValueError(f"'{override}' is not name=class with a class of {', '.join(CLASSES)} or {_IGNORE}.")
-        mapping[_simplify(name)] = label_of[_simplify(class_name)]
+        mapping[annotated] = label_of[target]
     return mapping
 
 
@@ -162,7 +164,9 @@ def gather_cohort(
     annotation_paths = find_annotations(annotations, skip=skip)
     _check_found(annotation_paths, annotations, f"annotations ({', '.join(ANNOTATION_SUFFIXES)})")
 
-    cohort = Cohort(settings or RegionSettings(), class_mapping() if mapping is None else mapping)
+    if mapping is None:
+        mapping = class_mapping()
+    cohort = Cohort(settings or RegionSettings(), mapping)
     areas_of, faults = match_annotations(annotation_paths, slide_paths)
     cohort.faults += faults
     names = {path.relative_to(root).as_posix(): path for path in areas_of}
@@ -295,7 +299,8 @@ def _sort_by_class(areas: Iterable[Area], mapping: Mapped) -> tuple[dict[int, li
     areas_of: dict[int, list[Area]] = defaultdict(list)
     unknown: Counter[str] = Counter()
     for area in areas:
-        known = [_simplify(name) for name in area.names if _simplify(name) in mapping]
+        names = [_simplify(name) for name in area.names]
+        known = [name for name in names if name in mapping]
         if not known:
             unknown[area.names[0] if area.names else "(no class)"] += 1
             continue
@@ -352,8 +357,10 @@ def _check_touches(area: Area, info: SlideInfo) -> None:
 
 def _slide_rng(name: str, seed: int) -> np.random.Generator:
     """A random source of the slide's name, not of its number, so that another slide changes nothing here."""
-    digest = hashlib.sha256(Path(name).stem.encode()).digest()
-    return np.random.default_rng((seed, int.from_bytes(digest[:8])))
+    stem = Path(name).stem
+    digest = hashlib.sha256(stem.encode()).digest()
+    number = int.from_bytes(digest[:8])
+    return np.random.default_rng((seed, number))
 
 
 def _region_item(slide_item: Mapping[str, Any], region: Region) -> dict[str, Any]:

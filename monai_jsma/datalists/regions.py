@@ -163,11 +163,13 @@ class _Axis:
     @property
     def num_points(self) -> int:
         """Number of lattice points along all regions."""
-        return _POINTS * (self.num_steps + _STEPS - 1)
+        covered_steps = self.num_steps + _STEPS - 1
+        return _POINTS * covered_steps
 
     def start(self, step: int) -> int:
         # Integers, so that starts 8 steps apart are exactly one side apart.
-        return self.offset + (self.first + step) * self.side // _STEPS
+        steps = self.first + step
+        return self.offset + steps * self.side // _STEPS
 
     def to_lattice(self, pixels: np.ndarray) -> np.ndarray:
         """Convert positions in pixels to lattice indices; a lattice point is the center of its cell."""
@@ -315,8 +317,15 @@ def choose_balanced(
     num_chosen: Counter[tuple[str, int]] = Counter()
 
     def find_next_slide(label: int) -> str | None:
-        able = [slide for slide in slides if queues[slide, label] and len(chosen[slide]) < per_slide]
-        return min(able, key=lambda slide: (num_chosen[slide, label], len(chosen[slide])), default=None)
+        best = None
+        fewest = (math.inf, math.inf)
+        for slide in slides:
+            num_in_all = len(chosen[slide])
+            counts = (num_chosen[slide, label], num_in_all)
+            if queues[slide, label] and num_in_all < per_slide and counts < fewest:
+                best = slide
+                fewest = counts
+        return best
 
     for _ in range(per_class):
         before_round = {slide: list(regions) for slide, regions in chosen.items()}
