@@ -55,11 +55,13 @@ def draw_curves(area: str, curves: Sequence[Curve]) -> Figure:
     if area == "auc":
         axes = _add_unit_axes(figure, "False positive rate (1 - specificity)", "True positive rate")
         _draw_diagonal(axes)
-        x, y = "false_positives", "true_positives"
+        x = "false_positives"
+        y = "true_positives"
         drawstyle = "default"
     else:
         axes = _add_unit_axes(figure, "Recall (sensitivity)", "Precision")
-        x, y = "recall", "precision"
+        x = "recall"
+        y = "precision"
         # Recall falls from point to point, and each precision holds down to the next recall.
         drawstyle = "steps-post"
 
@@ -138,8 +140,9 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
 
     ticks = range(len(classes))
     names = [shorten(name) for name in classes]
-    longest = max(map(len, names))
-    axes.set_xticks(ticks, names, rotation=30 if longest > 8 else 0, ha="center")
+    longest = max(len(name) for name in names)
+    rotation = 30 if longest > 8 else 0
+    axes.set_xticks(ticks, names, rotation=rotation, ha="center")
     axes.set_yticks(ticks, names)
     axes.set(xlabel="Predicted class", ylabel="True class (rows sum to 100 %)", aspect="equal")
     axes.invert_yaxis()

@@ -30,7 +30,7 @@ from monai_jsma.report.page import render_page
 from monai_jsma.report.scores import SCORES
 from monai_jsma.report.selective import ORDERS
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.visualize import record_boxes_image
+from monai_jsma.visualize import record_boxes_image, save_figure
 
 __all__ = ["write_report"]
 
@@ -64,19 +64,24 @@ def write_report(
     prefixes = _name_prefixes(runs)
     with rc_context(_STYLE):
         for name, figure in _draw_comparison_figures(content["runs"]):
-            images[name] = _save_figure(figure, folder / name)
+            images[name] = _save_figure(figure, folder, name)
 
         for run, numbers, prefix in zip(runs, content["runs"], prefixes, strict=True):
             numbers["figures"] = {}
             for name, figure in _draw_run_figures(numbers, run.classes):
                 stem = prefix + name
                 numbers["figures"][name] = stem
-                images[stem] = _save_figure(figure, folder / stem)
+                images[stem] = _save_figure(figure, folder, stem)
 
             for number, error in enumerate(numbers["errors"], start=1):
                 record = _find_record(run, error)
                 stem = f"{prefix}error_{number}"
-                images |= _save_error(error, record, folder / stem, base_dir=base_dir)
+                png = _draw_error(error, record, base_dir)
+                if png is None:
+                    continue
+                write_whole(folder / f"{stem}.png", png)
+                error["picture"] = stem
+                images[stem] = _make_data_uri("png", png)
 
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / "report.json", text + "\n")
@@ -86,7 +91,9 @@ def write_report(
 
 def _find_record(run: Run, error: Mapping[str, Any]) -> PredictionRecord:
     """The record of the region that an error of the report shows."""
-    key = (error["file"], tuple(error["location"]), tuple(error["size"]))
+    location = tuple(error["location"])
+    size = tuple(error["size"])
+    key = (error["file"], location, size)
     return next(record for record in run.records if record.key == key)
 
 
@@ -162,35 +169,29 @@ def _draw_comparison_figures(runs: Sequence[Mapping[str, Any]]) -> Iterator[tupl
     yield "comparison_risk_coverage", figures.draw_risk_curves(risk_curves)
 
 
-def _save_figure(figure: Figure, path: Path) -> str:
+def _save_figure(figure: Figure, folder: Path, stem: str) -> str:
     """Write a figure as PNG and SVG, and return the SVG as data URI."""
-    figure.savefig(path.with_name(f"{path.name}.png"), dpi=_DPI)
+    save_figure(figure, folder / f"{stem}.png", dpi=_DPI)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
-    path.with_name(f"{path.name}.svg").write_bytes(svg)
+    write_whole(folder / f"{stem}.svg", svg)
     return _make_data_uri("svg+xml", svg)
 
 
-def _save_error(error: dict[str, Any], record: PredictionRecord, path: Path, *, base_dir: Path) -> dict[str, str]:
-    """Write the image of an error, and return its data URI by stem; empty if the region cannot be read.
-
-    The error is given the name of its ``picture``, or the ``reason`` why there is none.
-    """
+def _draw_error(error: dict[str, Any], record: PredictionRecord, base_dir: Path) -> bytes | None:
+    """The image of an error as PNG; None if the region cannot be read, with the ``reason`` put into the error."""
+    error["picture"] = None
+    error["reason"] = ""
     try:
         image = record_boxes_image(record, base_dir)
     except (OSError, SlideError, ValueError) as exception:
-        error["picture"] = None
         error["reason"] = " ".join(str(exception).split())
-        return {}
+        return None
 
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="png")
-    png = buffer.getvalue()
-    path.with_name(f"{path.name}.png").write_bytes(png)
-    error["picture"] = path.name
-    error["reason"] = ""
-    return {path.name: _make_data_uri("png", png)}
+    return buffer.getvalue()
 
 
 def _make_data_uri(kind: str, content: bytes) -> str:

@@ -86,7 +86,8 @@ def attention_image(evidence: Evidence, level: int) -> np.ndarray:
     """
     height, width = fit_inches(evidence.geometry.size)
     figure_width = max(0.9 + width + 1.0, 4.2)
-    figure = Figure(figsize=(figure_width, 0.7 + height + 0.6), dpi=100)
+    figure_height = 0.7 + height + 0.6
+    figure = Figure(figsize=(figure_width, figure_height), dpi=100)
     axes = add_axes(figure, left=0.9, top=0.7, height=height, width=width)
     draw_attention(axes, evidence, level)
     return figure_image(figure)
@@ -111,7 +112,8 @@ def _find_cell_edges(geometry: PatchGeometry, level: int) -> tuple[np.ndarray, n
 def _draw_color_bar(axes: Axes, mesh: QuadMesh) -> None:
     """Draw a color bar at the right of the axes, 0.16 inches wide."""
     inch = 1 / measure_width(axes)
-    place = axes.inset_axes((1 + 0.12 * inch, 0, 0.16 * inch, 1))
+    left = 1 + 0.12 * inch
+    place = axes.inset_axes((left, 0, 0.16 * inch, 1))
     bar = axes.figure.colorbar(mesh, cax=place)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     bar.ax.tick_params(labelsize=8)

@@ -200,7 +200,8 @@ def patch_boxes_image(evidence: Evidence, *, max_boxes: int = 16) -> np.ndarray:
     """
     height, width = fit_inches(evidence.geometry.size)
     figure_width = max(0.9 + width + 0.4, 4.2)
-    figure = Figure(figsize=(figure_width, 0.7 + height + 0.6), dpi=100)
+    figure_height = 0.7 + height + 0.6
+    figure = Figure(figsize=(figure_width, figure_height), dpi=100)
     axes = add_axes(figure, left=0.9, top=0.7, height=height, width=width)
     draw_boxes(axes, evidence, max_boxes=max_boxes)
     return figure_image(figure)
