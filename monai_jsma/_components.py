@@ -59,15 +59,19 @@ class _ImportWatcher(MetaPathFinder):
 
     def __init__(self) -> None:
         self._watched = {"monai", *(f"monai_jsma.{name}" for name in SUBPACKAGES)}
+        self._searching: set[str] = set()
         self._num_running = 0
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self._watched:
+        if fullname not in self._watched or fullname in self._searching:
             return None
-        self._watched.remove(fullname)  # so that the search below goes to the other finders
-        spec = importlib.util.find_spec(fullname)
+        self._searching.add(fullname)  # so that the search below goes to the other finders
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching.remove(fullname)
         if spec is not None and spec.loader is not None:
             spec.loader = _WatchedLoader(spec.loader, self._execute)
         return spec

@@ -162,6 +162,9 @@ ORDERS = {
     "MONAI first": "import monai; import monai_jsma",
     "MONAI last": "import monai_jsma; import monai",
     "MONAI's bundles last": "import monai_jsma; from monai.bundle import ConfigParser",
+    "MONAI last, looked for before": (
+        "import importlib.util, monai_jsma; assert importlib.util.find_spec('monai'); import monai"
+    ),
     "MONAI through a subpackage": "from monai_jsma.data import Pyramid; import monai",
     "MONAI through an attribute": "import monai_jsma; monai_jsma.networks",
     "MONAI through a moved module": "from monai_jsma.records import read_records; import monai",

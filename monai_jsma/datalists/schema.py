@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import join_few, write_whole
-from monai_jsma.datalists.splits import SPLITS, check_groups, find_splits
+from monai_jsma.datalists.splits import SPLITS, Item, check_groups, find_splits
 from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
 
@@ -42,7 +42,6 @@ __all__ = [
     "save_datalist",
 ]
 
-Item = dict[str, Any]
 Pair = Sequence[int]  # (row, column) or (height, width)
 
 

@@ -25,7 +25,8 @@ from skimage.filters import threshold_otsu
 
 from monai_jsma._io import Fault
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.datalists.schema import Item, find_item_faults, find_region
+from monai_jsma.datalists.schema import find_item_faults, find_region
+from monai_jsma.datalists.splits import Item
 from monai_jsma.geometry import Magnification, check_fine_enough, grid_size, patch_start, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
