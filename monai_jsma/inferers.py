@@ -73,14 +73,20 @@ class JSMAInferer(Inferer):
         return [list(range(batch))]
 
     def _run_seeded(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
-            torch.manual_seed(self._seed_of(kwargs["pyramid"]))
+        devices = [inputs.device] if inputs.is_cuda else []
+        with torch.random.fork_rng(devices):
+            seed = self._seed_of(kwargs["pyramid"])
+            torch.manual_seed(seed)
             return network(inputs, *args, **kwargs)
 
     def _seed_of(self, pyramids: PyramidBatch) -> int:
-        places = [(os.path.basename(p.path), p.origin, p.geometry.size) for p in pyramids]
+        places = []
+        for pyramid in pyramids:
+            name = os.path.basename(pyramid.path)
+            places.append((name, pyramid.origin, pyramid.geometry.size))
         text = repr((self.seed, places))
-        return int.from_bytes(hashlib.sha256(text.encode("ascii", "backslashreplace")).digest()[:7])
+        digest = hashlib.sha256(text.encode("ascii", "backslashreplace")).digest()
+        return int.from_bytes(digest[:7])
 
 
 def _join_outputs(outputs: Sequence[Any]) -> Any:

@@ -66,19 +66,26 @@ class JSMALoss(_Loss):
         """``sum_s sg(CE - CE_s) log P_s`` ``(batch,)``, with the value 0."""
         baseline_logits = pred["baseline_logits"].detach()  # (batch, k, classes)
         k = baseline_logits.shape[1]
-        baselines = self._cross_entropy(baseline_logits.flatten(0, 1), target.repeat_interleave(k))
-        advantage = loss.detach()[:, None] - baselines.unflatten(0, (-1, k))  # (batch, k)
+        targets = target.repeat_interleave(k)
+        baselines = self._cross_entropy(baseline_logits.flatten(0, 1), targets)
+        baselines = baselines.unflatten(0, (-1, k))  # (batch, k)
+        advantage = loss.detach()[:, None] - baselines
 
         log_p = pred["drawn_log_prob"]
-        # log P - sg(log P) is 0: the gradient is the score function's, the value stays the loss that one wants to see.
-        return (advantage * (log_p - log_p.detach())).sum(dim=1)
+        zero = log_p - log_p.detach()  # with the gradient of log P: the value stays the loss that one wants to see
+        return (advantage * zero).sum(dim=1)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         num_classes = logits.shape[1]
-        if target.numel() and (int(target.min()) < 0 or int(target.max()) >= num_classes):
+        labels = sorted(set(target.tolist()))
+        if labels and not 0 <= labels[0] <= labels[-1] < num_classes:
             raise ValueError(
-                f"labels {sorted(set(target.tolist()))} do not lie in 0..{num_classes - 1}; correct the datalist or "
-                "num_classes."
+                f"labels {labels} do not lie in 0..{num_classes - 1}; correct the datalist or num_classes."
             )
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return cross_entropy(logits, target.long(), reduction="none", label_smoothing=self.label_smoothing)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return cross_entropy(
+            logits.to(dtype),
+            target.long(),
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )

@@ -8,30 +8,9 @@ from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, Weights, build_backbone
 from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
 from .classifier import BagClassifier
-from .feature_cache import FeatureCache, FeatureStore, encoder_hash
-from .jsma import (
-    AttentionNetwork,
-    JSMANet,
-    UniformAttention,
-    attention_dropout,
-    log_prior,
-    negative_entropy,
-)
-from .patch_encoder import PatchEncoder, PatchSource
-from .samplers import (
+from .drawing import (
     ESTIMATORS,
-    AllPatches,
-    Certified,
     Draw,
-    Draws,
-    LeaveOneOut,
-    PatchReader,
-    Pathwise,
-    Prefix,
-    Sample,
-    Sampler,
-    TopK,
-    TrainingSampler,
     all_cells,
     baseline_bags,
     draw_cells,
@@ -44,6 +23,29 @@ from .samplers import (
     pathwise_weights,
     top_cells,
     weighted_sum,
+)
+from .feature_cache import FeatureCache, FeatureStore, encoder_hash
+from .jsma import (
+    AttentionNetwork,
+    JSMANet,
+    UniformAttention,
+    attention_dropout,
+    log_prior,
+    negative_entropy,
+)
+from .patch_encoder import PatchEncoder, PatchSource
+from .samplers import (
+    AllPatches,
+    Certified,
+    Draws,
+    LeaveOneOut,
+    PatchReader,
+    Pathwise,
+    Prefix,
+    Sample,
+    Sampler,
+    TopK,
+    TrainingSampler,
 )
 
 __all__ = [
@@ -107,6 +109,6 @@ _REMOVED = {
 
 
 def __getattr__(name: str) -> object:
-    if name in _REMOVED:
-        raise ImportError(f"'{name}' of version 0.1 was replaced by {_REMOVED[name]}.")
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name not in _REMOVED:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    raise ImportError(f"'{name}' of version 0.1 was replaced by {_REMOVED[name]}.")

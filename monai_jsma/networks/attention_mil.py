@@ -18,11 +18,12 @@ from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Weights, select_weights
 from monai_jsma.networks.classifier import BagClassifier
+from monai_jsma.networks.drawing import all_cells, weighted_sum
 from monai_jsma.networks.jsma import log_prior
 from monai_jsma.networks.loading import prepare_loading
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
-from monai_jsma.networks.samplers import AllPatches, Sampler, all_cells, weighted_sum
+from monai_jsma.networks.samplers import AllPatches, Sampler
 
 __all__ = ["AttentionMIL", "GatedAttention"]
 

@@ -54,23 +54,29 @@ def margin_bounds(logits: Tensor, unread: Tensor, head: LinearHead, *, rounding:
         apart = apart.clamp_min(0)
     reach = torch.linalg.vector_norm(apart, dim=2)
 
-    size = torch.linalg.vector_norm(weight, dim=1) + head.bias.double().abs()
-    error = (rounding * (size[:, None] + size)).fill_diagonal_(0)
+    largest = torch.linalg.vector_norm(weight, dim=1) + head.bias.double().abs()  # of each logit
+    error = rounding * (largest[:, None] + largest)
+    error.fill_diagonal_(0)
+
     margins = logits[:, :, None] - logits[:, None]
-    return margins - unread.double()[:, None, None] * reach - error
+    unread = unread.double()[:, None, None]
+    return margins - unread * reach - error
 
 
 def is_certain(bounds: Tensor) -> Tensor:
     """Whether one class is above all others whatever the unread patches show: bool ``(batch,)``."""
-    itself = torch.eye(bounds.shape[1], dtype=torch.bool, device=bounds.device)
-    return (bounds.gt(0) | itself).all(dim=2).any(dim=1)
+    num_classes = bounds.shape[1]
+    itself = torch.eye(num_classes, dtype=torch.bool, device=bounds.device)
+    is_above = bounds.gt(0) | itself
+    return is_above.all(dim=2).any(dim=1)
 
 
 def probability_intervals(bounds: Tensor) -> Tensor:
     """The least and the greatest probability of each class that the bounds allow: float64 ``(batch, classes, 2)``."""
     log_least = -(-bounds).logsumexp(dim=2)
     log_greatest = -bounds.logsumexp(dim=1)
-    return torch.stack((log_least, log_greatest), dim=2).exp()
+    ends = torch.stack((log_least, log_greatest), dim=2)
+    return ends.exp()
 
 
 def trusted_digits(features: Tensor) -> float:
@@ -84,4 +90,5 @@ def trusted_digits(features: Tensor) -> float:
         dtype = torch.get_autocast_dtype(kind)
     elif kind != "cpu":
         dtype = torch.float16
-    return float(torch.finfo(dtype).eps ** 0.5)
+    epsilon = torch.finfo(dtype).eps
+    return float(epsilon**0.5)

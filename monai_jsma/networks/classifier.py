@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from monai_jsma.networks.certified import LinearHead
+from monai_jsma.networks.drawing import Draw
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
-from monai_jsma.networks.samplers import Draw
 
 __all__ = ["BagClassifier", "BagReader"]
 
@@ -44,9 +44,11 @@ class BagClassifier(nn.Linear):
         mask_shape = list(bags.shape)
         for axis in range(1, bags.ndim - 1):
             mask_shape[axis] = 1
-        mask = self.dropout(bags.new_ones(mask_shape))
+        ones = bags.new_ones(mask_shape)
+        mask = self.dropout(ones)
         with torch.autocast(bags.device.type, enabled=False):
-            return super().forward(bags * self.scale * mask)
+            scaled = bags * self.scale
+            return super().forward(scaled * mask)
 
 
 @dataclass(frozen=True)
@@ -88,4 +90,8 @@ class BagReader:
         bias = self.classifier.bias
         if bias is None:
             bias = weight.new_zeros(len(weight))
-        return LinearHead(weight * self.classifier.scale, bias, self.encoder.backbone.non_negative)
+        return LinearHead(
+            weight=weight * self.classifier.scale,
+            bias=bias,
+            non_negative=self.encoder.backbone.non_negative,
+        )

@@ -64,20 +64,25 @@ class FeatureCache:
         views: Sequence[bytes | None] | None = getattr(source, "keys", None)
         if views is None:
             return encode(pairs).cpu()
-        keys = [_patch_key(views[image], cell) for image, cell in pairs.tolist()]
+        keys = []
+        for image, cell in pairs.tolist():
+            keys.append(_patch_key(views[image], cell))
 
         store = self._store_of(encoder, norm)
         vectors, known = store.get(keys)
-        (missing,) = (~known).nonzero()
-        if len(missing):
-            vectors[missing] = encode(pairs[missing]).cpu().numpy()
-            new = {}
-            for i in missing:
-                key = keys[i]
-                if key is not None:
-                    new[key] = vectors[i]
-            if new:
-                store.add(new)
+        missing = np.flatnonzero(~known)
+        if not len(missing):
+            return torch.from_numpy(vectors)
+
+        encoded = encode(pairs[missing])
+        vectors[missing] = encoded.cpu().numpy()
+        new = {}
+        for i in missing:
+            key = keys[i]
+            if key is not None:
+                new[key] = vectors[i]
+        if new:
+            store.add(new)
         return torch.from_numpy(vectors)
 
     def _store_of(self, encoder: Backbone, norm: str | None) -> FeatureStore:
@@ -87,14 +92,19 @@ class FeatureCache:
         """
         tensors = [*encoder.parameters(), *encoder.buffers()]
         kind = tensors[0].device.type
-        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensors[0].dtype
+        precision = tensors[0].dtype
+        if torch.is_autocast_enabled(kind):
+            precision = torch.get_autocast_dtype(kind)
+        layers = list(encoder.modules())
         versions = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        state = list(encoder.modules()), versions, precision, norm
-        if self._store is None or state != self._state:
-            self._state = state
-            self._hashed_tensors = [t.detach() for t in tensors]  # so that no other can take their place in memory
-            folder = self.folder / encoder_hash(encoder, precision, norm)
-            self._store = FeatureStore(folder, encoder.num_features)
+
+        state = layers, versions, precision, norm
+        if self._store is not None and state == self._state:
+            return self._store
+        self._state = state
+        self._hashed_tensors = [t.detach() for t in tensors]  # so that no other can take their place in memory
+        name = encoder_hash(encoder, precision, norm)
+        self._store = FeatureStore(self.folder / name, encoder.num_features)
         return self._store
 
 
@@ -111,7 +121,12 @@ class FeatureStore:
     def __init__(self, folder: str | Path, length: int) -> None:
         self.folder = Path(folder)
         self.length = length
-        self._record = np.dtype([("key", "V24"), ("checksum", "<u4"), ("vector", "<f4", (length,))])
+        fields = [
+            ("key", "V24"),
+            ("checksum", "<u4"),
+            ("vector", "<f4", (length,)),
+        ]
+        self._record = np.dtype(fields)
         self._own = self._new_file()
         self._files: dict[str, np.ndarray] = {}  # the records of each file, as many as are known
         self._places: dict[bytes, tuple[str, int]] = {}  # file and row of each key
@@ -123,13 +138,16 @@ class FeatureStore:
         """The vector of each key ``(n, length)``, and which keys have one: bool ``(n,)``."""
         if any(key is not None and key not in self._places for key in keys):
             self._read_new_records()
-        vectors = np.zeros((len(keys), self.length), np.float32)
-        known = np.zeros(len(keys), bool)
+        count = len(keys)
+        vectors = np.zeros((count, self.length), np.float32)
+        known = np.zeros(count, bool)
         for i, key in enumerate(keys):
-            if key in self._places:
-                name, row = self._places[key]
-                vectors[i] = self._files[name]["vector"][row]
-                known[i] = True
+            place = None if key is None else self._places.get(key)
+            if place is None:
+                continue
+            name, row = place
+            vectors[i] = self._files[name]["vector"][row]
+            known[i] = True
         return vectors, known
 
     def add(self, vectors: Mapping[bytes, np.ndarray]) -> None:
@@ -161,28 +179,37 @@ class FeatureStore:
             count = path.stat().st_size // self._record.itemsize
             if count <= known:
                 continue
-            records = np.asarray(np.memmap(path, self._record, "r", shape=(count,)))
+            mapped = np.memmap(path, self._record, "r", shape=(count,))
+            records = np.asarray(mapped)
             self._files[path.name] = records
             for row in range(known, count):
-                if records[row]["checksum"] == _checksum(records[row]):
-                    key = records[row]["key"].tobytes()
-                    self._places[key] = path.name, row
+                record = records[row]
+                if record["checksum"] != _checksum(record):
+                    continue
+                key = record["key"].tobytes()
+                self._places[key] = path.name, row
 
 
 def encoder_hash(encoder: Backbone, precision: torch.dtype, norm: str | None) -> str:
     """32 digits that tell an encoder from others: of its classes, what it prints, its weights, and these settings."""
     layers = [type(module) for module in encoder.modules()]
-    digest = hashlib.sha256(repr((encoder, layers, precision, norm)).encode())
-    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
-        digest.update(repr((name, tensor.dtype, tensor.shape)).encode())
+    settings = repr((encoder, layers, precision, norm))
+    digest = hashlib.sha256(settings.encode())
+    named_tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
+    for name, tensor in named_tensors:
+        kind = repr((name, tensor.dtype, tensor.shape))
+        digest.update(kind.encode())
         numbers = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(numbers.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
 def _patch_key(view: bytes | None, cell: int) -> bytes | None:
-    return None if view is None else view + cell.to_bytes(8, "little")
+    if view is None:
+        return None
+    return view + cell.to_bytes(8, "little")
 
 
 def _checksum(record: np.void) -> int:
-    return zlib.crc32(record["vector"], zlib.crc32(record["key"].tobytes()))
+    of_key = zlib.crc32(record["key"].tobytes())
+    return zlib.crc32(record["vector"], of_key)

@@ -31,17 +31,19 @@ def prepare_loading(network: nn.Module, magnifications: Sequence[Magnification])
         network: network of this package, or one like them.
         magnifications: its magnifications, coarse to fine.
     """
-    network.register_buffer("spacings", torch.tensor([m.mpp for m in magnifications]))
+    spacings = [magnification.mpp for magnification in magnifications]
+    network.register_buffer("spacings", torch.tensor(spacings))
     network.register_load_state_dict_pre_hook(_rename_weights)
     network.register_load_state_dict_pre_hook(_check_spacings)
 
 
 def _rename_weights(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in list(state_dict):
-        for old, new in _RENAMED.items():
-            if name.startswith(prefix + old):
-                new_name = prefix + new + name.removeprefix(prefix + old)
-                state_dict[new_name] = state_dict.pop(name)
+    for old, new in _RENAMED.items():
+        old_prefix = prefix + old
+        names = [name for name in state_dict if name.startswith(old_prefix)]
+        for name in names:
+            rest = name.removeprefix(old_prefix)
+            state_dict[prefix + new + rest] = state_dict.pop(name)
 
 
 def _check_spacings(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

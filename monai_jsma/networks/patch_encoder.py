@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from monai_jsma.networks.backbones import build_backbone, hold_batch_statistics
+from monai_jsma.networks.drawing import Draw
 from monai_jsma.networks.feature_cache import FeatureCache
-from monai_jsma.networks.samplers import Draw
 
 __all__ = ["PatchEncoder", "PatchSource"]
 
@@ -112,15 +112,19 @@ class PatchEncoder(nn.Module):
                 all: for the gradient they are computed again (batch statistics, unless frozen, move a second time).
         """
         batch, k = draw.cells.shape
-        image = torch.arange(batch, device=draw.cells.device)[:, None].expand(batch, k)
-        drawn = torch.stack((image, draw.cells), dim=2)[draw.drawn]  # (n, 2): image and cell
+        device = draw.cells.device
+        image = torch.arange(batch, device=device)[:, None].expand(batch, k)
+        image_and_cell = torch.stack((image, draw.cells), dim=2)  # (batch, k, 2)
+        drawn = image_and_cell[draw.drawn]  # (n, 2)
         pairs, places = torch.unique(drawn, dim=0, return_inverse=True)
 
-        chunks = pairs.cpu().split(self.chunk_size if in_chunks else len(pairs))
+        size = self.chunk_size if in_chunks else len(pairs)
+        chunks = pairs.cpu().split(size)
         encode: Callable[[Tensor], Tensor] = self
         if len(chunks) > 1 and torch.is_grad_enabled():
             encode = self._encode_again_for_the_gradient
-        encoded = torch.cat([self._encode_pairs(pyramid, chunk, encode, draw.cells.device) for chunk in chunks])
+        parts = [self._encode_pairs(pyramid, chunk, encode, device) for chunk in chunks]
+        encoded = torch.cat(parts)  # (different pairs, features)
 
         features = encoded.new_zeros(batch, k, encoded.shape[1])
         features[draw.drawn] = encoded[places]

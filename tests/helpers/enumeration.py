@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from monai_jsma.networks import Draw, draw_cells, inclusion_probabilities, samplers
+from monai_jsma.networks import Draw, draw_cells, drawing, inclusion_probabilities
 
 
 def independent_draws(prob: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -54,8 +54,8 @@ def every_draw(log_prob: Tensor, k: int, estimator: str) -> tuple[Draw, Tensor]:
             patch.setattr(torch, "rand", lambda *_, **__: next(random))
         elif estimator == "with_replacement":
             cells, chances = independent_draws(prob, k)
-            patch.setattr(samplers, "draw_independently", lambda *_: cells)
+            patch.setattr(drawing, "draw_independently", lambda *_: cells)
         else:
             cells, chances = ordered_draws(prob, k)
-            patch.setattr(samplers, "draw_in_order", lambda *_: cells)
+            patch.setattr(drawing, "draw_in_order", lambda *_: cells)
         return draw_cells(log_prob.expand(len(chances), -1), k, estimator), chances

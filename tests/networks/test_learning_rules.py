@@ -15,7 +15,7 @@ from tiny_networks import CellNumbers, TableNet
 from torch.nn.functional import cross_entropy
 
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import LeaveOneOut, Pathwise, Prefix, draw_log_prob, samplers
+from monai_jsma.networks import LeaveOneOut, Pathwise, Prefix, draw_log_prob, drawing
 
 CELLS, CLASSES, ALPHA = 5, 3, 0.1
 
@@ -30,7 +30,7 @@ def table_net(sampler):
 def forward(net, cells, monkeypatch):
     """What the network gives for one picture when ``cells`` are drawn."""
     for name in ("draw_independently", "draw_in_order"):
-        monkeypatch.setattr(samplers, name, lambda *_: cells[None])
+        monkeypatch.setattr(drawing, name, lambda *_: cells[None])
     output = net(torch.zeros(1, 3, 8, 8), CellNumbers(1, CELLS), return_attention=True)
     assert torch.equal(output["cells"], cells[None])
     return output
