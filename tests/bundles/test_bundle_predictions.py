@@ -89,14 +89,16 @@ def test_a_killed_run_goes_on(trained, configs):
 
 def test_repeated_draws(trained, tmp_path):
     """Evaluation and inference draw the same, whatever the batches; pictures and report need the records alone."""
-    options = {"draws": 3, "max_pictures": 0}
+    options = {"inference_sampler": "$monai_jsma.networks.Draws(@sampler, 3)", "max_pictures": 0}
     run(trained, "train", "demo", "evaluate", batch_size=3, output_dir=str(tmp_path / "eval"), **options)
     options |= {"workflow_type": "infer", "test_list": "validation"}
     run(trained, "inference", "demo", batch_size=2, output_dir=str(tmp_path / "infer"), **options)
     one, two = (read_records(tmp_path / name / "predictions.jsonl") for name in ("eval", "infer"))
     assert len(one) == 7
     for record, other in zip(one, two, strict=True):
-        assert (record.key, record.draws, record.run["settings"]["draws"]) == (other.key, 3, 3)
+        assert (record.key, record.draws) == (other.key, 3)
+        assert record.run["settings"]["sampler"].startswith("Draws(")
+        assert record.run["settings"]["sampler"] == other.run["settings"]["sampler"]
         assert record.cells.tolist() == other.cells.tolist()
         np.testing.assert_allclose(record.draw_probabilities, other.draw_probabilities, atol=1e-6)
         np.testing.assert_allclose(np.mean(record.draw_probabilities, axis=0), record.probabilities, atol=1e-6)
