@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from ._torchvision import ensure_torchvision_before_timm
 from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, Weights, build_backbone
 from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
@@ -98,6 +99,8 @@ __all__ = [
     "trusted_digits",
     "weighted_sum",
 ]
+
+ensure_torchvision_before_timm()
 
 _REMOVED = {
     "LEARNING_RULES": "the samplers LeaveOneOut, Prefix and Pathwise",

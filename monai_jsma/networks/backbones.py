@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.networks._torchvision import ensure_torchvision
-
 __all__ = ["Backbone", "ConvBackbone", "Weights", "build_backbone", "hold_batch_statistics", "select_weights"]
 
 Weights = str | Mapping[str, str | None] | None  # of all backbones of a network, or of each by its name
@@ -186,7 +184,6 @@ def _own_weights_message(weights: str) -> str:
 
 
 def _build_by_name(name: str, weights: str | None, *, pooled: bool) -> Backbone:
-    ensure_torchvision()
     import timm
 
     if ":" not in name and not timm.is_model(name):

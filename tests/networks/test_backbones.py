@@ -11,10 +11,8 @@ import torch
 from torch import nn
 
 from monai_jsma.networks import Backbone, ConvBackbone, JSMANet, PatchEncoder, Pathwise, build_backbone
-from monai_jsma.networks._torchvision import ensure_torchvision
 
-ensure_torchvision()
-timm = importlib.import_module("timm")  # only now
+timm = importlib.import_module("timm")  # only now: monai_jsma.networks makes it importable
 NAME = "test_resnet"  # timm's own small model for tests, 96 channels at 1/32
 
 

@@ -29,6 +29,17 @@ def test_timm_can_be_imported():
     assert "resnet18" in run("fallback.ensure_torchvision()\nimport timm\nprint(timm.list_models('resnet18'))")
 
 
+def test_a_configuration_can_name_models_of_timm():
+    """Whoever imports timm, once the networks are loaded."""
+    script = """
+from monai.bundle import ConfigParser
+import monai_jsma.networks
+model = ConfigParser({"model": {"_target_": "timm.create_model", "model_name": "test_resnet"}})
+print(type(model.get_parsed_content("model")).__name__)
+"""
+    assert "ResNet" in run(script)
+
+
 def test_only_missing_operators_are_declared(tmp_path):
     """Three torchvisions, one after the other: one imports, one is broken in another way, one lacks its operators."""
     packages = {
