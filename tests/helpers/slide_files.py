@@ -8,6 +8,7 @@ Arrays are uint8 ``(height, width, 3)``; levels are stored finest first.
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from places import SHARED
 
 from monai_jsma.data import Reader, inspect_slide
@@ -26,6 +28,7 @@ __all__ = [
     "JPEG",
     "LEVELS",
     "PIXELS",
+    "encode_jpeg",
     "levels_of",
     "needs_cucim",
     "open_with",
@@ -53,6 +56,13 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     rows, cols = np.mgrid[:height, :width]
     waves = np.stack([np.sin(rows / 17 + c) + np.cos(cols / (11 + c)) for c in range(3)], axis=-1)
     return np.clip(127 + 50 * waves + rng.normal(0, 6, waves.shape), 0, 255).astype(np.uint8)
+
+
+def encode_jpeg(pixels: np.ndarray, **options: Any) -> bytes:
+    """Pixels as a JPEG stream."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
 
 
 def levels_of(pixels: np.ndarray, downsamples: Sequence[float]) -> list[np.ndarray]:

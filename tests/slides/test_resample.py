@@ -9,11 +9,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_jsma.geometry import Box, PatchGeometry
-from monai_jsma.slides.resample import area_resample
+from monai_jsma.slides.resample import area_resample, area_resample_tensor
 
 
 def exact_means(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> list[list[list[Fraction]]]:
@@ -125,3 +126,15 @@ def test_patches_of_bach_are_whole_factors() -> None:
 def test_a_box_outside_is_refused(box: Box) -> None:
     with pytest.raises(ValueError, match="cannot average"):
         area_resample(np.zeros((4, 4, 3), np.uint8), box, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [(Box(0, 0, 40, 36), (10, 9)), (Box(0.3, 1.7, 33.2, 30.1), (7, 11)), (Box(2, 3, 5, 6), (20, 18))],
+)
+def test_tensors_are_averaged_as_arrays_are(box: Box, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (40, 36, 3), dtype=np.uint8)
+    expected = area_resample(pixels, box, size)
+    means = area_resample_tensor(torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), box, size)
+    assert means.shape == (1, 3, *size)
+    assert np.abs(means[0].permute(1, 2, 0).numpy() - expected).max() <= 0.501  # rounded there, not here

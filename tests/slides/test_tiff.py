@@ -1,11 +1,16 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which pages of a TIFF file are its levels, and every way in which a file is refused before a pixel is read."""
+"""Which pages of a TIFF file are its levels, how often its tags are read, and every way in which it is refused."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ import tifffile
 from slide_files import (
     HAS_CUCIM,
     levels_of,
+    needs_cucim,
     overwrite,
     page_of,
     picture,
@@ -23,7 +29,8 @@ from slide_files import (
 )
 
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.open import inspect_slide
+from monai_jsma.slides.open import inspect_slide, open_slide
+from monai_jsma.slides.tiff import TiffHeader
 
 PIXELS = picture(200, 260)
 LEVELS = levels_of(PIXELS, [2, 4.1])
@@ -142,3 +149,91 @@ def test_empty_tiles_are_announced_once(tmp_path: Path, caplog: pytest.LogCaptur
     zero_tile(aperio, 1, 0)
     with pytest.raises(SlideError, match="OpenSlide fills empty tiles from other levels"):
         inspect_slide(aperio, reader="openslide")
+
+
+def test_the_page_of_a_level_is_found_by_its_offset(tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS, subifds=True, compression="lzw")
+    levels = TiffHeader.read(path).levels
+    assert levels[0].offset == page_of(path, 0).offset
+    assert len({level.offset for level in levels}) == 4
+
+
+# ---------------------------------------------------------------------------------------- how often the tags are read
+
+
+def count_opened(patch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose tags tifffile reads from now on."""
+    paths: list[str] = []
+    read_tags = tifffile.TiffFile.__init__
+
+    def count(self: tifffile.TiffFile, path: str, *args: Any, **options: Any) -> None:
+        paths.append(str(path))
+        read_tags(self, path, *args, **options)
+
+    patch.setattr(tifffile.TiffFile, "__init__", count)
+    return paths
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return count_opened(monkeypatch)
+
+
+def write_huge(path: Path) -> str:
+    """A slide of 100,000 x 100,000 pixels whose 152,881 tiles are one and the same."""
+    size, tile = 100_000, 256
+    count = (-(-size // tile)) ** 2
+    tiles = itertools.chain([picture(tile, tile)], itertools.repeat(None, count - 1))
+    shape = {"shape": (size, size, 3), "dtype": "uint8", "tile": (tile, tile), "metadata": None}
+    tifffile.imwrite(path, tiles, compression="jpeg", photometric="ycbcr", subsampling=(2, 2), bigtiff=True, **shape)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tag = tif.pages[0].tags[name]
+            tag.overwrite([tag.value[0]] * count)
+    return str(path)
+
+
+COUNT_READS = """
+import pickle, sys, tifffile
+reads = []
+init = tifffile.TiffFile.__init__
+tifffile.TiffFile.__init__ = lambda self, *args, **options: reads.append(1) or init(self, *args, **options)
+packed = sys.stdin.buffer.read()
+for reader in (pickle.loads(packed), pickle.loads(packed)):
+    reader.read(0, (99_000, 99_000), (299, 299))
+    reader.read(0, (0, 0), (10, 10))
+print(len(reads))
+"""  # by two copies of a pickled reader, in a process of their own
+
+
+@pytest.mark.parametrize("name", [pytest.param("cucim", marks=needs_cucim), "tifffile"])
+def test_the_tags_of_a_huge_slide_are_read_once_in_a_process(tmp_path: Path, name: str, opened: list[str]) -> None:
+    path = write_huge(tmp_path / "huge.tif")
+    opened.clear()
+    reader = open_slide(inspect_slide(path, reader=name))
+    assert reader.level_sizes == ((100_000, 100_000),)
+    assert reader.read(0, (50_000, 70_000), (299, 299)).shape == (299, 299, 3)
+    assert opened == [path]
+    packed = pickle.dumps(reader)
+    assert len(packed) < 1000
+    done = subprocess.run([sys.executable, "-c", COUNT_READS], input=packed, capture_output=True, check=True)
+    assert int(done.stdout) == 1
+    reader.close()
+
+
+def test_an_image_in_strips_is_opened_once(tmp_path: Path, opened: list[str]) -> None:
+    path = write_pyramid(tmp_path / "a.tif", [PIXELS], tile=None, rowsperstrip=16)
+    opened.clear()
+    np.testing.assert_array_equal(open_slide(inspect_slide(path)).array, PIXELS)  # type: ignore[attr-defined]
+    assert opened == [path]
+
+
+def test_a_header_is_recalled_only_of_the_same_file(tmp_path: Path, opened: list[str]) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS)
+    header = TiffHeader.read(path)
+    opened.clear()
+    assert TiffHeader.recall(path) is header
+    assert not opened
+    write_pyramid(path, LEVELS[:2])
+    assert len(TiffHeader.recall(path).levels) == 2
+    assert TiffHeader.read(path) is TiffHeader.recall(path)

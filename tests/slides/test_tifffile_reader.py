@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged tiles are refused by every reader, named, and stay without effect on the others."""
+"""Stored tiles: damaged ones are refused and named, and no more are checked or decoded than needed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ import pytest
 import tifffile
 from PIL import Image
 from slide_files import (
-    HAS_CUCIM,
     JPEG,
     LEVELS,
     PIXELS,
     needs_cucim,
     open_with,
     overwrite,
-    shared_slide,
     tile_range,
     write_pyramid,
 )
 
 from monai_jsma.slides.codec import JpegHeader
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.tifffile_reader import TiffReader
+from monai_jsma.slides.tifffile_reader import TiffReader, TileFile
 
 
 def damaged_jpeg(data: bytes, kind: str) -> bytes:
@@ -97,34 +95,14 @@ def test_jpeg_of_ycbcr_in_tags_of_rgb_has_right_colours(tmp_path: Path) -> None:
     assert np.abs(reader.read(0, (0, 0), (128, 128)).astype(int) - PIXELS[:128, :128]).mean() < 6
 
 
-def test_a_real_damaged_slide_is_refused() -> None:
-    path = shared_slide("os_unreadable.svs")
-    for reader in ["tifffile", "openslide"] + ["cucim"] * HAS_CUCIM:
-        with pytest.raises(SlideError, match=r"os_unreadable\.svs: .*damaged"):
-            open_with(path, reader).read(0, (0, 0), (16, 16))
-
-
-def test_openslide_recovers_from_a_damaged_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSlide keeps an error for ever; good tiles must read before and after, also beside a second reader."""
-    path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], compression="lzw")
-    begin, size = tile_range(path, 0, 9)
-    overwrite(path, begin, bytes(size))
-    one, other = open_with(path, "openslide"), open_with(path, "openslide")
-    for reader in (one, one, other):
-        with pytest.raises(SlideError, match="row 70, column 130 of level 0 is damaged"):
-            reader.read(0, (70, 130), (5, 5))
-        np.testing.assert_array_equal(reader.read(0, (0, 0), (50, 50)), PIXELS[:50, :50])
-        np.testing.assert_array_equal(one.read(0, (200, 0), (50, 50)), PIXELS[200:250, :50])
-    monkeypatch.setattr("openslide.OpenSlide", None)
-    np.testing.assert_array_equal(
-        one.read(0, (0, 0), (50, 50)), PIXELS[:50, :50]
-    )  # from the slide opened afresh before
-
-
-@needs_cucim
-def test_cucim_is_not_believed_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], **JPEG)
-    reader = open_with(path, "cucim")
-    monkeypatch.setattr("monai_jsma.slides.tifffile_reader.to_rgb", lambda pixels, premultiplied: pixels ^ 1)
-    with pytest.raises(SlideError, match="cuCIM and tifffile see different pixels; choose reader='tifffile'"):
-        reader.read(0, (0, 0), (5, 5))
+def test_tifffile_decodes_only_the_tiles_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[tuple[int, int]] = []
+    read_tile = TileFile.read_tile
+    monkeypatch.setattr(TileFile, "read_tile", lambda self, *tile: decoded.append(tile) or read_tile(self, *tile))
+    reader = open_with(write_pyramid(tmp_path / "a.tif", LEVELS, compression="lzw"))
+    columns = -(-420 // 64)
+    reader.read(0, (64, 64), (64, 64))
+    assert decoded == [(0, columns + 1)]
+    reader.read(0, (63, 64), (2, 64))
+    reader.read(1, (0, 0), (1, 1))
+    assert decoded == [(0, columns + 1), (0, 1), (1, 0)]  # the first one was kept

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,14 +13,10 @@ from PIL import Image
 from slide_files import (
     HAS_CUCIM,
     levels_of,
-    needs_cucim,
-    overwrite,
-    page_of,
     picture,
     shared_slide,
     write_pyramid,
     write_trestle,
-    zero_tile,
 )
 
 from monai_jsma.slides.errors import SlideError
@@ -34,35 +28,6 @@ SIZES = tuple(level.shape[:2] for level in LEVELS)
 
 
 # ------------------------------------------------------------------------------------------------------ which reader
-
-
-@needs_cucim
-def test_other_reasons_against_cucim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_pyramid(tmp_path / "a.tiff", LEVELS, compression="jpeg")
-    named = shutil.copy(path, tmp_path / "a.TIFF")
-    assert "opens only files named" in inspect_slide(named).reason
-    sparse = shutil.copy(path, tmp_path / "sparse.tiff")
-    zero_tile(sparse, 1, 2)
-    assert "empty tiles black" in inspect_slide(sparse).reason
-    bits = write_pyramid(tmp_path / "bits.tiff", LEVELS[:1], extratags=[(263, "H", 1, 2, True)])
-    overwrite(
-        bits, page_of(bits, 0).tags[263].offset, (266).to_bytes(2, "little")
-    )  # FillOrder, which tifffile won't write
-    assert "turn the bits of its bytes around" in inspect_slide(bits).reason
-    text = write_pyramid(tmp_path / "text.tiff", LEVELS[:1], software=b"Gr\xfcn")
-    assert "not UTF-8" in inspect_slide(text).reason
-    monkeypatch.setenv("ENABLE_CUSLIDE2", "1")
-    assert "ENABLE_CUSLIDE2=1" in inspect_slide(path).reason
-
-
-def test_without_cucim_tifffile_reads_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_pyramid(tmp_path / "a.tiff", LEVELS, compression="jpeg")
-    monkeypatch.setitem(sys.modules, "cucim", None)
-    info = inspect_slide(path)
-    assert info.reader == "tifffile"
-    assert "cuCIM is not installed" in info.reason
-    with pytest.raises(SlideError, match="cuCIM is not installed"):
-        inspect_slide(path, reader="cucim")
 
 
 def write_planar(path: Path, levels: Sequence[np.ndarray]) -> str:

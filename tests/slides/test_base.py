@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What all readers share: windows inside the level, files opened late, few at a time, by process and by thread."""
+"""What all readers share: the stored pixels, windows inside the level, few files open, by process and by thread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 from slide_files import (
     HAS_CUCIM,
@@ -23,17 +24,17 @@ from slide_files import (
     levels_of,
     needs_cucim,
     open_with,
-    page_of,
+    shared_slide,
     stored_levels,
     windows,
     write_pyramid,
+    zero_tile,
 )
 
 from monai_jsma.slides.base import ArrayReader, Reader
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide, open_slide
-from monai_jsma.slides.tiff import TiffHeader
-from monai_jsma.slides.tifffile_reader import TiffReader, TileFile
+from monai_jsma.slides.tifffile_reader import TiffReader
 
 
 @pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile", "openslide", "pil"])
@@ -159,21 +160,56 @@ def test_few_files_stay_open(tmp_path: Path, name: str) -> None:
     assert readers[3].read(0, (0, 0), (40, 40)).shape == (40, 40, 3)
 
 
-def test_tifffile_decodes_only_the_tiles_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[tuple[int, int]] = []
-    read_tile = TileFile.read_tile
-    monkeypatch.setattr(TileFile, "read_tile", lambda self, *tile: decoded.append(tile) or read_tile(self, *tile))
-    reader = open_with(write_pyramid(tmp_path / "a.tif", LEVELS, compression="lzw"))
-    columns = -(-420 // 64)
-    reader.read(0, (64, 64), (64, 64))
-    assert decoded == [(0, columns + 1)]
-    reader.read(0, (63, 64), (2, 64))
-    reader.read(1, (0, 0), (1, 1))
-    assert decoded == [(0, columns + 1), (0, 1), (1, 0)]  # the first one was kept
+def assert_reads(reader: Reader, expected: list[np.ndarray], count: int = 40) -> None:
+    assert reader.level_sizes == tuple(level.shape[:2] for level in expected)
+    for index, level in enumerate(expected):
+        for row, col, h, w in windows(level.shape[:2], count):
+            window = reader.read(index, (row, col), (h, w))
+            assert window.dtype == np.uint8
+            np.testing.assert_array_equal(window, level[row : row + h, col : col + w])
 
 
-def test_the_page_of_a_level_is_found_by_its_offset(tmp_path: Path) -> None:
-    path = write_pyramid(tmp_path / "a.tif", LEVELS, subifds=True, compression="lzw")
-    levels = TiffHeader.read(path).levels
-    assert levels[0].offset == page_of(path, 0).offset
-    assert len({level.offset for level in levels}) == 4
+@pytest.mark.parametrize("options", [{}, JPEG])
+@pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile"])
+def test_the_stored_pixels_of_levels_between_whole_downsamples(tmp_path: Path, options: dict, reader: str) -> None:
+    path = write_pyramid(tmp_path / "a.tiff", LEVELS, **options)
+    opened = open_with(path, reader)
+    assert opened.exact == (True,) * 4
+    assert_reads(opened, stored_levels(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["cmu-1-small-region.svs", "tcga-cr-7395-01a-01-ts1.svs", "os_boxes.tiff", "os_small.svs"]
+)
+def test_real_slides(name: str) -> None:
+    path = shared_slide(name)
+    expected = stored_levels(path)
+    assert_reads(open_with(path), expected, count=3)
+    with openslide.OpenSlide(path) as slide:
+        size = min(slide.dimensions[0], 700), min(slide.dimensions[1], 500)
+        level0 = np.asarray(slide.read_region((0, 0), 0, size))[..., :3]
+    np.testing.assert_array_equal(open_with(path).read(0, (0, 0), level0.shape[:2]), level0)
+    np.testing.assert_array_equal(open_with(path, "openslide").read(0, (0, 0), level0.shape[:2]), level0)
+
+
+def test_empty_tiles_are_white_in_every_reader(tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[:2], **JPEG)
+    columns, levels = -(-420 // 64), stored_levels(path)
+    zero_tile(path, 0, columns + 2)
+    zero_tile(path, 1, 0)
+    levels[0][64:128, 128:192] = 255
+    levels[1][:64, :64] = 255
+    reader = open_with(path)
+    assert isinstance(reader, TiffReader)
+    assert_reads(reader, levels)
+    np.testing.assert_array_equal(open_with(path, "openslide").read(0, (0, 0), (330, 420)), levels[0])
+    aperio = write_pyramid(tmp_path / "a.svs", LEVELS[:2], aperio_mpp=0.5, **JPEG)
+    zero_tile(aperio, 0, columns + 2)
+    np.testing.assert_array_equal(open_with(aperio).read(0, (0, 0), (330, 420)), levels[0])
+
+
+def test_a_real_damaged_slide_is_refused() -> None:
+    path = shared_slide("os_unreadable.svs")
+    for reader in ["tifffile", "openslide"] + ["cucim"] * HAS_CUCIM:
+        with pytest.raises(SlideError, match=r"os_unreadable\.svs: .*damaged"):
+            open_with(path, reader).read(0, (0, 0), (16, 16))

@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from slide_files import overwrite, picture, shared_slide, tile_range, write_pyramid, zero_tile
+from slide_files import encode_jpeg, overwrite, picture, shared_slide, tile_range, write_pyramid, zero_tile
 
-from monai_jsma.slides.codec import check_jpeg, scan_jpeg
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.image_reader import read_image
 from monai_jsma.slides.open import inspect_slide
@@ -26,12 +24,6 @@ def save(path: Path, image: Image.Image, **options: Any) -> str:
     return str(path)
 
 
-def jpeg(**options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(PIXELS).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
 # ------------------------------------------------------------------------------------------------------ right pixels
 
 
@@ -40,7 +32,7 @@ def test_jpeg_is_as_stored_whatever_exif_says(tmp_path: Path, options: dict[str,
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg(exif=exif, **options))
+    path.write_bytes(encode_jpeg(PIXELS, exif=exif, **options))
     np.testing.assert_array_equal(read_image(path), np.asarray(Image.open(path)))
     assert inspect_slide(path).size == (90, 120)
 
@@ -101,7 +93,7 @@ def test_cut_pictures_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_jpeg_with_a_foreign_marker_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg())
+    path.write_bytes(encode_jpeg(PIXELS))
     overwrite(path, path.stat().st_size // 2 + 200, b"\xff\x45")
     with pytest.raises(SlideError, match=r"a\.jpg: the image is damaged \(JPEG stream has marker 0x45 among"):
         read_image(path)
@@ -127,39 +119,3 @@ def test_parts_that_were_never_written_are_refused(tmp_path: Path) -> None:
     zero_tile(path, 0, 1)
     with pytest.raises(SlideError, match="parts of it were never written"):
         read_image(path)
-
-
-# -------------------------------------------------------------------------------------------------------------- JPEG
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"quality": 5}, {"subsampling": 0}]
-)
-def test_whole_jpeg_streams_pass(options: dict[str, Any]) -> None:
-    data = jpeg(**options)
-    assert scan_jpeg(data).size == (90, 120)
-    assert scan_jpeg(data + b"\0junk").size == (90, 120)  # after the end anything may follow
-    filled = data[:2] + b"\xff\xff" + data[2:]
-    assert scan_jpeg(filled).size == (90, 120)
-    header = check_jpeg(data, None, (90, 120))
-    assert header == scan_jpeg(data)
-    assert header.data.count(b"\xff\xda") == 1
-    assert data.startswith(header.data)
-    with pytest.raises(ValueError, match="JPEG stream is 90 x 120 in a tile of 64 x 128"):
-        check_jpeg(data, None, (64, 128))
-
-
-def test_no_cut_jpeg_stream_passes() -> None:
-    for data in (jpeg(), jpeg(progressive=True)):
-        for size in range(0, len(data), 97):
-            with pytest.raises(ValueError, match="JPEG"):
-                scan_jpeg(data[:size])
-            with pytest.raises(ValueError, match="JPEG"):
-                check_jpeg(data[:size], None, (90, 120), like=scan_jpeg(data))
-
-
-def test_jpeg_stream_unlike_the_one_before_is_checked_in_full() -> None:
-    small = check_jpeg(jpeg(), None, (90, 120), like=scan_jpeg(jpeg(quality=5)))
-    assert small == scan_jpeg(jpeg())
-    with pytest.raises(ValueError, match="JPEG stream is 90 x 120 in a tile of 64 x 128"):
-        check_jpeg(jpeg(), None, (64, 128), like=scan_jpeg(jpeg(quality=5)))
