@@ -18,7 +18,7 @@ import tempfile
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,11 +69,14 @@ class Frozen:
         torch.manual_seed(0)
         self.args = args
         self.folder = Path(folder)
-        self.settings = {name: read_network(args.bundle, OVERLAYS[name], args.shrink)[0] for name in (OURS, MIL)}
-        self.settings[OURS]["thumbnail_encoder"] = args.thumbnail_backbone
         self.encoder = build_bare_backbone(args.patch_backbone, pooled=True)
+        self.settings: dict[str, dict[str, Any]] = {}
+        for name, overlays in OVERLAYS.items():
+            options, _ = read_network(args.bundle, overlays, args.shrink)
+            self.settings[name] = options
 
         ours = self.settings[OURS]
+        ours["thumbnail_encoder"] = args.thumbnail_backbone
         self.pyramids = self._open(ours["magnifications"], ours["patch_size"])
         thumbnails = [pyramid.thumbnail(ours["thumbnail_size"]) for pyramid in self.pyramids]
         self.thumbnails = torch.from_numpy(np.stack(thumbnails))

@@ -92,7 +92,9 @@ def _open_cucim(path: str) -> ReadRegion:
     def read(region: Region) -> np.ndarray:
         down = DOWNSAMPLES[region.level]
         location = (region.col * down, region.row * down)
-        return np.asarray(image.read_region(location, (region.width, region.height), region.level))
+        size = (region.width, region.height)
+        pixels = image.read_region(location, size, region.level)
+        return np.asarray(pixels)
 
     return read
 
@@ -103,7 +105,8 @@ def _open_openslide(path: str) -> ReadRegion:
     def read(region: Region) -> np.ndarray:
         down = DOWNSAMPLES[region.level]
         location = (region.col * down, region.row * down)
-        image = slide.read_region(location, region.level, (region.width, region.height))
+        size = (region.width, region.height)
+        image = slide.read_region(location, region.level, size)
         return np.asarray(image.convert("RGB"))
 
     return read
@@ -130,8 +133,11 @@ def _open_tifffile(path: str) -> ReadRegion:
 
         strips = []
         for i in range(first_row, end_row):
-            start = i * page.chunked[1]
-            strips.append(np.hstack([decode(region.level, start + j) for j in range(first_col, end_col)]))
+            strip = []
+            for j in range(first_col, end_col):
+                index = i * page.chunked[1] + j
+                strip.append(decode(region.level, index))
+            strips.append(np.hstack(strip))
         pixels = np.vstack(strips)
 
         row = region.row - first_row * height
@@ -187,8 +193,9 @@ def _average(pixels: np.ndarray, region: Region, box: Box) -> np.ndarray:
     left = box.col - region.col
     top = box.row - region.row
     inner = (left, top, left + box.width, top + box.height)
-    image = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BOX, inner)
-    return np.asarray(image)
+    image = Image.fromarray(pixels)
+    patch = image.resize((SIZE, SIZE), Image.Resampling.BOX, inner)
+    return np.asarray(patch)
 
 
 # ------------------------------------------------------------------------------------------------------------- our own
@@ -204,12 +211,14 @@ def _open_pyramid(path: str, magnifications: Sequence[float], library: str) -> R
 
 
 def _open_batch(path: str, magnifications: Sequence[float], library: str) -> Read:
-    batch = PyramidBatch([open_pyramid(path, library, magnifications)])
+    pyramid = open_pyramid(path, library, magnifications)
+    batch = PyramidBatch([pyramid])
 
     def read(windows: Sequence[Window]) -> np.ndarray:
         images = torch.zeros(len(windows), dtype=torch.long)
         cells = torch.tensor([window.cell for window in windows])
-        return batch.read(images, cells).numpy()
+        patches = batch.read(images, cells)
+        return patches.numpy()
 
     return read
 

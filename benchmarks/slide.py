@@ -35,7 +35,15 @@ def make_slide(
         downsamples: downsamples of the levels.
         once: store each different tile once, see :func:`write_slide`.
     """
-    write_slide(path, tissue(source), size=size, mpp=mpp, downsamples=downsamples, compression="jpeg", once=once)
+    write_slide(
+        path,
+        tissue(source),
+        size=size,
+        mpp=mpp,
+        downsamples=downsamples,
+        compression="jpeg",
+        once=once,
+    )
 
 
 def tissue(path: str | None) -> np.ndarray:
@@ -61,11 +69,16 @@ def _draw_waves() -> np.ndarray:
     rows, cols = np.mgrid[:_SIDE, :_SIDE]
     channels = []
     for c in range(3):
-        channels.append(np.sin(rows / 17 + c) + np.cos(cols / (11 + c)))
+        along_rows = np.sin(rows / 17 + c)
+        along_cols = np.cos(cols / (11 + c))
+        channels.append(along_rows + along_cols)
     waves = np.stack(channels, axis=-1)
-    noise = np.random.default_rng(0).normal(0, 6, waves.shape)
+
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 6, waves.shape)
     color = np.array([200, 150, 190])
-    return np.clip(color + 25 * waves + noise, 0, 255).astype(np.uint8)
+    pixels = color + 25 * waves + noise
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def write_slide(
@@ -126,10 +139,15 @@ def write_slide(
 def _cut_tiles(pixels: np.ndarray, down: int) -> np.ndarray:
     """The different tiles of the reduced tissue, ``(rows, columns, TILE, TILE, 3)``."""
     height, width = pixels.shape[:2]
-    rows, cols = height // down, width // down
+    rows = height // down
+    cols = width // down
     level = area_resample(pixels, Box(0, 0, height, width), (rows, cols))
-    level = np.tile(level, (max(TILE // rows, 1), max(TILE // cols, 1), 1))  # at least one tile
-    return level.reshape(len(level) // TILE, TILE, -1, TILE, 3).swapaxes(1, 2)
+
+    repeats_down = max(TILE // rows, 1)  # until there is at least one tile
+    repeats_across = max(TILE // cols, 1)
+    level = np.tile(level, (repeats_down, repeats_across, 1))
+    tile_rows = len(level) // TILE
+    return level.reshape(tile_rows, TILE, -1, TILE, 3).swapaxes(1, 2)
 
 
 def _order_tiles(tiles: np.ndarray, count: int, once: bool) -> Iterator[np.ndarray | None]:
@@ -137,16 +155,20 @@ def _order_tiles(tiles: np.ndarray, count: int, once: bool) -> Iterator[np.ndarr
     rows, cols = tiles.shape[:2]
     if once:
         different = tiles.reshape(-1, *tiles.shape[2:])
-        return chain(different, repeat(None, count * count - rows * cols))
-    return (tiles[i % rows, j % cols] for i, j in product(range(count), repeat=2))
+        num_repeated = count * count - rows * cols
+        return chain(different, repeat(None, num_repeated))
+    locations = product(range(count), repeat=2)
+    return (tiles[i % rows, j % cols] for i, j in locations)
 
 
 def _share_bytes(path: str, grids: Sequence[tuple[int, ...]]) -> None:
     """Let all repetitions of a tile point to its bytes."""
     with tifffile.TiffFile(path, mode="r+") as tif:
         for page, (rows, cols) in zip(tif.pages, grids):
-            i, j = np.ogrid[: page.chunked[0], : page.chunked[1]]
-            different = (i % rows * cols + j % cols).ravel()
+            num_rows, num_cols = page.chunked[:2]
+            i, j = np.ogrid[:num_rows, :num_cols]
+            first = i % rows * cols + j % cols
+            different = first.ravel()
             for name in ("TileOffsets", "TileByteCounts"):
                 tag = page.tags[name]
                 values = np.array(tag.value)
