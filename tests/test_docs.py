@@ -44,31 +44,42 @@ class Block(NamedTuple):
     code: str
 
 
-def blocks(page: str) -> list[Block]:
+def find_blocks(page: str) -> list[Block]:
     text = (ROOT / page).read_text()
-    found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [Block(m[1], text.count("\n", 0, m.start(2)) + 1, m[2]) for m in found]
+    blocks = []
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        language, code = match.groups()
+        lines_before = text.count("\n", 0, match.start(2))
+        blocks.append(Block(language, lines_before + 1, code))
+    return blocks
 
 
-def commands(code: str) -> list[str]:
+def split_commands(code: str) -> list[str]:
     """Commands of a bash block, without comments, continued lines joined."""
-    lines = re.sub(r"\s+#.*|^#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE).splitlines()
-    return [" ".join(line.split()) for line in lines if line.strip()]
+    joined = code.replace("\\\n", " ")
+    plain = re.sub(r"\s+#.*|^#.*", "", joined, flags=re.MULTILINE)
+    commands = [" ".join(line.split()) for line in plain.splitlines()]
+    return [command for command in commands if command]
 
 
 def is_run(command: str) -> bool:
-    if target := re.fullmatch(r"make (\w+)", command):
-        assert re.search(rf"^{target[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target: {command}"
+    target = re.fullmatch(r"make (\w+)", command)
+    if target:
+        makefile = (ROOT / "Makefile").read_text()
+        assert re.search(rf"^{target[1]}:", makefile, re.MULTILINE), f"no target: {command}"
         return False
     return command not in COVERED and command != "source .venv/bin/activate"
 
 
-def run_bash(code: str, where: str, end: Path) -> None:
-    """Run a block with this Python first on the path, and go where it ended."""
-    script = "\n".join(["set -euo pipefail", *filter(is_run, commands(code)), 'pwd > "$END"'])
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "END": str(end)}
-    result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert result.returncode == 0, f"{where} failed:\n{script}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+def run_bash(block: Block, page: str, end: Path) -> None:
+    """Run a block with this Python first on the path, and go to the folder where it ended."""
+    commands = [command for command in split_commands(block.code) if is_run(command)]
+    script = "\n".join(["set -euo pipefail", *commands, 'pwd > "$END"'])
+    python = Path(sys.executable).parent
+    env = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "END": str(end)}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    written = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, f"{page}:{block.line} failed:\n{script}\n{written}"
     os.chdir(end.read_text().strip())
 
 
@@ -77,18 +88,25 @@ def test_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     outputs = shutil.ignore_patterns("data", "eval", "models", "predictions", "runs")
     shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=outputs)
     monkeypatch.chdir(tmp_path)
+
+    blocks = find_blocks(page)
+    assert {"bash", "python"} <= {block.language for block in blocks}
     namespace: dict[str, object] = {"__name__": "__main__"}
-    found = blocks(page)
-    assert {"bash", "python"} <= {block.language for block in found}
-    for block in found:
+    for block in blocks:
         if block.language == "python":
-            exec(compile("\n" * (block.line - 1) + block.code, page, "exec"), namespace)
+            on_its_line = "\n" * (block.line - 1) + block.code
+            exec(compile(on_its_line, page, "exec"), namespace)
         elif block.language == "bash":
-            run_bash(block.code, f"{page}:{block.line}", tmp_path / "end")
+            run_bash(block, page, tmp_path / "end")
 
 
 def test_covered_commands_are_written_and_covered() -> None:
-    written = {c for page in PAGES for block in blocks(page) if block.language == "bash" for c in commands(block.code)}
+    written = set()
+    for page in PAGES:
+        for block in find_blocks(page):
+            if block.language == "bash":
+                written.update(split_commands(block.code))
+
     for command, test in COVERED.items():
         file, name = test.split("::")
         assert command in written, f"no page says: {command}"
