@@ -6,11 +6,10 @@
 #
 #     bash benchmarks/gpu.sh [FOLDER]        a report (JSON) and its tables (log) of each run go to FOLDER (gpu_results)
 #
-# What must be there: this repository, and a Python (named by PYTHON) with the packages of setup.cfg, where torch is a
-# CUDA build. Nothing else: pictures and weights are random, and nothing is downloaded. The package itself need not be
-# installed. What must be carried to a machine without a network: the repository (benchmarks, bundles and monai_jsma are
-# enough) and the wheels of those of monai, timm, pytorch-ignite, cucim-cu13, openslide-python, openslide-bin, tifffile,
-# imagecodecs and scikit-image that it lacks.
+# What must be there: this repository, and a Python of version 3.11 or newer (named by PYTHON) with the packages of
+# install_requires in setup.cfg, where torch is a CUDA build. cuCIM is not needed, and the package itself need not be
+# installed. Images and weights are random, and nothing is downloaded. To a machine without a network carry the
+# repository (benchmarks, bundles and monai_jsma are enough) and the wheels of those packages that it lacks.
 #
 # Training on all patches at once holds about 0.11 GB a patch in float32, half of it with --amp: 8 pictures of
 # TCGA-PRAD (69 patches) take about 30 GB. A run that does not fit is reported and the others go on.
