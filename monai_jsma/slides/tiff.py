@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,12 +96,12 @@ class TiffLevel:
     jpeg_tables: bytes | None
     decode: Callable[..., Any] | None
 
-    @property
+    @cached_property  # asked for every tile that is read
     def is_jpeg(self) -> bool:
         """Whether its tiles are JPEG streams."""
         return self.compression in _JPEG
 
-    @property
+    @cached_property
     def is_premultiplied(self) -> bool:
         """Whether the colors were already multiplied by alpha."""
         return _PREMULTIPLIED in self.extra_samples

@@ -155,7 +155,7 @@ def test_the_page_of_a_level_is_found_by_its_offset(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS, subifds=True, compression="lzw")
     levels = TiffHeader.read(path).levels
     assert levels[0].offset == page_of(path, 0).offset
-    assert len({level.offset for level in levels}) == 4
+    assert len({level.offset for level in levels}) == len(LEVELS)
 
 
 # ---------------------------------------------------------------------------------------- how often the tags are read
