@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from monai.utils import LossReduction
@@ -27,16 +27,30 @@ class JSMALoss(_Loss):
     Args:
         alpha: weight of R (0.01 in the paper).
         regularizer: ``"entropy"`` or ``"kl"``.
-        label_smoothing: label smoothing of the cross entropy.
+        label_smoothing: label smoothing of the cross entropy, in [0, 1].
+        weight: weight of each class in the cross entropy, positive; None for equal weights. As in
+            :class:`torch.nn.CrossEntropyLoss` only their ratios count: the mean over the batch is the weighted mean.
 
     Raises:
-        ValueError: for an unknown regularizer.
+        ValueError: for an unknown regularizer, or a number that is out of range.
     """
 
-    def __init__(self, alpha: float = 0.01, regularizer: str = "entropy", label_smoothing: float = 0.0) -> None:
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        regularizer: str = "entropy",
+        label_smoothing: float = 0.0,
+        *,
+        weight: Sequence[float] | Tensor | None = None,
+    ) -> None:
         super().__init__(reduction=LossReduction.MEAN.value)
         if regularizer not in ("entropy", "kl"):
             raise ValueError(f"unknown regularizer '{regularizer}'; choose 'entropy' or 'kl'.")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing {label_smoothing} must be in [0, 1].")
+        self.register_buffer("weight", _make_weight(weight))
         self.alpha = alpha
         self.regularizer = regularizer
         self.label_smoothing = label_smoothing
@@ -46,14 +60,22 @@ class JSMALoss(_Loss):
 
         Args:
             pred: output of a network of :mod:`monai_jsma.networks`; plain logits give the cross entropy alone.
-            target: labels ``(batch,)``, integers.
+            target: labels ``(batch,)`` or ``(batch, 1)``, integers.
+
+        Returns:
+            the loss, a number; 0 for an empty batch, from which nothing is learned.
 
         Raises:
             ValueError: if a label is no class of the logits.
         """
+        logits = pred if isinstance(pred, Tensor) else pred["logits"]
+        if target.ndim == 2 and target.shape[1] == 1:
+            target = target[:, 0]
+        loss = self._cross_entropy(logits, target)
+        if len(loss) == 0:
+            return loss.sum()
         if isinstance(pred, Tensor):
-            return self._cross_entropy(pred, target).mean()
-        loss = self._cross_entropy(pred["logits"], target)
+            return loss.mean()
         total = loss
         if "baseline_logits" in pred:
             total = total + self._score_function(loss, pred, target)
@@ -67,7 +89,7 @@ class JSMALoss(_Loss):
         baseline_logits = pred["baseline_logits"].detach()  # (batch, k, classes)
         k = baseline_logits.shape[1]
         targets = target.repeat_interleave(k)
-        baselines = self._cross_entropy(baseline_logits.flatten(0, 1), targets)
+        baselines = self._cross_entropy(baseline_logits.flatten(0, 1), targets)  # each image k times: weighed as above
         baselines = baselines.unflatten(0, (-1, k))  # (batch, k)
         advantage = loss.detach()[:, None] - baselines
 
@@ -76,16 +98,53 @@ class JSMALoss(_Loss):
         return (advantage * zero).sum(dim=1)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of each image ``(batch,)``; its mean is the weighted mean of the batch."""
         num_classes = logits.shape[1]
+        if target.shape != logits.shape[:1]:
+            raise ValueError(
+                f"labels of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}: give one "
+                f"label for each image, of shape ({len(logits)},) or ({len(logits)}, 1)."
+            )
         labels = sorted(set(target.tolist()))
         if labels and not 0 <= labels[0] <= labels[-1] < num_classes:
             raise ValueError(
                 f"labels {labels} do not lie in 0..{num_classes - 1}; correct the datalist or num_classes."
             )
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        return cross_entropy(
+        target = target.long()
+        weight = self._find_weight(logits, dtype)
+        loss = cross_entropy(
             logits.to(dtype),
-            target.long(),
+            target,
+            weight=weight,
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
+        if weight is None or len(loss) == 0:
+            return loss
+        return loss / weight[target].mean()
+
+    def _find_weight(self, logits: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """The weights of the classes in the type and on the device of the logits."""
+        if self.weight is None:
+            return None
+        num_classes = logits.shape[1]
+        if len(self.weight) != num_classes:
+            raise ValueError(
+                f"{len(self.weight)} class weights {self.weight.tolist()} do not fit {num_classes} classes; give one "
+                "for each class, in the order of their labels."
+            )
+        return self.weight.to(logits.device, dtype)
+
+
+def _make_weight(weight: Sequence[float] | Tensor | None) -> Tensor | None:
+    if weight is None:
+        return None
+    tensor = torch.as_tensor(weight, dtype=torch.float32)
+    is_valid = tensor.ndim == 1 and bool(((tensor > 0) & torch.isfinite(tensor)).all())
+    if not is_valid:
+        raise ValueError(
+            f"class weights must be positive numbers, one for each class, but are {tensor.tolist()}; leave a class "
+            "that is not to be learned out of the datalist."
+        )
+    return tensor

@@ -86,3 +86,77 @@ def test_label_that_is_no_class(labels):
 def test_unknown_regularizer():
     with pytest.raises(ValueError, match="unknown regularizer 'l1'; choose 'entropy' or 'kl'"):
         JSMALoss(regularizer="l1")
+
+
+SCORES = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -2.0], [1.0, 1.0, 4.0], [-3.0, 0.0, 0.0]])
+LABELS = torch.tensor([0, 2, 2, 1])
+
+
+@pytest.mark.parametrize("weight", [None, (1.0, 4.0, 0.5)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_class_weights_and_smoothing_are_those_of_torch(weight, smoothing):
+    tensor = None if weight is None else torch.tensor(weight)
+    expected = torch.nn.CrossEntropyLoss(tensor, label_smoothing=smoothing)(SCORES, LABELS)
+    loss = JSMALoss(label_smoothing=smoothing, weight=weight)
+    torch.testing.assert_close(loss(SCORES, LABELS), expected)
+    torch.testing.assert_close(JSMALoss(label_smoothing=smoothing, weight=tensor)(SCORES.half(), LABELS), expected)
+
+
+def test_class_weights_do_not_weigh_the_regularizer():
+    """Weights 1 and 3 of two images: their losses count 1/4 and 3/4, their attention one half each."""
+    entropy = (log(4) + -(0.75 * log(0.75) + 0.25 * log(0.25))) / 2
+    expected = log(4 / 3) / 4 + 3 * log(2) / 4 - 0.01 * entropy
+    assert float(JSMALoss(weight=[1, 3])(prediction(), TARGET)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_class_weights_count_in_the_score_function():
+    """The advantage of a draw is weighed as the loss of its image is: 1/2 and 3/2 in a batch of one of each."""
+    baselines = torch.tensor([[[0.0, 0.0], [LOG3, 0.0]], [[0.0, 1.0], [5.0, 0.0]]])
+    gradients = []
+    for weight in (None, [1.0, 3.0]):
+        log_p = torch.tensor([[-1.0, -2.0], [-0.5, -7.0]], requires_grad=True)
+        JSMALoss(weight=weight)(prediction(baseline_logits=baselines, drawn_log_prob=log_p), TARGET).backward()
+        gradients.append(log_p.grad)
+    torch.testing.assert_close(gradients[1], gradients[0] * torch.tensor([[0.5], [1.5]]))
+
+
+@pytest.mark.parametrize("weight", [None, [1.0, 3.0]])
+def test_labels_in_a_column_are_labels(weight):
+    """The shape that MONAI's collate gives to labels that are arrays of one number."""
+    loss = JSMALoss(weight=weight)
+    baselines = torch.tensor([[[0.0, 0.0], [LOG3, 0.0]], [[0.0, 1.0], [5.0, 0.0]]])
+    pred = prediction(baseline_logits=baselines, drawn_log_prob=torch.zeros(2, 2))
+    assert torch.equal(loss(pred, TARGET[:, None]), loss(pred, TARGET))
+    assert torch.equal(loss(pred["logits"], TARGET[:, None]), loss(pred["logits"], TARGET))
+
+
+def test_an_empty_batch_has_loss_0_and_no_gradient():
+    logits = torch.zeros(0, 3, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.long)
+    for weight in (None, [1.0, 2.0, 3.0]):
+        loss = JSMALoss(weight=weight)(logits, none)
+        assert loss.item() == 0
+        loss.backward()
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (1, 4), (4, 1, 1), (3,), ()])
+def test_labels_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"labels of shape \(.*\) do not fit logits of shape \(4, 3\): .*\(4, 1\)"):
+        JSMALoss()(SCORES, torch.zeros(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("weight", [[1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0, 2.0]]])
+def test_class_weights_out_of_range(weight):
+    with pytest.raises(ValueError, match="class weights must be positive numbers, one for each class, but are"):
+        JSMALoss(weight=weight)
+
+
+def test_as_many_class_weights_as_classes():
+    with pytest.raises(ValueError, match=r"2 class weights \[1.0, 2.0\] do not fit 3 classes"):
+        JSMALoss(weight=[1, 2])(SCORES, LABELS)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, float("nan")])
+def test_label_smoothing_out_of_range(smoothing):
+    with pytest.raises(ValueError, match=r"label_smoothing .* must be in \[0, 1\]"):
+        JSMALoss(label_smoothing=smoothing)
