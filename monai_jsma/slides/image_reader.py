@@ -23,7 +23,7 @@ from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
 from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
 
-__all__ = ["ImageReader", "read_image", "read_image_header"]
+__all__ = ["PlainImageReader", "read_image", "read_image_header"]
 
 _MAX_PIXELS = 400_000_000  # 1.2 GB as RGB
 # Those that begin with bytes of their own: Pillow takes any file for some others, and runs Ghostscript for EPS.
@@ -33,7 +33,7 @@ _EXPANDED_MODES = {"1": "L", "P": "RGB"}  # what Pillow makes of black and white
 _UNDECODABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 
 
-class ImageReader:
+class PlainImageReader:
     """Plain images, and tiled TIFF if it is asked to: decodes level 0 whole, into an :class:`ArrayReader`."""
 
     name: ClassVar[str] = "pil"
@@ -100,7 +100,7 @@ def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> np.ndarray
 
 
 def _read_tiff(header: TiffHeader, max_pixels: int) -> np.ndarray:
-    reason = ImageReader.refuses(header)
+    reason = PlainImageReader.refuses(header)
     if reason is None and not header.levels[0].byte_counts.all():
         reason = "parts of it were never written"
     if reason is not None:

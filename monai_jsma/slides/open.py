@@ -22,7 +22,7 @@ from monai_jsma.slides.base import Header, Reader, SlideInfo, SlideReader
 from monai_jsma.slides.cucim_reader import CuCIMReader
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import file_stamp, find_vendor
-from monai_jsma.slides.image_reader import ImageReader, read_image_header
+from monai_jsma.slides.image_reader import PlainImageReader, read_image_header
 from monai_jsma.slides.openslide_reader import OpenSlideReader
 from monai_jsma.slides.spacing import resolve_mpp
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
@@ -30,10 +30,10 @@ from monai_jsma.slides.tifffile_reader import TiffReader
 
 __all__ = ["READERS", "inspect_slide", "known_mpp", "open_slide"]
 
-AnyReader = type[SlideReader] | type[ImageReader]
+AnyReader = type[SlideReader] | type[PlainImageReader]
 
 READERS: dict[str, AnyReader] = {  # in order of preference
-    reader.name: reader for reader in (CuCIMReader, TiffReader, OpenSlideReader, ImageReader)
+    reader.name: reader for reader in (CuCIMReader, TiffReader, OpenSlideReader, PlainImageReader)
 }
 
 _logger = logging.getLogger(__name__)
