@@ -50,7 +50,8 @@ class Fault:
         stage: the step that failed, such as "open" or "label".
         reason: message of the error.
         location: row and column of the failed region's top-left corner, in level-0 pixels; (0, 0) for a whole image.
-        item: position in the datalist, such as "training[3]"; "" where there is none.
+        item: position in the datalist, such as "training[3]", or in a file of annotations, such as "feature 3"; "" if
+            there is none.
     """
 
     where: str

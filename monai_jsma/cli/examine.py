@@ -148,6 +148,7 @@ def describe_file(info: SlideInfo, magnifications: Sequence[float | str], patch_
         "reason": info.reason,
         "lazy": info.lazy,
         "levels": _describe_levels(info),
+        "bounds": None if info.bounds is None else list(info.bounds),
         "mpp": info.mpp,
         "mpp_source": info.mpp_source,
         "spacings": [_describe_spacing(info, spacing) for spacing in info.spacings],
@@ -214,8 +215,11 @@ def _format_description(content: Mapping[str, Any]) -> list[str]:
         f"file     {content['path']} ({content['bytes']:,} bytes)",
         f"reader   {content['reader']}: {content['reason']}",
         f"pixels   {'read from the file as needed' if content['lazy'] else 'the whole image is decoded into memory'}",
-        f"spacing  {spacing}",
     ]
+    if content["bounds"]:
+        row, col, height, width = content["bounds"]
+        lines.append(f"image    {height} x {width} pixels from row {row}, column {col} of the canvas, which is level 0")
+    lines.append(f"spacing  {spacing}")
     for statement in content["spacings"]:
         lines.append(f"         {statement['text']}: {statement['verdict']}")
 

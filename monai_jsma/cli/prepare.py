@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_jsma._io import format_csv, format_table, write_whole
+from monai_jsma._io import Fault, format_csv, format_table, join_few, write_whole
 from monai_jsma.cli import Commands, add_command
 
 if TYPE_CHECKING:
     from monai_jsma.datalists.prostate import RegionSettings
+    from monai_jsma.slides.frame import Frame
 
 __all__ = ["add_commands", "prepare_bach", "prepare_folder", "prepare_tcga_prad", "write_synthetic"]
 
@@ -214,6 +215,12 @@ def _add_region_options(parser: argparse.ArgumentParser) -> None:
         help="maximum number of regions of a class (default: %(default)s)",
     )
     add("--mpp", type=float, metavar="UM", help="um per pixel of all slides, in place of what the files state")
+    add(
+        "--frame",
+        choices=("bounds", "canvas"),
+        help="corner that annotations count from, in slides whose image lies on a larger canvas: of the image, as in "
+        "QuPath (bounds), or of level 0 (canvas) (default: bounds for GeoJSON, canvas for XML and CSV)",
+    )
     add("--folds", type=int, default=5, metavar="K", help="number of folds of patients (default: %(default)s)")
     add("--fold", type=int, default=0, metavar="F", help="fold to test on, from 0 (default: %(default)s)")
     add(
@@ -239,6 +246,7 @@ def prepare_tcga_prad(args: argparse.Namespace) -> None:
         mapping=class_mapping(args.map),
         skip=(out, failed),
     )
+    _print_frames(cohort.num_areas)
     rows = [(fault.where, fault.stage, fault.line) for fault in cohort.faults]
     write_whole(failed, format_csv(("slide", "stage", "reason"), rows))
 
@@ -250,7 +258,27 @@ def prepare_tcga_prad(args: argparse.Namespace) -> None:
         print(out)
     if cohort.faults:
         rest = "the datalist holds the rest" if is_written else "no datalist was written"
-        raise ValueError(f"{len(cohort.faults)} slides or annotations failed, listed in {failed}; {rest}.")
+        raise ValueError(f"{_count_faults(cohort.faults)}, listed in {failed}; {rest}.")
+
+
+def _count_faults(faults: Sequence[Fault]) -> str:
+    """How many slides, annotations and objects failed; the first objects are named."""
+    objects = [fault for fault in faults if fault.stage == "object"]
+    parts = []
+    if len(faults) > len(objects):
+        parts.append(f"{len(faults) - len(objects)} slides or annotations failed")
+    if objects:
+        names = join_few(f"{fault.where} {fault.item}" for fault in objects)
+        parts.append(f"{len(objects)} annotated objects were left out ({names})")
+    return " and ".join(parts)
+
+
+def _print_frames(num_areas: Mapping[Frame, int]) -> None:
+    """Say from where the annotations were counted, if that makes a difference."""
+    from monai_jsma.slides.frame import FRAME_NAMES
+
+    for frame, number in sorted(num_areas.items()):
+        print(f"{number} areas of slides with a canvas count from {FRAME_NAMES[frame]}; --frame says otherwise")
 
 
 def _region_settings(args: argparse.Namespace) -> RegionSettings:
@@ -265,6 +293,7 @@ def _region_settings(args: argparse.Namespace) -> RegionSettings:
         folds=args.folds,
         fold=args.fold,
         seed=args.seed,
+        frame=args.frame,
     )
 
 

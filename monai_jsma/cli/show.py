@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from monai_jsma.datalists.regions import Area
     from monai_jsma.predictions.measures import Pointing
     from monai_jsma.predictions.records import PredictionRecord
+    from monai_jsma.slides.base import SlideInfo
+    from monai_jsma.slides.frame import Frame
 
 __all__ = ["add_commands", "draw_predictions", "report_predictions"]
 
@@ -51,6 +54,18 @@ def _add_draw(commands: Commands) -> None:
         metavar="FILE|DIR",
         help="QuPath GeoJSON, ImageScope XML or CSV of boxes, named as the slides: drawn, and scored in pointing.csv",
     )
+    parser.add_argument(
+        "--frame",
+        choices=("bounds", "canvas"),
+        help="corner that annotations count from, in slides whose image lies on a larger canvas: of the image, as in "
+        "QuPath (bounds), or of level 0 (canvas) (default: bounds for GeoJSON, canvas for XML and CSV)",
+    )
+    parser.add_argument(
+        "--geojson-frame",
+        choices=("bounds", "canvas"),
+        default="bounds",
+        help="corner that the GeoJSON counts from (default: bounds, as QuPath does)",
+    )
     parser.add_argument("--cells", action="store_true", help="put all cells in the GeoJSON, for measurement maps")
     parser.add_argument("--geojson-only", action="store_true", help="draw no PNG; the image files are then not needed")
 
@@ -60,21 +75,29 @@ def draw_predictions(args: argparse.Namespace) -> int:
     from monai_jsma.predictions.records import read_records
     from monai_jsma.slides.errors import SlideError
 
-    records = read_records(args.predictions)
     records_by_file: dict[str, list[PredictionRecord]] = {}
-    for record in records:
+    for record in read_records(args.predictions):
         records_by_file.setdefault(record.file, []).append(record)
+    slides = {file: _inspect_file(args.base_dir / file) for file in records_by_file}
+    for file, of_file in records_by_file.items():
+        records_by_file[file] = [_complete_bounds(record, slides[file]) for record in of_file]
+    records = [record for of_file in records_by_file.values() for record in of_file]
 
     areas: dict[str, list[Area]] = {}  # by file
     faults: list[str] = []
     if args.annotations:
         table = args.output / _POINTING_FILE
-        areas, faults = _read_areas(args.annotations, list(records_by_file), skip=table)
+        areas, faults = _read_areas(args.annotations, list(records_by_file), skip=table, frame=args.frame)
+        for file, of_file in records_by_file.items():
+            if file in areas:
+                inside, outside = _move_to_canvas(areas[file], of_file[0], slides[file])
+                areas[file] = inside
+                faults += outside
         print(_write_pointing(table, records, areas))
 
     for of_file in records_by_file.values():
         try:
-            print(_write_geojson(of_file, args.output, cells=args.cells))
+            print(_write_geojson(of_file, args.output, cells=args.cells, frame=args.geojson_frame))
         except ValueError as error:
             faults.append(str(error))
 
@@ -90,19 +113,62 @@ def draw_predictions(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _read_areas(path: Path, files: Sequence[str], *, skip: Path) -> tuple[dict[str, list[Area]], list[str]]:
+def _inspect_file(path: Path) -> SlideInfo | None:
+    """What is known of a predicted file; None if it is not there or cannot be read, which drawing it tells."""
+    from monai_jsma.slides.errors import SlideError
+    from monai_jsma.slides.open import inspect_slide
+
+    try:
+        return inspect_slide(path)
+    except (SlideError, OSError, ValueError):
+        return None
+
+
+def _complete_bounds(record: PredictionRecord, info: SlideInfo | None) -> PredictionRecord:
+    """The record with the bounds of its file, which records of earlier versions lack."""
+    if record.bounds is not None or info is None or info.bounds is None:
+        return record
+    return replace(record, bounds=info.bounds)
+
+
+def _move_to_canvas(
+    areas: Sequence[Area], record: PredictionRecord, info: SlideInfo | None
+) -> tuple[list[Area], list[str]]:
+    """The areas in level-0 pixels of their file; and a message for each that lies outside the image."""
+    from monai_jsma.datalists.regions import find_outside_fault
+    from monai_jsma.slides.frame import FRAME_NAMES
+
+    bounds = record.bounds
+    inside = []
+    outside = []
+    for area in areas:
+        reason = None if info is None else find_outside_fault(area, info.size, bounds)
+        if reason is None:
+            inside.append(area.on_canvas(bounds))
+        else:
+            outside.append(reason)
+    if bounds is not None:
+        for frame in sorted({area.frame for area in areas}):
+            print(f"{record.file}: annotations count from {FRAME_NAMES[frame]}; --frame says otherwise")
+    return inside, outside
+
+
+def _read_areas(
+    path: Path, files: Sequence[str], *, skip: Path, frame: Frame | None
+) -> tuple[dict[str, list[Area]], list[str]]:
     """The annotated areas of each file, and what failed. Annotations of other slides are printed and not used.
 
     Args:
         path: a file of annotations, or the folder of several.
         files: the files that were predicted.
         skip: a file that holds no annotations.
+        frame: the corner that all annotations count from; None: that of the tool that wrote them.
     """
     from monai_jsma.datalists.annotations import find_annotations, match_annotations
 
     tables = find_annotations(path, skip=[skip])
     file_of_slide = {Path(file): file for file in files}
-    areas_of_slide, failures = match_annotations(tables, list(file_of_slide))
+    areas_of_slide, failures = match_annotations(tables, list(file_of_slide), frame=frame)
     areas = {file_of_slide[slide]: slide_areas for slide, slide_areas in areas_of_slide.items()}
 
     unmatched = [failure.reason for failure in failures if failure.stage == "match"]
@@ -145,11 +211,11 @@ def _format_score(score: Pointing) -> list[str | None]:
     return [None if value is None else f"{value:.6g}" for value in values]
 
 
-def _write_geojson(records: Sequence[PredictionRecord], folder: Path, *, cells: bool) -> Path:
+def _write_geojson(records: Sequence[PredictionRecord], folder: Path, *, cells: bool, frame: Frame) -> Path:
     """Write the regions of one file as QuPath objects."""
     from monai_jsma.visualize import feature_collection
 
-    collection = feature_collection(records, cells=cells)
+    collection = feature_collection(records, cells=cells, frame=frame)
     text = json.dumps(collection, ensure_ascii=False, allow_nan=False)
     return write_whole(folder / f"{name_region(records[0].file)}.geojson", f"{text}\n")
 

@@ -162,6 +162,11 @@ class Pyramid:
         return {**self.__dict__, "_thumbnails": {}}
 
     @property
+    def bounds(self) -> Box | None:
+        """The scanned part of the file's canvas (:mod:`monai_jsma.slides.frame`) at level 0; None if it is all."""
+        return self.reader.bounds
+
+    @property
     def mpp(self) -> float:
         """Micrometers per pixel of level 0."""
         return self._stored.mpp

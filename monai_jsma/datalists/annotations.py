@@ -3,6 +3,8 @@
 """Annotations of slides as pathologists' tools write them: QuPath GeoJSON, Aperio ImageScope XML, CSV of boxes.
 
 All three give coordinates in level-0 pixels. The files have (x, y), the areas read from them (row, column).
+QuPath counts from the scanned part of the canvas, the others from the canvas (:mod:`monai_jsma.slides.frame`); each
+area says from where it counts. An object without an area among good ones is left out, counted and named.
 
 * GeoJSON: a FeatureCollection, a list of features or one feature; the class is ``properties.classification.name``
   (QuPath writes ``names`` for a derived class). Points and lines have no area and are not used.
@@ -18,10 +20,12 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,13 +34,16 @@ import numpy as np
 
 from monai_jsma._io import Fault, find_data_files
 from monai_jsma.datalists.regions import Area
+from monai_jsma.slides.frame import Frame, check_frame
 
 __all__ = [
     "ANNOTATION_SUFFIXES",
     "TCGA_BARCODE",
+    "Annotations",
     "find_annotations",
     "find_slide",
     "match_annotations",
+    "parse_annotations",
     "read_annotations",
 ]
 
@@ -46,6 +53,9 @@ _COLUMNS = ("slide", "label", *_BOX)
 _NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _ELLIPSE, _ARROW, _RULER = "2", "3", "4"  # ImageScope's numbers of region types
 _ELLIPSE_POINTS = 128
+_MAX_COORDINATE = 1e9  # pixels: a hundred times the largest slide
+
+_logger = logging.getLogger(__name__)
 
 
 def find_annotations(path: str | Path, *, skip: Iterable[Path] = ()) -> list[Path]:
@@ -62,32 +72,54 @@ def find_annotations(path: str | Path, *, skip: Iterable[Path] = ()) -> list[Pat
     return [file for file in find_data_files(path, ANNOTATION_SUFFIXES) if file.resolve() not in skipped]
 
 
-def match_annotations(paths: Iterable[Path], slides: Sequence[Path]) -> tuple[dict[Path, list[Area]], list[Fault]]:
+@dataclass(frozen=True)
+class Annotations:
+    """What a file of annotations holds.
+
+    Args:
+        areas: the areas of each slide, by its name.
+        faults: the objects that are left out because they enclose no area: the name of the slide, the stage "object"
+            and the reason, which begins with the path of the file and the object.
+    """
+
+    areas: dict[str, list[Area]]
+    faults: list[Fault]
+
+
+def match_annotations(
+    paths: Iterable[Path], slides: Sequence[Path], *, frame: Frame | None = None
+) -> tuple[dict[Path, list[Area]], list[Fault]]:
     """Read files of annotations and find their slides.
 
     Args:
         paths: files of annotations.
         slides: paths of the slides.
+        frame: the corner that all coordinates count from; by default that of the tool that wrote the file.
 
     Returns:
         the areas of each slide that has annotations; and the faults, of stage "annotation" where a file cannot be read,
-        of stage "match" where its slide is not found.
+        of stage "match" where its slide is not found, of stage "object" where an object is left out (with the path of
+        its slide).
     """
     areas_of: dict[Path, list[Area]] = defaultdict(list)
     faults = []
     for path in paths:
         try:
-            areas_by_name = read_annotations(path)
+            content = parse_annotations(path, frame=frame)
         except (ValueError, OSError) as error:
             faults.append(Fault(path.name, "annotation", str(error)))
             continue
-        for name, areas in areas_by_name.items():
+        for name, areas in content.areas.items():
             try:
                 slide = find_slide(name, slides)
             except ValueError as error:
                 faults.append(Fault(name, "match", f"{path}: {error}"))
                 continue
             areas_of[slide] += areas
+            for fault in content.faults:
+                if fault.where == name:
+                    faults.append(replace(fault, where=str(slide)))
+        faults += [fault for fault in content.faults if fault.where == path.name]  # of no slide
     return dict(areas_of), faults
 
 
@@ -123,73 +155,204 @@ def _continues(name: str, start: str) -> bool:
     return name[len(start)] in separators
 
 
-def read_annotations(path: str | Path) -> dict[str, list[Area]]:
-    """Read the annotated areas of a file.
+def read_annotations(path: str | Path, *, frame: Frame | None = None) -> dict[str, list[Area]]:
+    """Read the annotated areas of a file; an object that encloses no area is left out with a warning.
 
     Args:
         path: ``.geojson`` or ``.json``, ``.xml`` or ``.csv``.
+        frame: the corner that the coordinates count from (:mod:`monai_jsma.slides.frame`); by default that of the tool:
+            ``"bounds"`` for GeoJSON, unless it has a member ``frame`` that says otherwise, ``"canvas"`` for the others.
 
     Returns:
-        the areas of each slide; GeoJSON and XML name no slide, so theirs is the file name without suffix.
+        the areas of each slide, in that frame (:meth:`Area.on_canvas` converts); GeoJSON and XML name no slide, so
+        theirs is the file name without suffix.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file or one of its areas does not have the expected form; the message begins with the path.
+        ValueError: when the file does not have the expected form; the message begins with the path.
+    """
+    content = parse_annotations(path, frame=frame)
+    for fault in content.faults:
+        _logger.warning("%s", fault.reason)
+    return content.areas
+
+
+def parse_annotations(path: str | Path, *, frame: Frame | None = None) -> Annotations:
+    """Read a file as :func:`read_annotations` does, and tell which objects are left out.
+
+    Args:
+        path: ``.geojson`` or ``.json``, ``.xml`` or ``.csv``.
+        frame: the corner that the coordinates count from; by default that of the tool.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file does not have the expected form; the message begins with the path.
     """
     path = Path(path)
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path}: annotations are {', '.join(_READERS)} files.")
+    if frame is not None:
+        check_frame(frame)
     try:
-        return read(path)
+        return read(path, frame)
     except (ValueError, csv.Error, ElementTree.ParseError, RecursionError) as error:
         reason = str(error).rstrip(".")
         raise ValueError(f"{path}: {reason}.") from error
 
 
-def _read_geojson(path: Path) -> dict[str, list[Area]]:
+class _Collector:
+    """Collects the areas of a file, and the objects that are left out.
+
+    Args:
+        path: file of annotations.
+        frame: the corner that its coordinates count from.
+    """
+
+    def __init__(self, path: Path, frame: Frame) -> None:
+        self._path = path
+        self._frame = frame
+        self.content = Annotations({}, [])
+
+    def add_slide(self, slide: str) -> None:
+        """Name a slide, which may have no areas."""
+        self.content.areas.setdefault(slide, [])
+
+    def add_area(self, slide: str, where: str, outlines: Sequence[np.ndarray], *, names: tuple[str, ...]) -> None:
+        """Add an area; the first outline is its ring, the others are holes."""
+        ring, *holes = outlines
+        area = Area(names, ring, tuple(holes), frame=self._frame, path=str(self._path), item=where)
+        self.add_slide(slide)
+        self.content.areas[slide].append(area)
+
+    def leave_out(self, slide: str, where: str, reason: str) -> None:
+        """Note an object that is not used."""
+        fault = Fault(slide, "object", f"{self._path}: {where}: {reason}; it is left out.", item=where)
+        self.content.faults.append(fault)
+
+
+# -------------------------------------------------------------------------------------------------------------- GeoJSON
+
+
+def _read_geojson(path: Path, frame: Frame | None) -> Annotations:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"not a JSON file: {error}") from error
-    areas = []
-    for i, feature in enumerate(_list_features(content)):
-        areas.extend(_parse_feature(feature, f"feature {i}"))
-    return {path.stem: areas}
+    features = _list_features(content)
+    if frame is None:
+        frame = _stated_frame(content)
+
+    collector = _Collector(path, frame)
+    collector.add_slide(path.stem)
+    for i, feature in enumerate(features):
+        _collect_feature(feature, f"feature {i}", slide=path.stem, collector=collector)
+    return collector.content
 
 
 def _list_features(content: Any) -> list[Any]:
-    features = content
-    if isinstance(content, dict):
-        is_collection = content.get("type") == "FeatureCollection"
-        features = content.get("features") if is_collection else [content]
-    if not isinstance(features, list):
+    features: Any = [content]
+    if isinstance(content, list):
+        features = content
+    elif isinstance(content, dict) and content.get("type") == "FeatureCollection":
+        features = content.get("features")
+    if not isinstance(features, list) or (features and not any(_is_feature(feature) for feature in features)):
         raise ValueError("expected a FeatureCollection, a list of features or one feature")
     return features
 
 
-def _parse_feature(feature: Any, where: str) -> list[Area]:
-    is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
-    geometry = feature.get("geometry") if is_feature else None
+def _is_feature(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("type") == "Feature"
+
+
+def _stated_frame(content: Any) -> Frame:
+    """The frame that a collection of this package names; without, QuPath's."""
+    stated = content.get("frame") if isinstance(content, dict) else None
+    return "bounds" if stated is None else check_frame(stated)
+
+
+def _collect_feature(feature: Any, where: str, *, slide: str, collector: _Collector) -> None:
+    if not _is_feature(feature):
+        collector.leave_out(slide, where, "expected a GeoJSON Feature with a geometry")
+        return
+    properties = feature.get("properties")
+    names = _class_names(properties)
+    name = _object_name(properties) or "".join(names)
+    if name:
+        where = f"{where} ({name})"
+
+    for geometry in _list_geometries(feature.get("geometry")):
+        try:
+            polygons = _list_polygons(geometry)
+        except ValueError as error:
+            collector.leave_out(slide, where, str(error))
+            continue
+        for polygon in polygons:
+            _collect_polygon(polygon, names, where, slide=slide, collector=collector)
+
+
+def _list_geometries(geometry: Any) -> list[Any]:
+    """A geometry itself, or the geometries of a collection and of the collections in it."""
+    geometries = []
+    pending = [geometry]
+    while pending:
+        first = pending.pop(0)
+        members = first.get("geometries") if isinstance(first, dict) else None
+        if isinstance(members, list) and members:
+            pending = members + pending
+        else:
+            geometries.append(first)
+    return geometries
+
+
+def _list_polygons(geometry: Any) -> list[Any]:
+    """The polygons of a geometry; points and lines have none.
+
+    Raises:
+        ValueError: when it has no area for another reason.
+    """
+    if geometry is None:
+        raise ValueError("it has no geometry")
     if not isinstance(geometry, dict):
-        raise ValueError(f"{where}: expected a GeoJSON Feature with a geometry")
+        raise ValueError("expected a GeoJSON Feature with a geometry")
     kind = geometry.get("type")
     if kind in _NO_AREA:
         return []
+    if kind == "GeometryCollection":
+        raise ValueError("its GeometryCollection is empty")
 
     coordinates = geometry.get("coordinates")
     if kind not in ("Polygon", "MultiPolygon") or not isinstance(coordinates, list):
-        raise ValueError(f"{where}: geometry '{kind}' is not a Polygon or MultiPolygon with coordinates")
-    polygons = [coordinates] if kind == "Polygon" else coordinates
-    names = _class_names(feature.get("properties"))
-    return [_parse_polygon(polygon, names, where) for polygon in polygons]
+        raise ValueError(f"geometry '{kind}' is not a Polygon or MultiPolygon with coordinates")
+    if kind == "Polygon":
+        return [coordinates]
+    if not coordinates:
+        raise ValueError("its MultiPolygon is empty")
+    return coordinates
 
 
-def _parse_polygon(outlines: Any, names: tuple[str, ...], where: str) -> Area:
-    if not isinstance(outlines, list) or not outlines:
-        raise ValueError(f"{where}: a polygon is a list of outlines")
-    ring, *holes = [_parse_outline(points, where) for points in outlines]
-    return Area(names, ring, tuple(holes))
+def _collect_polygon(polygon: Any, names: tuple[str, ...], where: str, *, slide: str, collector: _Collector) -> None:
+    if not isinstance(polygon, list) or not polygon:
+        collector.leave_out(slide, where, "a polygon is a list of outlines")
+        return
+    ring, *holes = polygon
+    try:
+        outlines = [_parse_outline(ring)]
+    except ValueError as error:
+        collector.leave_out(slide, where, str(error))
+        return
+    for number, hole in enumerate(holes, start=1):
+        try:
+            outlines.append(_parse_outline(hole))
+        except ValueError as error:
+            collector.leave_out(slide, f"{where}, hole {number}", str(error))
+    collector.add_area(slide, where, outlines, names=names)
+
+
+def _object_name(properties: Any) -> str:
+    """The name that the user gave to an object."""
+    name = properties.get("name") if isinstance(properties, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _class_names(properties: Any) -> tuple[str, ...]:
@@ -197,32 +360,50 @@ def _class_names(properties: Any) -> tuple[str, ...]:
     if not isinstance(properties, dict):
         return ()
     classification = properties.get("classification")
+    if isinstance(classification, str) and classification:
+        return (classification,)
     if not isinstance(classification, dict):
         return ()
-    parts = [str(part) for part in classification.get("names") or ()]
-    name = classification.get("name") or ": ".join(parts)
+    name = classification.get("name")
+    parts = classification.get("names")
+    if not name and isinstance(parts, list):
+        name = ": ".join(str(part) for part in parts)
     return (str(name),) if name else ()
 
 
-def _parse_outline(points: Any, where: str) -> np.ndarray:
-    """Turn an outline of (x, y) points into an array of (row, column)."""
-    ring = _parse_points(points, where)
+# ------------------------------------------------------------------------------------------------------------- outlines
+
+
+def _parse_outline(points: Any) -> np.ndarray:
+    """Turn an outline of (x, y) points into an array of (row, column).
+
+    Raises:
+        ValueError: when it encloses no area.
+    """
+    ring = _parse_points(points)
     if len(ring) < 3:
-        raise ValueError(f"{where}: an outline needs at least 3 points, but has {len(ring)}")
+        raise ValueError(f"an outline needs at least 3 points, but has {len(ring)}")
+    if np.linalg.matrix_rank(ring - ring[0]) < 2:
+        raise ValueError("an outline whose points lie on one line encloses no area")
     return ring
 
 
-def _parse_points(points: Any, where: str) -> np.ndarray:
+def _parse_points(points: Any) -> np.ndarray:
     rows_and_cols = []
     try:
         for x, y, *_ in points:
             rows_and_cols.append((float(y), float(x)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: an outline is a list of (x, y) numbers") from error
-    ring = np.array(rows_and_cols)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("an outline is a list of (x, y) numbers") from error
+    ring = np.array(rows_and_cols).reshape(-1, 2)
     if not np.isfinite(ring).all():
-        raise ValueError(f"{where}: an outline needs finite coordinates")
+        raise ValueError("an outline needs finite coordinates")
+    if (np.abs(ring) > _MAX_COORDINATE).any():
+        raise ValueError(f"an outline with a coordinate of {np.abs(ring).max():g} is not in pixels of a slide")
     return ring
+
+
+# ----------------------------------------------------------------------------------------------------------- ImageScope
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -232,7 +413,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError("a document type (DOCTYPE) is not accepted")
 
 
-def _read_imagescope(path: Path) -> dict[str, list[Area]]:
+def _read_imagescope(path: Path, frame: Frame | None) -> Annotations:
     parser = ElementTree.XMLParser(target=_NoDoctype())
     try:
         root = ElementTree.parse(path, parser).getroot()
@@ -240,13 +421,15 @@ def _read_imagescope(path: Path) -> dict[str, list[Area]]:
         raise ValueError(f"not an XML file: {error}") from error
     if root.tag != "Annotations":
         raise ValueError(f"ImageScope's XML begins with 'Annotations', but this file with '{root.tag}'")
-    areas = []
+
+    collector = _Collector(path, frame or "canvas")
+    collector.add_slide(path.stem)
     for i, layer in enumerate(root.iter("Annotation")):
-        areas.extend(_parse_layer(layer, f"layer {i}"))
-    return {path.stem: areas}
+        _collect_layer(layer, f"layer {i}", slide=path.stem, collector=collector)
+    return collector.content
 
 
-def _parse_layer(layer: ElementTree.Element, where: str) -> list[Area]:
+def _collect_layer(layer: ElementTree.Element, where: str, *, slide: str, collector: _Collector) -> None:
     layer_names = [layer.get("Name", "")]
     for attribute in layer.iter("Attribute"):
         if attribute.get("Name") == "Description":
@@ -257,28 +440,35 @@ def _parse_layer(layer: ElementTree.Element, where: str) -> list[Area]:
     for i, region in enumerate(layer.iter("Region")):
         if region.get("Type") in (_ARROW, _RULER):
             continue
-        ring = _parse_region(region, f"{where}, region {i}")
+        texts = [text.strip() for text in (region.get("Text", ""), *layer_names)]
+        names = tuple(text for text in texts if text)
+        region_where = f"{where}, region {i}"
+        if names:
+            region_where += f" ({names[0]})"
+        try:
+            ring = _parse_region(region)
+        except ValueError as error:
+            collector.leave_out(slide, region_where, str(error))
+            continue
         if region.get("NegativeROA") == "1":
             holes.append(ring)
         else:
-            outlines.append((region.get("Text", ""), ring))
+            outlines.append((region_where, names, ring))
 
-    areas = []
-    for text, ring in outlines:
-        stripped = [name.strip() for name in (text, *layer_names)]
-        names = tuple(name for name in stripped if name)
-        areas.append(Area(names, ring, tuple(holes)))
-    return areas
+    for region_where, names, ring in outlines:
+        collector.add_area(slide, region_where, [ring, *holes], names=names)
 
 
-def _parse_region(region: ElementTree.Element, where: str) -> np.ndarray:
+def _parse_region(region: ElementTree.Element) -> np.ndarray:
     points = []
     for vertex in region.iter("Vertex"):
         points.append((vertex.get("X"), vertex.get("Y")))
     if region.get("Type") == _ELLIPSE and len(points) == 2:
-        corners = _parse_points(points, where)
+        corners = _parse_points(points)
+        if (corners[0] == corners[1]).any():
+            raise ValueError("an ellipse without height or width encloses no area")
         return _ellipse_in_box(corners)
-    return _parse_outline(points, where)
+    return _parse_outline(points)
 
 
 def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
@@ -292,7 +482,10 @@ def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
     return center + radii * unit_circle
 
 
-def _read_boxes(path: Path) -> dict[str, list[Area]]:
+# ---------------------------------------------------------------------------------------------------------------- boxes
+
+
+def _read_boxes(path: Path, frame: Frame | None) -> Annotations:
     with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
         reader = csv.DictReader(file, strict=True)
         columns = [name.strip() for name in reader.fieldnames or ()]
@@ -301,32 +494,44 @@ def _read_boxes(path: Path) -> dict[str, list[Area]]:
     if not rows or not set(_COLUMNS) <= set(columns):
         raise ValueError(f"expected rows with the columns {', '.join(_COLUMNS)}")
 
-    areas_of: dict[str, list[Area]] = defaultdict(list)
+    collector = _Collector(path, frame or "canvas")
     for number, row in enumerate(rows, 1):
+        where = f"row {number}"
         slide = (row["slide"] or "").strip()
         label = (row["label"] or "").strip()
         if not slide:
-            raise ValueError(f"row {number}: the slide is not named")
+            collector.leave_out(path.name, where, "the slide is not named")
+            continue
+        collector.add_slide(slide)
+        if label:
+            where += f" ({label})"
+        try:
+            ring = _parse_box(row)
+        except ValueError as error:
+            collector.leave_out(slide, where, str(error))
+            continue
         names = (label,) if label else ()
-        area = Area(names, _parse_box(row, f"row {number}"))
-        areas_of[slide].append(area)
-    return dict(areas_of)
+        collector.add_area(slide, where, [ring], names=names)
+    return collector.content
 
 
-def _parse_box(row: Mapping[str, str | None], where: str) -> np.ndarray:
+def _parse_box(row: Mapping[str, str | None]) -> np.ndarray:
     try:
         top, left, height, width = [float(row[column] or "") for column in _BOX]
     except ValueError as error:
-        raise ValueError(f"{where}: row, col, height and width must be numbers") from error
+        raise ValueError("row, col, height and width must be numbers") from error
     is_finite = math.isfinite(top + left + height + width)
     if not is_finite or height <= 0 or width <= 0:
-        raise ValueError(f"{where}: a box needs a finite location and a positive height and width")
+        raise ValueError("a box needs a finite location and a positive height and width")
     bottom = top + height
     right = left + width
-    return np.array([(top, left), (top, right), (bottom, right), (bottom, left)])
+    box = np.array([(top, left), (top, right), (bottom, right), (bottom, left)])
+    if np.abs(box).max() > _MAX_COORDINATE:
+        raise ValueError(f"a box that reaches to {np.abs(box).max():g} is not in pixels of a slide")
+    return box
 
 
-_READERS: dict[str, Callable[[Path], dict[str, list[Area]]]] = {
+_READERS: dict[str, Callable[[Path, Frame | None], Annotations]] = {
     ".geojson": _read_geojson,
     ".json": _read_geojson,
     ".xml": _read_imagescope,

@@ -16,7 +16,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ from monai_jsma.datalists.annotations import (
     find_annotations,
     match_annotations,
 )
-from monai_jsma.datalists.regions import Area, Region, choose_balanced, place_regions
+from monai_jsma.datalists.regions import Area, Region, choose_balanced, find_outside_fault, place_regions
 from monai_jsma.datalists.schema import check_mpp
 from monai_jsma.datalists.splits import make_splits, split_by_group
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.frame import Frame, check_frame
 from monai_jsma.slides.open import inspect_slide
 
 __all__ = ["CLASSES", "Cohort", "RegionSettings", "SlideRegions", "class_mapping", "gather_cohort", "patient_of"]
@@ -64,6 +65,7 @@ class RegionSettings:
         fold: index of the fold to test on.
         seed: random seed of locations, choice and split.
         mpp: um per pixel of level 0 of all slides, in place of what the files say.
+        frame: corner that all annotations count from, in place of that of the tool (:mod:`monai_jsma.slides.frame`).
     """
 
     size_um: float = 2000.0
@@ -74,6 +76,7 @@ class RegionSettings:
     fold: int = 0
     seed: int = 0
     mpp: float | None = None
+    frame: Frame | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.size_um < math.inf or not 0 < self.cover <= 1:
@@ -82,6 +85,8 @@ class RegionSettings:
             raise ValueError(f"per_slide and per_class must be at least 1 and seed at least 0, but got {self}.")
         if self.mpp is not None:
             check_mpp(self.mpp, "mpp")
+        if self.frame is not None:
+            check_frame(self.frame)
 
 
 @dataclass(frozen=True)
@@ -166,10 +171,14 @@ def gather_cohort(
 
     if mapping is None:
         mapping = class_mapping()
-    cohort = Cohort(settings or RegionSettings(), mapping)
-    areas_of, faults = match_annotations(annotation_paths, slide_paths)
-    cohort.faults += faults
+    if settings is None:
+        settings = RegionSettings()
+    cohort = Cohort(settings, mapping)
+    areas_of, faults = match_annotations(annotation_paths, slide_paths, frame=settings.frame)
     names = {path.relative_to(root).as_posix(): path for path in areas_of}
+    name_of = {str(path): name for name, path in names.items()}
+    for fault in faults:
+        cohort.faults.append(replace(fault, where=name_of.get(fault.where, fault.where)))
     for name in sorted(names):
         _logger.info("%s: placing regions", name)
         path = names[name]
@@ -192,14 +201,16 @@ class Cohort:
 
     Attributes:
         slides: the regions of each slide, by its path relative to the folder of slides.
-        faults: what failed, with the stages "annotation", "match", "class", "slide", "regions" and "copy".
+        faults: what failed, with the stages "annotation", "match", "object", "class", "slide", "regions" and "copy".
         unknown: number of annotations of each class name that the mapping does not have.
+        num_areas: number of areas that count from each frame, of slides whose image begins elsewhere than the canvas.
     """
 
     def __init__(self, settings: RegionSettings, mapping: Mapped) -> None:
         self.slides: dict[str, SlideRegions] = {}
         self.faults: list[Fault] = []
         self.unknown: Counter[str] = Counter()
+        self.num_areas: Counter[Frame] = Counter()
         self._settings = settings
         self._mapping = mapping
         self._first_of: dict[str, str] = {}  # the first slide with each checksum
@@ -212,6 +223,8 @@ class Cohort:
             path: path of the slide.
             areas: its annotated areas.
         """
+        if not areas and any(fault.where == name for fault in self.faults):
+            return  # all of its objects were left out
         areas_of, unknown = _sort_by_class(areas, self._mapping)
         self.unknown += unknown
         if not areas_of:
@@ -221,7 +234,7 @@ class Cohort:
             return
 
         try:
-            slide = _place_on_slide(name, path, areas_of, settings=self._settings)
+            slide = self._place_on_slide(name, path, areas_of)
         except (SlideError, OSError) as error:
             self.faults.append(Fault(name, "slide", str(error)))
             return
@@ -235,6 +248,59 @@ class Cohort:
             self.faults.append(Fault(name, "copy", f"the same file as {first}, which is kept."))
             return
         self.slides[name] = slide
+
+    def _place_on_slide(self, name: str, path: Path, areas_of: Mapping[int, Sequence[Area]]) -> SlideRegions:
+        """Place the regions of a slide in its areas of each class.
+
+        Raises:
+            SlideError: when the slide cannot be read or its spacing is unknown.
+            ValueError: when all areas are outside the slide, or no region fits.
+        """
+        settings = self._settings
+        info = inspect_slide(path, mpp=settings.mpp)
+        if info.mpp is None:
+            why = f" ({info.mpp_source})" if info.mpp_source else ""
+            raise SlideError(f"{info.path}: its um per pixel are unknown{why}; give them with --mpp.")
+
+        areas_inside = self._move_to_canvas(name, info, areas_of)
+        side = round(settings.size_um / info.mpp)
+        rng = _slide_rng(name, settings.seed)
+        regions = place_regions(areas_inside, info.size, side, cover=settings.cover, rng=rng)
+        if not regions:
+            raise ValueError(
+                f"no region of {side}x{side} pixels in the slide of {info.size} has {settings.cover:.0%} of its "
+                "area in annotations of one class; lower --cover or --size-um."
+            )
+        item = {
+            "image": name,
+            "patient": patient_of(path.name),
+            "sha256": file_sha256(info.path),
+            "mpp": info.mpp,
+            "mpp_source": info.mpp_source,
+            "size": [side, side],
+        }
+        return SlideRegions(item, regions)
+
+    def _move_to_canvas(
+        self, name: str, info: SlideInfo, areas_of: Mapping[int, Sequence[Area]]
+    ) -> dict[int, list[Area]]:
+        """The areas in level-0 pixels of the slide; a fault for each that lies outside the image, unless all do."""
+        inside: dict[int, list[Area]] = defaultdict(list)
+        outside = []
+        for label, areas in areas_of.items():
+            for area in areas:
+                reason = find_outside_fault(area, info.size, info.bounds)
+                if reason is not None:
+                    outside.append(Fault(name, "object", reason, item=area.item))
+                    continue
+                inside[label].append(area.on_canvas(info.bounds))
+                if info.bounds is not None:
+                    self.num_areas[area.frame] += 1
+        if not inside:
+            others = f" All other {len(outside) - 1} annotations are outside too." if len(outside) > 1 else ""
+            raise ValueError(f"{outside[0].reason}{others}")
+        self.faults += outside
+        return dict(inside)
 
     def datalist(self) -> dict[str, Any]:
         """Choose equally many regions of each class and split them by patient.
@@ -308,51 +374,6 @@ def _sort_by_class(areas: Iterable[Area], mapping: Mapped) -> tuple[dict[int, li
         if label is not None:
             areas_of[label].append(area)
     return dict(areas_of), unknown
-
-
-def _place_on_slide(
-    name: str, path: Path, areas_of: Mapping[int, Sequence[Area]], *, settings: RegionSettings
-) -> SlideRegions:
-    """Place the regions of a slide in its areas of each class.
-
-    Raises:
-        SlideError: when the slide cannot be read or its spacing is unknown.
-        ValueError: when an area is outside the slide, or no region fits.
-    """
-    info = inspect_slide(path, mpp=settings.mpp)
-    if info.mpp is None:
-        why = f" ({info.mpp_source})" if info.mpp_source else ""
-        raise SlideError(f"{info.path}: its um per pixel are unknown{why}; give them with --mpp.")
-    for areas in areas_of.values():
-        for area in areas:
-            _check_touches(area, info)
-
-    side = round(settings.size_um / info.mpp)
-    regions = place_regions(areas_of, info.size, side, cover=settings.cover, rng=_slide_rng(name, settings.seed))
-    if not regions:
-        raise ValueError(
-            f"no region of {side}x{side} pixels in the slide of {info.size} has {settings.cover:.0%} of its "
-            "area in annotations of one class; lower --cover or --size-um."
-        )
-    item = {
-        "image": name,
-        "patient": patient_of(path.name),
-        "sha256": file_sha256(info.path),
-        "mpp": info.mpp,
-        "mpp_source": info.mpp_source,
-        "size": [side, side],
-    }
-    return SlideRegions(item, regions)
-
-
-def _check_touches(area: Area, info: SlideInfo) -> None:
-    low = area.ring.min(axis=0)
-    high = area.ring.max(axis=0)
-    if (high <= 0).any() or (low >= info.size).any():
-        raise ValueError(
-            f"an annotation at row {low[0]:g}, column {low[1]:g} is outside the slide of {info.size}: is it of another "
-            "slide, or not in level-0 pixels?"
-        )
 
 
 def _slide_rng(name: str, seed: int) -> np.random.Generator:

@@ -3,7 +3,8 @@
 """Annotated areas of a slide, and square regions inside them (paper, Section 4.1: 2000 x 2000 pixels at 100X).
 
 Pure geometry: this module reads no file. Outlines are float arrays of (row, column), sizes are (height, width), all in
-level-0 pixels. Every choice is seeded.
+level-0 pixels. An area may count from the bounds of the slide instead (:mod:`monai_jsma.slides.frame`), until
+:meth:`Area.on_canvas` moves it. Every choice is seeded.
 
 What an outline encloses follows the even-odd rule: a point is inside if a line from it outward crosses the outline an
 odd number of times. :func:`mark_inside` applies the rule to a lattice of points, :func:`merge_areas` gives exact
@@ -20,13 +21,24 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import shapely
 
-__all__ = ["Area", "Region", "choose_balanced", "mark_inside", "merge_areas", "place_regions"]
+from monai_jsma.geometry import Box
+from monai_jsma.slides.frame import Frame, describe_bounds, find_origin
+
+__all__ = [
+    "Area",
+    "Region",
+    "choose_balanced",
+    "find_outside_fault",
+    "mark_inside",
+    "merge_areas",
+    "place_regions",
+]
 
 _STEPS = 8  # start positions per side of a region
 _POINTS = 4  # lattice points per step and axis
@@ -41,11 +53,29 @@ class Area:
         names: candidate names of its class, the most specific first; empty if it has none.
         ring: its outline, float ``(points, 2)``, closed or not.
         holes: outlines of the parts that are cut out of it.
+        frame: the corner from which its coordinates count, see :mod:`monai_jsma.slides.frame`.
+        path: file of annotations that it comes from, for messages; "" if none.
+        item: which object of the file it is, such as "feature 3".
     """
 
     names: tuple[str, ...]
     ring: np.ndarray
     holes: tuple[np.ndarray, ...] = ()
+    frame: Frame = "canvas"
+    path: str = ""
+    item: str = ""
+
+    def on_canvas(self, bounds: Box | None) -> Area:
+        """The area with coordinates that count from the canvas, that is, in level-0 pixels of the file.
+
+        Args:
+            bounds: the scanned part of the canvas, as :class:`~monai_jsma.slides.SlideInfo` has it.
+        """
+        if self.frame == "canvas":
+            return self
+        origin = find_origin(self.frame, bounds)
+        holes = tuple(hole + origin for hole in self.holes)
+        return replace(self, ring=self.ring + origin, holes=holes, frame="canvas")
 
 
 class Region(NamedTuple):
@@ -103,14 +133,50 @@ def _find_index(positions: np.ndarray, end: int) -> np.ndarray:
     return np.clip(index, 0, end).astype(np.int64)
 
 
+def find_outside_fault(area: Area, size: tuple[int, int], bounds: Box | None) -> str | None:
+    """Find whether an area lies outside the image of its slide; None if a part of it may lie inside.
+
+    Args:
+        area: an annotated area.
+        size: height and width of the slide.
+        bounds: the scanned part of the canvas; None if it is all.
+    """
+    on_canvas = area.on_canvas(bounds)
+    low = on_canvas.ring.min(axis=0)
+    high = on_canvas.ring.max(axis=0)
+    image = bounds or Box(0, 0, *size)
+    is_before = high <= (image.row, image.col)
+    is_behind = low >= (image.row + image.height, image.col + image.width)
+    if not (is_before | is_behind).any():
+        return None
+
+    start = f"{area.path}: {area.item}" if area.path else "an annotation"
+    place = f"at row {low[0]:g}, column {low[1]:g}"
+    if bounds is None:
+        return f"{start} {place} is outside the slide of {size}: is it of another slide, or not in level-0 pixels?"
+    return (
+        f"{start} {place} of the canvas is outside the image, which is {describe_bounds(bounds)}: is it of another "
+        f"slide, or do its coordinates not count from the '{area.frame}' (--frame)?"
+    )
+
+
 def merge_areas(areas: Iterable[Area]) -> shapely.Geometry:
     """Merge areas to one geometry, whose x is the row and whose y is the column; overlaps count once."""
     polygons = []
     for area in areas:
+        _check_canvas(area)
         polygon = _make_polygon(area.ring)
         holes = [_make_polygon(hole) for hole in area.holes]
         polygons.append(polygon.difference(shapely.union_all(holes)))
     return shapely.union_all(polygons)
+
+
+def _check_canvas(area: Area) -> None:
+    if area.frame != "canvas":
+        raise ValueError(
+            f"the coordinates of an area count from the '{area.frame}' of its slide, not from the canvas; convert it "
+            "first: area.on_canvas(inspect_slide(path).bounds)."
+        )
 
 
 def _make_polygon(ring: np.ndarray) -> shapely.Geometry:
@@ -234,7 +300,9 @@ def _list_corners(areas: Mapping[int, Sequence[Area]]) -> np.ndarray:
     """The corners of all outlines, float ``(corners, 2)``."""
     rings = [np.empty((0, 2))]
     for of_class in areas.values():
-        rings.extend(area.ring for area in of_class)
+        for area in of_class:
+            _check_canvas(area)
+            rings.append(area.ring)
     return np.concatenate(rings)
 
 

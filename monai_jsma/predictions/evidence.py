@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.geometry import PatchGeometry, oriented_size, stored_cell
+from monai_jsma.geometry import Box, PatchGeometry, oriented_size, stored_cell
 
 __all__ = ["Evidence"]
 
@@ -34,6 +34,8 @@ class Evidence:
         geometry: patch grids of the image.
         orientation: orientation of the image, see :mod:`monai_jsma.geometry`; 0 is as stored.
         mpp_source: where the spacing of level 0 came from.
+        bounds: the scanned part of the file's canvas, in level-0 pixels; None if it is all
+            (:mod:`monai_jsma.slides.frame`).
         attention: probability of every cell, float64 ``(cells,)``.
         cells: flat indices of the drawn cells, int64 ``(k,)``, in the order of drawing.
         weights: aggregation weights of the drawn cells, float64 ``(k,)``; 0 where nothing was drawn.
@@ -57,6 +59,7 @@ class Evidence:
     weights: np.ndarray
     orientation: int = 0
     mpp_source: str = "given"
+    bounds: Box | None = None
     scores: np.ndarray | None = None
     label: int | None = None
     certified: bool | None = None

@@ -77,6 +77,7 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         geometry=pyramid.geometry,
         orientation=pyramid.orientation,
         mpp_source=pyramid.mpp_source,
+        bounds=pyramid.bounds,
         attention=_cut_padding(data["attention"], pyramid.geometry.num_cells, file),
         cells=_to_array(data["cells"]).astype(np.int64),
         weights=_to_array(data["weights"]).astype(np.float64),

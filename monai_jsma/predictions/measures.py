@@ -123,10 +123,11 @@ def pointing_scores(evidence: Evidence, areas: Iterable[Area]) -> dict[str, Poin
 
     Args:
         evidence: evidence of the image as it is stored.
-        areas: annotated areas, in level-0 pixels of the file.
+        areas: annotated areas; those that count from the bounds of the slide are moved to the canvas.
     """
     geometry = evidence.geometry
     attention = np.asarray(evidence.attention)
+    areas = [area.on_canvas(evidence.bounds) for area in areas]
     covered = covered_shares(geometry, evidence.location, areas)
     # All cells of a magnification are equally large, so that their mean is the share of the surface.
     first_name = geometry.names[0]

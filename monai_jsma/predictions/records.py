@@ -86,6 +86,8 @@ class PredictionRecord:
         intervals: (lower, upper) bound of each class's probability of all patches; None without certified stopping.
         run: what made the prediction: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
         aligned: whether the patches lay side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
+        bounds: the scanned part of the file's canvas, see :mod:`monai_jsma.slides.frame`; None if it is all. Only then
+            the line lacks it.
     """
 
     file: str
@@ -106,6 +108,7 @@ class PredictionRecord:
     intervals: tuple[tuple[float, float], ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
     aligned: bool = False
+    bounds: Box | None = None
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -203,6 +206,7 @@ class PredictionRecord:
             location=self.location,
             geometry=self.geometry,
             mpp_source=self.mpp_source,
+            bounds=self.bounds,
             attention=np.array(self.attention, np.float64),
             cells=self.cells,
             weights=np.array([patch.weight for patch in self.patches], np.float64),
@@ -220,6 +224,8 @@ class PredictionRecord:
         for name in (*names, *_DERIVED):
             values[name] = getattr(self, name)
         values["patches"] = [vars(patch) for patch in self.patches]
+        if self.bounds is None:
+            del values["bounds"]
         return json.dumps(values, allow_nan=False)
 
     @classmethod
@@ -235,6 +241,8 @@ class PredictionRecord:
             for f in fields(cls):
                 if f.name in values:  # older records lack the newer fields
                     known[f.name] = _to_tuples(values[f.name])
+            if known.get("bounds") is not None:
+                known["bounds"] = Box(*known["bounds"])
             patches = values["patches"]
             known["patches"] = tuple(_read_patch(patch) for patch in patches)
             record = cls(**known)
@@ -318,6 +326,7 @@ def make_record(
         intervals=None if intervals is None else tuple(_round_interval(interval) for interval in intervals),
         run=dict(run or {}),
         aligned=geometry.aligned,
+        bounds=evidence.bounds,
     )
 
 
@@ -437,6 +446,9 @@ def _check_region(record: PredictionRecord) -> None:
     for pair in (location, size):
         if [type(number) for number in pair] != [int, int]:
             raise ValueError(f"location {location!r} or size {size!r} are not pairs of whole numbers")
+    bounds = record.bounds
+    if bounds is not None and not all(type(number) is int for number in bounds):
+        raise ValueError(f"bounds {bounds!r} are not whole numbers")
     if type(record.aligned) is not bool:
         raise ValueError(f"aligned {record.aligned!r} is neither true nor false")
 

@@ -19,16 +19,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import index
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
+from monai_jsma.geometry import Box
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import file_stamp
 from monai_jsma.slides.spacing import StatedSpacing
 
-__all__ = ["MAX_OPEN", "ArrayReader", "Header", "Reader", "SlideInfo", "SlideReader", "check_levels", "to_rgb"]
+__all__ = [
+    "MAX_OPEN",
+    "ArrayReader",
+    "Header",
+    "Layout",
+    "Reader",
+    "SlideInfo",
+    "SlideReader",
+    "check_levels",
+    "to_rgb",
+]
 
 MAX_OPEN = 32  # slides open at a time in a process
 _OPENING = threading.Lock()  # cuCIM crashes if two threads open their first slides at the same moment
@@ -63,6 +74,20 @@ class Header:
     spacings: tuple[StatedSpacing, ...] = ()
 
 
+class Layout(NamedTuple):
+    """What a reader says of a slide.
+
+    Attributes:
+        level_sizes: height and width of each level, finest first.
+        spacings: every statement about the size of the pixels, in order of trust.
+        bounds: the scanned part of the canvas in level-0 pixels; None if it is all.
+    """
+
+    level_sizes: Sizes
+    spacings: tuple[StatedSpacing, ...]
+    bounds: Box | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlideInfo:
     """How an image or slide is read: its reader, its levels and its spacing.
@@ -76,6 +101,7 @@ class SlideInfo:
         mpp_source: which statement is believed; if none, the rejected statements, or "".
         stamp: the file's length in bytes and time of the last change (ns), to notice that it was replaced.
         spacings: every statement of the file about the size of its pixels, in order of trust.
+        bounds: the scanned part of the canvas in level-0 pixels (:mod:`monai_jsma.slides.frame`); None if it is all.
     """
 
     path: str
@@ -86,6 +112,7 @@ class SlideInfo:
     mpp_source: str
     stamp: tuple[int, int] = (0, 0)
     spacings: tuple[StatedSpacing, ...] = field(default=(), compare=False)  # may hold NaN, which equals nothing
+    bounds: Box | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -108,11 +135,13 @@ class Reader(ABC):
         path: the file, for messages.
         level_sizes: height and width of each level, finest first.
         exact: per level, whether its pixels are the stored ones rather than within a tolerance.
+        bounds: the scanned part of the canvas in level-0 pixels; None if it is all.
     """
 
     path: str
     level_sizes: Sizes
     exact: tuple[bool, ...]
+    bounds: Box | None = None
 
     def read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """Read a window of a level.
@@ -204,6 +233,7 @@ class SlideReader(Reader):
         self.path = info.path
         self.level_sizes = info.level_sizes
         self.exact = (True,) * len(info.level_sizes)
+        self.bounds = info.bounds
 
     @classmethod
     @abstractmethod
@@ -211,9 +241,9 @@ class SlideReader(Reader):
         """Why this reader cannot read the file correctly, or None if it can."""
 
     @classmethod
-    def describe(cls, header: Header) -> tuple[Sizes, tuple[StatedSpacing, ...]]:
-        """Sizes of the levels that this reader gives, finest first, and the statements about their spacing."""
-        return header.level_sizes, header.spacings
+    def describe(cls, header: Header) -> Layout:
+        """Levels, spacings and bounds of the slide, as this reader gives it."""
+        return Layout(header.level_sizes, header.spacings)
 
     @classmethod
     def open(cls, info: SlideInfo) -> Reader:

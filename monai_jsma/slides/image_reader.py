@@ -15,11 +15,11 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from monai_jsma.slides.base import ArrayReader, Header, Reader, Sizes, SlideInfo, to_rgb
+from monai_jsma.slides.base import ArrayReader, Header, Layout, Reader, SlideInfo, to_rgb
 from monai_jsma.slides.codec import scan_jpeg
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp
-from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings
+from monai_jsma.slides.spacing import read_dpi_spacings
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
 from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
 
@@ -49,9 +49,9 @@ class PlainImageReader:
         return None
 
     @classmethod
-    def describe(cls, header: Header) -> tuple[Sizes, tuple[StatedSpacing, ...]]:
+    def describe(cls, header: Header) -> Layout:
         """Size of the one level, and the statements about its spacing."""
-        return header.level_sizes[:1], header.spacings
+        return Layout(header.level_sizes[:1], header.spacings)
 
     @classmethod
     def open(cls, info: SlideInfo) -> Reader:

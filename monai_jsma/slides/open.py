@@ -61,19 +61,20 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
     if chosen.lazy and isinstance(header, TiffHeader) and header.num_empty_tiles:
         _logger.warning("%s: %d tiles were never written; they are read as white.", path, header.num_empty_tiles)
 
-    level_sizes, spacings = chosen.describe(header)
-    known, source = resolve_mpp(path, spacings, mpp)
+    layout = chosen.describe(header)
+    known, source = resolve_mpp(path, layout.spacings, mpp)
     # A plain image is opened again in every epoch, and nothing was chosen: its line would only be noise.
     _logger.log(logging.INFO if chosen.lazy else logging.DEBUG, "%s: reader=%s: %s", path, chosen.name, reason)
     return SlideInfo(
         path=path,
         reader=chosen.name,
         reason=reason,
-        level_sizes=level_sizes,
+        level_sizes=layout.level_sizes,
         mpp=known,
         mpp_source=source,
         stamp=header.stamp,
-        spacings=spacings,
+        spacings=layout.spacings,
+        bounds=layout.bounds,
     )
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from monai_jsma.slides.base import Header, Sizes, SlideInfo, SlideReader, check_levels, to_rgb
+from monai_jsma.slides.base import Header, Layout, SlideInfo, SlideReader, check_levels, to_rgb
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
-from monai_jsma.slides.spacing import StatedSpacing, read_openslide_spacings
+from monai_jsma.slides.frame import read_bounds
+from monai_jsma.slides.spacing import read_openslide_spacings
 from monai_jsma.slides.tiff import TiffHeader, find_color_fault
 
 __all__ = ["OpenSlideReader"]
@@ -58,17 +59,18 @@ class OpenSlideReader(SlideReader):
         return None
 
     @classmethod
-    def describe(cls, header: Header) -> tuple[Sizes, tuple[StatedSpacing, ...]]:
-        """Sizes of the levels that OpenSlide gives, finest first, and the statements about their spacing."""
+    def describe(cls, header: Header) -> Layout:
+        """Levels, spacings and bounds of the slide, as OpenSlide gives it."""
         try:
             with openslide.OpenSlide(header.path) as slide:
                 sizes = tuple((height, width) for width, height in slide.level_dimensions)
                 spacings = read_openslide_spacings(slide.properties)
+                bounds = read_bounds(slide.properties, path=header.path)
         except openslide.OpenSlideError as e:
             raise SlideError(
                 f"{header.path}: OpenSlide cannot open it ({e}); check that all files of the slide are there."
             ) from e
-        return sizes, (*header.spacings, *spacings)
+        return Layout(sizes, (*header.spacings, *spacings), bounds)
 
     @staticmethod
     def _open(info: SlideInfo) -> Any:

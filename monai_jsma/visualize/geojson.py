@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predictions as GeoJSON that QuPath (0.4 and later) imports as objects on the slide.
 
-Coordinates are (x, y), that is (column, row), in level-0 pixels of the file, whose first pixel begins at (0, 0). Rings
-are closed and, as numbers, counterclockwise (RFC 7946). The identifier of an object depends only on its place, so that
-equal predictions give equal files.
+Coordinates are (x, y), that is (column, row), in level-0 pixels. They count as in QuPath: from the corner of
+the scanned part where the file names one (:mod:`monai_jsma.slides.frame`), else from that of the file; the member
+``frame`` of the collection says so. Rings are closed and, as numbers, counterclockwise (RFC 7946). The identifier of an
+object depends only on its place, so that equal predictions give equal files.
 
 * A region is a locked annotation of the predicted class. Its measurements are the probabilities of the classes and the
   attention of each magnification.
@@ -22,6 +23,7 @@ from matplotlib.colors import to_rgb
 
 from monai_jsma.geometry import Box, Magnification
 from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.slides.frame import Frame, check_frame, find_origin
 from monai_jsma.visualize.canvas import pick_color
 from monai_jsma.visualize.patches import rank_patches
 
@@ -32,23 +34,26 @@ Feature = dict[str, Any]
 _CLASS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 
 
-def feature_collection(records: Iterable[PredictionRecord], *, cells: bool = False) -> Feature:
+def feature_collection(records: Iterable[PredictionRecord], *, cells: bool = False, frame: Frame = "bounds") -> Feature:
     """The records of one file as a FeatureCollection.
 
     Args:
         records: prediction records of regions of the file.
         cells: whether to add every cell with its attention, not only the patches that were read.
+        frame: the corner that coordinates count from: ``"bounds"`` as QuPath does, or ``"canvas"``, that of level 0.
 
     Raises:
-        ValueError: if a patch of a record does not lie at one of its cells.
+        ValueError: if a patch of a record does not lie at one of its cells, or there is no such frame.
     """
-    features = []
+    check_frame(frame)
+    features: list[Feature] = []
     for record in records:
-        features.append(_make_region(record))
-        features += _make_patches(record)
+        of_record = [_make_region(record), *_make_patches(record)]
         if cells:
-            features += _make_cells(record)
-    return {"type": "FeatureCollection", "features": features}
+            of_record += _make_cells(record)
+        origin = find_origin(frame, record.bounds)
+        features += [_move_feature(feature, origin) for feature in of_record]
+    return {"type": "FeatureCollection", "frame": frame, "features": features}
 
 
 def _make_region(record: PredictionRecord) -> Feature:
@@ -131,6 +136,16 @@ def _make_feature(record: PredictionRecord, box: Box, name: str, properties: Map
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": properties,
     }
+
+
+def _move_feature(feature: Feature, origin: tuple[int, int]) -> Feature:
+    """The object with coordinates that count from the row and column of an origin."""
+    top, left = origin
+    if top == 0 and left == 0:
+        return feature
+    (ring,) = feature["geometry"]["coordinates"]
+    moved = [[round(x - left, 3), round(y - top, 3)] for x, y in ring]
+    return {**feature, "geometry": {"type": "Polygon", "coordinates": [moved]}}
 
 
 def _make_classification(record: PredictionRecord) -> Mapping[str, Any]:

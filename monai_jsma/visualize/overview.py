@@ -40,9 +40,10 @@ def overview_figure(
     Args:
         evidence: evidence of the image, with its thumbnail and pyramid.
         title: first line of the page, such as the file; further lines are smaller.
-        areas: annotated areas to outline, in level-0 pixels of the file.
+        areas: annotated areas to outline; those that count from the bounds of the slide are moved to the canvas.
         max_patches: maximum number of patches; those of highest weight are shown.
     """
+    areas = [area.on_canvas(evidence.bounds) for area in areas]
     height, width = fit_inches(evidence.geometry.size, area=14)
     panel_height = _TOP + height + _BOTTOM
     panel_width = _LEFT + max(width, 3.0) + _RIGHT

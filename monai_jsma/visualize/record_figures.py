@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.datalists.regions import Area
+from monai_jsma.datalists.regions import Area, find_outside_fault
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.measures import pointing_scores
 from monai_jsma.predictions.records import PredictionRecord
@@ -76,7 +76,8 @@ def record_figure(
     Args:
         record: prediction record to draw.
         base_dir: folder that a relative path starts at.
-        areas: annotated areas to outline, in level-0 pixels of the file; their pointing score is written above.
+        areas: annotated areas to outline; those that count from the bounds of the slide are moved to the canvas. Their
+            pointing score is written above.
 
     Raises:
         FileNotFoundError: if the file is gone.
@@ -84,6 +85,7 @@ def record_figure(
         ValueError: if a patch of the record does not lie at one of its cells, or an area lies outside the file.
     """
     pyramid = open_record(record, base_dir)
+    record = replace(record, bounds=pyramid.bounds)  # records of earlier versions lack it
     _check_areas(areas, pyramid)
 
     evidence = _add_pixels(record.evidence, pyramid, max_side=1200)
@@ -122,15 +124,10 @@ def _add_pixels(evidence: Evidence, pyramid: Pyramid, *, max_side: int) -> Evide
 
 def _check_areas(areas: Sequence[Area], pyramid: Pyramid) -> None:
     """Check that all areas lie at least partly inside the file."""
-    full_size = pyramid.reader.level_sizes[0]
     for area in areas:
-        first = area.ring.min(axis=0)
-        last = area.ring.max(axis=0)
-        if (last <= 0).any() or (first >= full_size).any():
-            raise ValueError(
-                f"{pyramid.path}: an annotation at row {first[0]:g}, column {first[1]:g} is outside the image of "
-                f"{full_size}: is it of another image, or not in level-0 pixels?"
-            )
+        reason = find_outside_fault(area, pyramid.reader.level_sizes[0], pyramid.bounds)
+        if reason is not None:
+            raise ValueError(f"{pyramid.path}: {reason}")
 
 
 def _make_title(record: PredictionRecord) -> str:

@@ -9,7 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from monai_jsma.datalists.annotations import read_annotations
+from monai_jsma.datalists.annotations import match_annotations, parse_annotations, read_annotations
+from monai_jsma.datalists.regions import Area, merge_areas, place_regions
+from monai_jsma.geometry import Box
 
 BOX = np.array([(20, 10), (20, 40), (70, 40), (70, 10)], dtype=float)  # (row, col)
 
@@ -123,30 +125,16 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&
         ("a.json", b"\xff\xfe\x00", "not a JSON file"),
         ("a.json", "7", "expected a FeatureCollection"),
         ("a.json", '{"type": "FeatureCollection"}', "expected a FeatureCollection"),
-        ("a.json", [1], "feature 0: expected a GeoJSON Feature"),
-        ("a.json", [{"type": "Feature", "geometry": None}], "feature 0: expected a GeoJSON Feature with a geometry"),
-        ("a.json", {"training": []}, "feature 0: expected a GeoJSON Feature"),
-        ("a.json", [feature([], kind="Circle")], "geometry 'Circle' is not a Polygon"),
-        ("a.json", [feature(None)], "not a Polygon or MultiPolygon with coordinates"),
-        ("a.json", [feature([])], "a polygon is a list of outlines"),
-        ("a.json", [feature([[[1, 2], [3, 4]]])], "feature 0: an outline needs at least 3 points, but has 2"),
-        ("a.json", [feature([xy(BOX)]), feature([[[1, 2], [3, "x"], [4, 5]]])], "feature 1: an outline is a list"),
-        ("a.json", [feature([[[1, 2], [3, float("nan")], [4, 5]]])], "finite coordinates"),
+        ("a.json", [1], "expected a FeatureCollection"),
+        ("a.json", {"training": []}, "expected a FeatureCollection"),
         ("a.xml", "<Annotations><Annotation>", "not an XML file"),
         ("a.xml", '<?xml version="1.0" encoding="none"?><Annotations/>', "not an XML file"),
         ("a.xml", "", "not an XML file"),
         ("a.xml", "<html/>", "begins with 'Annotations', but this file with 'html'"),
         ("a.xml", BOMB, "a document type .* is not accepted"),
         ("a.xml", BOMB.encode("utf-16"), "a document type .* is not accepted"),
-        ("a.xml", xml(layer(region(BOX[:2]))), "layer 0, region 0: an outline needs at least 3 points"),
-        ("a.xml", xml(layer(region(BOX).replace("X=", "Q="))), "layer 0, region 0: an outline is a list"),
         ("a.csv", "", "expected rows with the columns slide, label, row"),
         ("a.csv", "slide,label,row,col,height\na,b,1,2,3\n", "expected rows with the columns"),
-        ("a.csv", "slide,label,row,col,height,width\na,b,1,2,3\n", "row 1: row, col, height and width must be numbers"),
-        ("a.csv", "slide,label,row,col,height,width\na,b,1,2,3,x\n", "row 1: .* must be numbers"),
-        ("a.csv", "slide,label,row,col,height,width\na,b,1,2,3,4\na,b,1,2,0,4\n", "row 2: a box needs"),
-        ("a.csv", "slide,label,row,col,height,width\na,b,nan,2,3,4\n", "row 1: a box needs a finite location"),
-        ("a.csv", "slide,label,row,col,height,width\n,b,1,2,3,4\n", "row 1: the slide is not named"),
         ("a.csv", 'slide,label,row,col,height,width\n"a,b', "unexpected end of data"),
         ("a.txt", "", "annotations are .geojson, .json, .xml, .csv files"),
     ],
@@ -163,3 +151,159 @@ def test_one_line_for_what_is_wrong(tmp_path, name, content, message):
 def test_missing_file(tmp_path, name):
     with pytest.raises(FileNotFoundError):
         read_annotations(tmp_path / name)
+
+
+GOOD = feature([xy(BOX)])
+SECOND = "layer 0, region 1"
+HEAD = "slide,label,row,col,height,width\na,Gleason 3,20,10,50,30\n"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (feature([[[1, 2], [3, 4]]]), "feature 1 (Gleason 3): an outline needs at least 3 points, but has 2"),
+        (feature([[]]), "feature 1 (Gleason 3): an outline needs at least 3 points, but has 0"),
+        (feature([[[1, 2], [3, 4], [5, 6], [1, 2]]]), "an outline whose points lie on one line encloses no area"),
+        (feature([[[5, 5], [5, 5], [5, 5]]]), "an outline whose points lie on one line encloses no area"),
+        (feature([[[1, 2], [3, "x"], [4, 5]]]), "feature 1 (Gleason 3): an outline is a list of (x, y) numbers"),
+        (feature([[[1, 2], [3], [4, 5]]]), "an outline is a list of (x, y) numbers"),
+        (feature([[[1, 2], [10**400, 3], [4, 5]]]), "an outline is a list of (x, y) numbers"),
+        (feature([[[1, 2], [3, float("nan")], [4, 5]]]), "an outline needs finite coordinates"),
+        (feature([[[1, 2], [3, 1e300], [4, 5]]]), "an outline with a coordinate of 1e+300 is not in pixels of a slide"),
+        (feature([None]), "an outline is a list of (x, y) numbers"),
+        (feature([]), "a polygon is a list of outlines"),
+        (feature(None), "geometry 'Polygon' is not a Polygon or MultiPolygon with coordinates"),
+        (feature([], kind="MultiPolygon"), "its MultiPolygon is empty"),
+        (feature([], kind="Circle"), "geometry 'Circle' is not a Polygon or MultiPolygon with coordinates"),
+        ({"type": "Feature", "geometry": None, "properties": {"name": "mine"}}, "feature 1 (mine): it has no geometry"),
+        ({"type": "Feature"}, "feature 1: it has no geometry"),
+        ({"type": "Feature", "geometry": "Polygon"}, "feature 1: expected a GeoJSON Feature with a geometry"),
+        ({"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": []}}, "its GeometryCollection"),
+        (None, "feature 1: expected a GeoJSON Feature with a geometry"),
+        ({"type": "Polygon", "coordinates": [xy(BOX)]}, "feature 1: expected a GeoJSON Feature with a geometry"),
+    ],
+)  # fmt: skip
+def test_a_bad_object_is_left_out_and_the_others_are_used(tmp_path, caplog, bad, reason):
+    path = write(tmp_path, "a.geojson", {"type": "FeatureCollection", "features": [GOOD, bad, GOOD]})
+    content = parse_annotations(path)
+    assert [area.ring[:4].tolist() for area in content.areas["a"]] == [BOX.tolist()] * 2
+    (fault,) = content.faults
+    assert (fault.where, fault.stage) == ("a", "object")
+    assert fault.reason.startswith(f"{path}: feature 1")
+    assert reason in fault.reason
+    assert fault.reason.endswith("; it is left out.")
+    assert len(read_annotations(path)["a"]) == 2
+    assert caplog.messages == [fault.reason]
+
+
+def test_only_the_bad_part_of_an_object_is_left_out(tmp_path):
+    line = [[1, 1], [2, 2]]
+    collection = {"type": "GeometryCollection", "geometries": [
+        GOOD["geometry"], {"type": "Point", "coordinates": [1, 2]}, None,
+        {"type": "GeometryCollection", "geometries": [GOOD["geometry"]]},
+    ]}  # fmt: skip
+    content = [
+        feature([[line], [xy(BOX)]], kind="MultiPolygon"),
+        feature([xy(BOX), line, xy(BOX / 2 + 10)]),
+        {**GOOD, "geometry": collection},
+    ]
+    found = parse_annotations(write(tmp_path, "a.geojson", content))
+    assert [len(area.holes) for area in found.areas["a"]] == [0, 1, 0, 0]
+    assert [fault.item for fault in found.faults] == [
+        "feature 0 (Gleason 3)", "feature 1 (Gleason 3), hole 1", "feature 2 (Gleason 3)",
+    ]  # fmt: skip
+
+
+def test_an_outline_that_crosses_or_touches_itself_is_used(tmp_path):
+    bow_tie = [[0, 0], [40, 40], [40, 0], [0, 40], [0, 0]]
+    touching = [[0, 0], [40, 0], [20, 20], [40, 40], [0, 40], [20, 20], [0, 0]]
+    content = parse_annotations(write(tmp_path, "a.geojson", [feature([bow_tie]), feature([touching])]))
+    assert content.faults == []
+    assert [merge_areas([area.on_canvas(None)]).area for area in content.areas["a"]] == [800, 800]
+
+
+@pytest.mark.parametrize(
+    "classification", [None, 7, {}, {"names": 5}, {"names": None}, {"name": None}, {"name": {}}, {"name": ""}, []]
+)
+def test_a_strange_class_is_no_class(tmp_path, classification):
+    content = [GOOD, {**GOOD, "properties": {"classification": classification}}]
+    areas = read_annotations(write(tmp_path, "a.geojson", content))["a"]
+    assert [area.names for area in areas] == [("Gleason 3",), ()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "item", "reason"),
+    [
+        ("a.xml", xml(layer(region(BOX), region(BOX[:2]))), f"{SECOND} (Gleason 3)", "at least 3 points"),
+        ("a.xml", xml(layer(region(BOX), region(BOX, Text="G4").replace("X=", "Q="))), f"{SECOND} (G4)", "list"),
+        ("a.xml", xml(layer(region(BOX), region(BOX).replace('"40.0"', '"nan"'))), f"{SECOND} (Gleason 3)", "fin"),
+        ("a.xml", xml(layer(region(BOX), region(BOX[[0, 0]], Type="2"))), f"{SECOND} (Gleason 3)", "an ellipse"),
+        ("a.xml", xml(layer(region(BOX), region(BOX[:1], NegativeROA="1"))), f"{SECOND} (Gleason 3)", "has 1"),
+        ("a.csv", HEAD + "a,b,1,2,3\n", "row 2 (b)", "row, col, height and width must be numbers"),
+        ("a.csv", HEAD + "a,b,1,2,3,x\n", "row 2 (b)", "must be numbers"),
+        ("a.csv", HEAD + "a,,1,2,0,4\n", "row 2", "a positive height and width"),
+        ("a.csv", HEAD + "a,b,nan,2,3,4\n", "row 2 (b)", "a finite location"),
+        ("a.csv", HEAD + "a,b,1e200,2,3,4\n", "row 2 (b)", "is not in pixels of a slide"),
+        ("a.csv", HEAD + ",b,1,2,3,4\n", "row 2", "the slide is not named"),
+    ],
+)  # fmt: skip
+def test_a_bad_region_or_row_is_left_out_and_the_others_are_used(tmp_path, name, content, item, reason):
+    found = parse_annotations(write(tmp_path, name, content))
+    (area,) = found.areas["a"]
+    assert area.ring[:4].tolist() == BOX.tolist()
+    assert area.holes == ()
+    assert [fault.item for fault in found.faults] == [item]
+    assert reason in found.faults[0].reason
+
+
+def test_bad_objects_are_named_with_their_slide(tmp_path):
+    bad = feature([[[1, 2]]])
+    slides = [tmp_path / "x" / "a.svs"]
+    paths = [tmp_path / "a.geojson", tmp_path / "other.geojson", tmp_path / "t.csv"]
+    for path in paths[:2]:
+        write(tmp_path, path.name, [GOOD, bad])
+    write(tmp_path, "t.csv", HEAD + ",b,1,2,3,4\n")
+    areas, faults = match_annotations(paths, slides)
+    assert [len(of_slide) for of_slide in areas.values()] == [2]
+    assert [(fault.where, fault.stage) for fault in faults] == [
+        (str(slides[0]), "object"), ("other", "match"), ("t.csv", "object"),
+    ]  # fmt: skip
+
+
+def test_each_tool_has_its_frame(tmp_path):
+    contents = {
+        "a.geojson": ([GOOD], "bounds"),
+        "a.json": ({"type": "FeatureCollection", "frame": "canvas", "features": [GOOD]}, "canvas"),
+        "a.xml": (xml(layer(region(BOX))), "canvas"),
+        "a.csv": (HEAD, "canvas"),
+    }
+    bounds = Box(100, 200, 300, 400)
+    for name, (content, frame) in contents.items():
+        path = write(tmp_path, name, content)
+        (area,) = read_annotations(path)["a"]
+        assert area.frame == frame
+        moved = area.on_canvas(bounds)
+        shift = (100, 200) if frame == "bounds" else (0, 0)
+        assert moved.ring[:4].tolist() == (BOX + shift).tolist()
+        assert moved.on_canvas(bounds) is moved
+        for other in ("bounds", "canvas"):
+            (area,) = read_annotations(path, frame=other)["a"]
+            assert area.frame == other
+    with pytest.raises(ValueError, match="is 'bounds' .* or 'canvas' .*, but is 'qupath'"):
+        read_annotations(path, frame="qupath")
+    with pytest.raises(ValueError, match=r"b\.json: the frame of coordinates is 'bounds'"):
+        read_annotations(write(tmp_path, "b.json", {**contents["a.json"][0], "frame": 7}))
+
+
+def test_holes_move_with_their_area():
+    area = Area((), BOX, (BOX / 2,), frame="bounds").on_canvas(Box(5, 7, 100, 100))
+    assert area.holes[0].tolist() == (BOX / 2 + (5, 7)).tolist()
+    assert area.frame == "canvas"
+
+
+def test_an_area_of_another_frame_is_not_taken_for_pixels_of_the_file():
+    area = Area((), BOX, frame="bounds")
+    with pytest.raises(ValueError, match=r"count from the 'bounds' .* area\.on_canvas"):
+        merge_areas([area])
+    with pytest.raises(ValueError, match=r"count from the 'bounds'"):
+        place_regions({0: [area]}, (100, 100), 20, cover=0.5, rng=np.random.default_rng(0))

@@ -40,6 +40,7 @@ __all__ = [
     "stored_levels",
     "windows",
     "write_pyramid",
+    "write_scn",
     "write_trestle",
     "zero_tile",
 ]
@@ -187,3 +188,32 @@ def windows(size: tuple[int, int], count: int, seed: int = 0) -> Iterator[tuple[
     for _ in range(count):
         h, w = int(rng.integers(1, min(height, 150) + 1)), int(rng.integers(1, min(width, 150) + 1))
         yield int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
+
+
+_SCN = """<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="urn:uuid:1">
+<collection name="c" uuid="urn:uuid:2" sizeX="{width}" sizeY="{height}"><barcode>x</barcode>
+{macro}{image}</collection></scn>"""
+_SCN_IMAGE = """<image name="{name}" uuid="urn:uuid:{name}"><creationDate>2012</creationDate>
+<device model="Leica SCN400;Leica SCN" version="1.0"/><pixels sizeX="{cols}" sizeY="{rows}">
+<dimension sizeX="{cols}" sizeY="{rows}" r="0" ifd="{page}"/></pixels>
+<view sizeX="{width}" sizeY="{height}" offsetX="{left}" offsetY="{top}" spacingZ="0"/><scanSettings><objectiveSettings>
+<objective>{power}</objective></objectiveSettings><illuminationSettings><numericalAperture>0.4</numericalAperture>
+<illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image>"""
+
+
+def write_scn(path: Path, pixels: np.ndarray, *, location: tuple[int, int], canvas: tuple[int, int]) -> str:
+    """A Leica SCN slide of 0.5 um per pixel, whose picture lies at ``location`` (row, column) of a larger canvas."""
+    nm = 500
+    rows, cols = pixels.shape[:2]
+    whole = {"height": canvas[0] * nm, "width": canvas[1] * nm}
+    part = {"height": rows * nm, "width": cols * nm, "top": location[0] * nm, "left": location[1] * nm}
+    macro = _SCN_IMAGE.format(name="macro", rows=256, cols=256, page=0, top=0, left=0, power=0.6, **whole)
+    image = _SCN_IMAGE.format(name="main", rows=rows, cols=cols, page=1, power=20, **part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tifffile.TiffWriter(path, bigtiff=True) as tif:
+        options: dict[str, Any] = {"tile": (256, 256), "compression": "jpeg", "metadata": None, "photometric": "rgb"}
+        description = _SCN.format(**whole, macro=macro, image=image)
+        tif.write(np.full((256, 256, 3), 240, np.uint8), description=description, **options)
+        dots = 1e7 / nm
+        tif.write(pixels, resolution=(dots, dots), resolutionunit="CENTIMETER", **options)
+    return str(path)
