@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,9 +61,9 @@ class Area:
     names: tuple[str, ...]
     ring: np.ndarray
     holes: tuple[np.ndarray, ...] = ()
-    frame: Frame = "canvas"
-    path: str = ""
-    item: str = ""
+    frame: Frame = field(default="canvas", kw_only=True)
+    path: str = field(default="", kw_only=True)
+    item: str = field(default="", kw_only=True)
 
     def on_canvas(self, bounds: Box | None) -> Area:
         """The area with coordinates that count from the canvas, that is, in level-0 pixels of the file.

@@ -210,7 +210,11 @@ def test_a_changed_spacing_is_noticed(folder):
     ("name", "outline", "error"),
     [
         ("b", TUMOUR, "holds no annotation of a file that was predicted"),
-        ("a", [(x + 900, y) for x, y in TUMOUR], "an annotation at row 20, column 920 is outside the image"),
+        (
+            "a",
+            [(x + 900, y) for x, y in TUMOUR],
+            "feature 0 (tumour) at row 20, column 920 is outside the slide of (120, 200)",
+        ),
         ("a", [(1, 1)], "an outline needs at least 3 points"),
     ],
 )

@@ -136,7 +136,7 @@ def test_numbers_of_equal_weights_are_those_of_the_pictures():
 def test_the_package_reads_its_objects_back(tmp_path):
     record, path = grey_record(), tmp_path / "a.geojson"
     path.write_text(json.dumps(feature_collection([record])), encoding="utf-8")
-    region, *patches = read_annotations(path)["a"]
+    region, *patches = [area.on_canvas(None) for area in read_annotations(path)["a"]]
     assert region.names == ("tumour, viable",)
     np.testing.assert_allclose(covered_shares(record.geometry, record.location, [region]), 1)
     assert [ring.min(0).tolist() for ring in (p.ring for p in patches)] == [[10, 90], [10, 50]]
