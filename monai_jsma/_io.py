@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 import os
 import re
 import uuid
@@ -27,18 +28,29 @@ __all__ = [
     "format_csv",
     "format_table",
     "is_data_file",
+    "is_system_name",
+    "list_data_folders",
     "join_few",
     "name_region",
     "read_lines",
     "read_table",
     "replace_file",
+    "report_system_files",
     "write_whole",
 ]
 
 IMAGE_SUFFIXES = (
-    ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp",
-    ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm",
+    ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".jp2", ".webp", ".bmp", ".gif", ".ppm",
+    ".svs", ".qptiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm",
+    ".czi", ".isyntax", ".i2syntax", ".kfb", ".sdpc", ".tmap", ".vsi",  # of slides too, which are refused in words
 )  # fmt: skip
+
+_SYSTEM_NAMES = {  # what systems and network drives put beside the files, without the leading dot of hidden ones
+    "__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini", "ehthumbs.db",
+    "lost+found", "recycler", "system volume information", "thumbs.db",
+}  # fmt: skip
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,25 +164,62 @@ def name_region(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, 
     return f"{stem}_{digest[:6]}"
 
 
+def is_system_name(name: str) -> bool:
+    """Whether a file or folder is nobody's data: it is hidden, or a system or a network drive put it there.
+
+    macOS writes ``._a.tif`` beside ``a.tif``, notebooks a folder ``.ipynb_checkpoints``, Synology ``@eaDir``.
+    """
+    return name.startswith((".", "~$")) or name.casefold() in _SYSTEM_NAMES
+
+
 def is_data_file(path: Path, suffixes: Sequence[str]) -> bool:
-    """Whether a path is a file with one of the suffixes, and not hidden: macOS writes ``._a.tif`` beside ``a.tif``.
+    """Whether a path is a file with one of the suffixes, and none for which :func:`is_system_name` holds.
 
     Args:
         path: the path to look at.
-        suffixes: lower-case suffixes with their dots, such as :data:`IMAGE_SUFFIXES`; case is ignored.
+        suffixes: lower-case suffixes with their dots, such as :data:`IMAGE_SUFFIXES` or ".geojson.gz"; case is ignored.
     """
-    if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+    if is_system_name(path.name) or not path.name.lower().endswith(tuple(suffixes)):
         return False
     return path.is_file()
 
 
+def list_data_folders(folder: Path) -> list[Path]:
+    """The folders in a folder that hold data: all but those for which :func:`is_system_name` holds, sorted."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_system_name(entry.name))
+
+
 def find_data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files in a folder and its subfolders for which :func:`is_data_file` holds, sorted."""
+    """The files in a folder and its subfolders for which :func:`is_data_file` holds, sorted.
+
+    Links to folders are followed, and each folder is searched once. What has one of the suffixes and yet is no data is
+    told in one line of the log.
+    """
     files = []
-    for path in folder.rglob("*"):
-        if is_data_file(path, suffixes):
-            files.append(path)
+    left_out = []
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        is_data = not any(map(is_system_name, Path(root).relative_to(folder).parts))
+        for name in names:
+            path = Path(root, name)
+            if is_data and is_data_file(path, suffixes):
+                files.append(path)
+            elif name.lower().endswith(tuple(suffixes)):
+                left_out.append(path.relative_to(folder).as_posix())
+    report_system_files(folder, left_out)
     return sorted(files)
+
+
+def report_system_files(folder: Path, names: Iterable[str]) -> None:
+    """Say in one line of the log which hidden and system files of a folder are left out; nothing if there are none."""
+    names = sorted(names)
+    if names:
+        _logger.warning("%s: left out, hidden or of the system: %s.", folder, join_few(names))
 
 
 def read_lines(path: Path) -> list[list[str]]:

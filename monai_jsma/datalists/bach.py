@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_jsma._io import file_sha256, join_few, read_lines, read_table
+from monai_jsma._io import file_sha256, is_system_name, join_few, list_data_folders, read_lines, read_table
 from monai_jsma.datalists.splits import check_copies, check_groups, hold_out, split_by_group
 from monai_jsma.slides.convert import REDUCTIONS, TILE, tile_image
 from monai_jsma.slides.open import inspect_slide
@@ -129,7 +129,11 @@ def _find_photos(root: Path) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder.")
     candidates = [root, root / "Photos", *root.glob("*/Photos"), *root.glob("*/*/Photos")]
-    matches = [folder for folder in sorted(candidates) if _has_classes(folder)]
+    matches = []
+    for folder in sorted(candidates):
+        below = folder.relative_to(root).parts
+        if not any(map(is_system_name, below)) and _has_classes(folder):  # macOS adds __MACOSX to archives
+            matches.append(folder)
     if not matches:
         raise FileNotFoundError(f"{root}: holds no folder Photos with the folders {', '.join(CLASSES)}.")
     if len(matches) > 1:
@@ -138,10 +142,9 @@ def _find_photos(root: Path) -> Path:
 
 
 def _has_classes(folder: Path) -> bool:
-    if not folder.is_dir() or "__MACOSX" in folder.parts:  # macOS adds this folder to archives
+    if not folder.is_dir():
         return False
-    folders = [entry for entry in folder.iterdir() if entry.is_dir()]
-    return any(_find_label(entry.name) is not None for entry in folders)
+    return any(_find_label(entry.name) is not None for entry in list_data_folders(folder))
 
 
 def _find_label(word: str) -> int | None:
@@ -165,7 +168,7 @@ def _find_labeled_images(photos: Path) -> dict[Path, int]:
             for path in paths:
                 _check_prefix(path, label)
                 label_of[path] = label
-        elif not _is_expected(entry):
+        elif not _is_expected(entry) and not is_system_name(entry.name):
             others.append(entry)
     _report_others(others, photos)
 
@@ -190,7 +193,7 @@ def _list_images(folder: Path) -> tuple[list[Path], list[Path]]:
     for entry in sorted(folder.iterdir()):
         if _NAME.fullmatch(entry.name) and entry.is_file():
             images.append(entry)
-        elif entry.name != "Photos":
+        elif entry.name != "Photos" and not is_system_name(entry.name):
             others.append(entry)
     return images, others
 

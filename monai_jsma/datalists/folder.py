@@ -5,18 +5,30 @@
 The table is CSV with a header: ``image`` (path relative to the folder) and ``label`` (name of the class), and
 optionally ``group`` or ``patient`` (which must be in one split only), ``mpp`` (um per pixel of level 0) and ``sha256``.
 Other columns are not used. The spacing of an image is the row's, else the one given for all images, else the file's.
+A slide of several files (DICOM, MIRAX, Hamamatsu VMS) is one image.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import IMAGE_SUFFIXES, file_sha256, is_data_file, join_few, read_table
+from monai_jsma._io import (
+    IMAGE_SUFFIXES,
+    is_data_file,
+    is_system_name,
+    join_few,
+    list_data_folders,
+    read_table,
+    report_system_files,
+)
 from monai_jsma.datalists.schema import check_mpp
 from monai_jsma.datalists.splits import check_copies, make_splits, split_by_group
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
 
 __all__ = ["folder_datalist"]
@@ -75,6 +87,7 @@ def folder_datalist(
 
     items = [_make_item(row, label_of[row["label"]], root=root, table=table, mpp=mpp) for row in rows]
     check_copies(items, table)
+    _check_slides(items, root, table)
     if mpp is None:
         _report_unknown_spacing(items)
 
@@ -97,28 +110,80 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
         return read_table(table, _COLUMNS)
 
     rows = []
-    others = []
-    for folder in root.glob("*"):
-        if not folder.is_dir():
-            continue
-        for entry in folder.iterdir():
-            name = f"{folder.name}/{entry.name}"
-            if is_data_file(entry, IMAGE_SUFFIXES):
-                rows.append({"image": name, "label": folder.name})
-            else:
-                others.append(name)
+    others: list[str] = []
+    num_files = 0
+    for folder in list_data_folders(root):
+        images = _list_images(folder, others)
+        num_files += len(images)
+        for image in sorted(set(group_slide_files(images).values())):
+            rows.append({"image": image.relative_to(root).as_posix(), "label": folder.name})
     if not rows:
         return read_table(table, _COLUMNS)  # raises the error of a missing table
+
+    if num_files > len(rows):
+        _logger.warning("%s: %d files are %d images or slides, some of several files.", root, num_files, len(rows))
+    system = [entry.name for entry in root.iterdir() if entry.is_dir() and is_system_name(entry.name)]
+    report_system_files(root, system)
     if others:
         _logger.warning("%s: left out, not named like images or slides: %s.", root, join_few(sorted(others)))
     return rows
+
+
+def _list_images(folder: Path, others: list[str]) -> list[Path]:
+    """The images and slides of a class: files, and folders of one DICOM series. Names of the rest go to ``others``."""
+    images = []
+    for entry in folder.iterdir():
+        if is_data_file(entry, IMAGE_SUFFIXES) or (not is_system_name(entry.name) and _is_slide_folder(entry)):
+            images.append(entry)
+        elif not is_system_name(entry.name):
+            others.append(f"{folder.name}/{entry.name}")
+    return images
+
+
+def _is_slide_folder(path: Path) -> bool:
+    """Whether a path is a folder that holds one DICOM series."""
+    if not path.is_dir():
+        return False
+    try:
+        return bool(find_dicom_parts(str(path)))
+    except SlideError:
+        return False
+
+
+def _check_slides(items: Sequence[Item], root: Path, table: Path) -> None:
+    """Check that no slide is there twice under files that differ, such as a copy that lacks a level."""
+    names = defaultdict(list)
+    patients = defaultdict(list)
+    for item in items:
+        path = str(root / item["image"])
+        key = find_slide_key(path)
+        if key:
+            names[key].append(item["image"])
+        for part in find_dicom_parts(path)[:1]:
+            if part.patient and not _is_grouped(item):
+                patients[part.patient].append(item["image"])
+
+    for key, copies in names.items():
+        if len(copies) > 1:
+            raise ValueError(f"{table}: one slide ({key}) under {len(copies)} names: {join_few(copies)}; keep one.")
+    for patient, slides in patients.items():
+        if len(slides) > 1:
+            _logger.warning(
+                "%s: %d DICOM slides state the patient '%s', but have no group and may come into two splits: %s; name "
+                "the patients in a table, unless this is a name for all.",
+                *(root, len(slides), patient, join_few(slides)),
+            )
+
+
+def _is_grouped(item: Item) -> bool:
+    return any(item.get(column) for column in _KEPT_COLUMNS)
 
 
 def _check_files(rows: Sequence[Row], root: Path, table: Path) -> None:
     missing = []
     for row in rows:
         path = root / row["image"]
-        if not path.is_file():
+        if not path.exists():  # a folder may be a DICOM slide
             missing.append(row["image"])
     if missing:
         raise FileNotFoundError(
@@ -149,7 +214,7 @@ def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | No
         mpp: um per pixel of all images; if None, an item without a spacing in its row gets what the file says.
     """
     path = root / row["image"]
-    checksum = file_sha256(path)
+    checksum = slide_sha256(path)
     _check_checksum(row, path, checksum=checksum, table=table)
     item: Item = {"image": row["image"], "label": label, "sha256": checksum}
     for column in _KEPT_COLUMNS:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import IMAGE_SUFFIXES, Fault, file_sha256, find_data_files, join_few
+from monai_jsma._io import IMAGE_SUFFIXES, Fault, find_data_files, join_few
 from monai_jsma.datalists.annotations import (
     ANNOTATION_SUFFIXES,
     TCGA_BARCODE,
@@ -35,6 +35,7 @@ from monai_jsma.datalists.splits import make_splits, split_by_group
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.frame import Frame, check_frame
+from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
 
 __all__ = ["CLASSES", "Cohort", "RegionSettings", "SlideRegions", "class_mapping", "gather_cohort", "patient_of"]
@@ -143,6 +144,18 @@ def patient_of(slide: str) -> str:
     return Path(slide).stem
 
 
+def _find_patient(path: Path) -> str:
+    """The patient of a slide: that of a TCGA barcode in its name or its DICOM header, else the name.
+
+    DICOM files of TCGA are named by numbers, and have the barcode in their header.
+    """
+    if not TCGA_BARCODE.match(path.name):
+        for part in find_dicom_parts(str(path)):
+            if TCGA_BARCODE.match(part.patient):
+                return patient_of(part.patient)
+    return patient_of(path.name)
+
+
 def gather_cohort(
     slides: str | Path,
     annotations: str | Path,
@@ -164,7 +177,10 @@ def gather_cohort(
         FileNotFoundError: when there are no slides or no annotations.
     """
     root = Path(slides)
-    slide_paths = find_data_files(root, IMAGE_SUFFIXES)
+    files = find_data_files(root, IMAGE_SUFFIXES)
+    slide_of = group_slide_files(files)
+    slide_paths = sorted(set(slide_of.values()))
+    _report_slides(files, slide_paths, root)
     _check_found(slide_paths, root, f"slides ({', '.join(IMAGE_SUFFIXES)})")
     annotation_paths = find_annotations(annotations, skip=skip)
     _check_found(annotation_paths, annotations, f"annotations ({', '.join(ANNOTATION_SUFFIXES)})")
@@ -185,6 +201,11 @@ def gather_cohort(
         cohort.add_slide(name, path, areas_of[path])
     cohort.faults.sort(key=lambda fault: (fault.where, fault.stage, fault.reason))
     return cohort
+
+
+def _report_slides(files: Sequence[Path], slides: Sequence[Path], root: Path) -> None:
+    if len(files) > len(slides):
+        _logger.warning("%s: %d files are %d slides, some of several files.", root, len(files), len(slides))
 
 
 def _check_found(paths: Sequence[Path], folder: str | Path, kind: str) -> None:
@@ -213,7 +234,7 @@ class Cohort:
         self.num_areas: Counter[Frame] = Counter()
         self._settings = settings
         self._mapping = mapping
-        self._first_of: dict[str, str] = {}  # the first slide with each checksum
+        self._first_of: dict[str, str] = {}  # the first slide with each checksum or key
 
     def add_slide(self, name: str, path: Path, areas: Sequence[Area]) -> None:
         """Place the regions of one slide; if that fails, add a fault.
@@ -235,6 +256,7 @@ class Cohort:
 
         try:
             slide = self._place_on_slide(name, path, areas_of)
+            key = find_slide_key(str(path)) or slide.item["sha256"]
         except (SlideError, OSError) as error:
             self.faults.append(Fault(name, "slide", str(error)))
             return
@@ -243,9 +265,9 @@ class Cohort:
             return
 
         # One slide under two names could be in two splits.
-        first = self._first_of.setdefault(slide.item["sha256"], name)
+        first = self._first_of.setdefault(key, name)
         if first != name:
-            self.faults.append(Fault(name, "copy", f"the same file as {first}, which is kept."))
+            self.faults.append(Fault(name, "copy", f"the same slide as {first}, which is kept."))
             return
         self.slides[name] = slide
 
@@ -273,8 +295,8 @@ class Cohort:
             )
         item = {
             "image": name,
-            "patient": patient_of(path.name),
-            "sha256": file_sha256(info.path),
+            "patient": _find_patient(path),
+            "sha256": slide_sha256(info.path),
             "mpp": info.mpp,
             "mpp_source": info.mpp_source,
             "size": [side, side],

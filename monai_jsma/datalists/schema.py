@@ -143,7 +143,7 @@ def load_datalist(
     for item in items:
         resolved = resolve_item(item, content, base=base, mpp=mpp, path=path)
         loaded.append(resolved)
-        if not os.path.isfile(resolved["image"]):
+        if not os.path.exists(resolved["image"]):  # a folder may be a DICOM slide
             missing.append(resolved["image"])
     if missing:
         raise FileNotFoundError(

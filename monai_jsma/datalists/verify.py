@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import Fault, file_sha256, format_csv
+from monai_jsma._io import Fault, format_csv
 from monai_jsma.datalists.schema import (
     Pair,
     check_mpp,
@@ -29,7 +29,7 @@ from monai_jsma.datalists.splits import SPLITS, find_shared, find_splits, list_i
 from monai_jsma.geometry import check_fine_enough, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
-from monai_jsma.slides.identity import file_stamp
+from monai_jsma.slides.identity import find_slide_key, slide_sha256
 from monai_jsma.slides.open import inspect_slide, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
@@ -111,7 +111,7 @@ def verify_datalist(
     for entry in progress(entries):
         for stage, reason in verifier.check_item(entry):
             faults.append(Fault(entry.image, stage, reason, item=entry.position))
-    faults += _find_leaks(entries, verifier.checksums)
+    faults += _find_leaks(entries, verifier)
     return faults, len(entries)
 
 
@@ -136,6 +136,7 @@ class _Verifier:
         finest: um per pixel that the files must be fine enough for.
         everything: whether to read all pixels.
         checksums: the SHA-256 of each image that was hashed.
+        keys: what copies of a slide have in common, of each image that was hashed; "" where nothing is known.
     """
 
     path: Path
@@ -145,6 +146,7 @@ class _Verifier:
     finest: float | None
     everything: bool
     checksums: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
 
     def check_datalist(self) -> StageFaults:
         """Check what is common to all items."""
@@ -187,7 +189,6 @@ class _Verifier:
 
         image = self.base / entry.image
         try:
-            file_stamp(str(image))
             yield from self._check_checksum(entry.item, image)
         except _ERRORS as error:
             yield "file", str(error)
@@ -214,7 +215,8 @@ class _Verifier:
     def _check_checksum(self, item: Mapping[str, Any], image: Path) -> StageFaults:
         name = item["image"]
         if name not in self.checksums:
-            self.checksums[name] = file_sha256(image)
+            self.checksums[name] = slide_sha256(image)
+            self.keys[name] = find_slide_key(str(image))
         checksum = self.checksums[name]
 
         stated = item.get("sha256")
@@ -256,8 +258,8 @@ class _Verifier:
             yield "read", str(error)
 
 
-def _find_leaks(entries: Sequence[_Entry], checksums: Mapping[str, str]) -> Iterator[Fault]:
-    """Find items whose group, patient, image or bytes are in another split too."""
+def _find_leaks(entries: Sequence[_Entry], verifier: _Verifier) -> Iterator[Fault]:
+    """Find items whose group, patient, image, slide or bytes are in another split too."""
     identities_of = {}
     pairs = []
     for entry in entries:
@@ -265,8 +267,10 @@ def _find_leaks(entries: Sequence[_Entry], checksums: Mapping[str, str]) -> Iter
         if "item" in faults:
             continue
         identities = list_identities(entry.item)
-        if entry.image in checksums:
-            identities.add(("file of equal bytes", checksums[entry.image]))
+        if entry.image in verifier.checksums:
+            identities.add(("file of equal bytes", verifier.checksums[entry.image]))
+        if verifier.keys.get(entry.image):
+            identities.add(("slide", verifier.keys[entry.image]))
         identities_of[entry.position] = identities
         pairs += [(entry.split, identity) for identity in identities]
 

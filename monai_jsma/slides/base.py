@@ -26,7 +26,7 @@ import torch
 
 from monai_jsma.geometry import Box
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.identity import file_stamp
+from monai_jsma.slides.identity import Stamp, slide_stamp
 from monai_jsma.slides.spacing import StatedSpacing
 
 __all__ = [
@@ -57,21 +57,28 @@ class Header:
 
     Attributes:
         path: the file.
-        stamp: its length in bytes and time of the last change (ns).
+        stamp: length in bytes and time of the last change (ns) of each of its files.
         summary: one phrase about it: "tiled JPEG, RGB, uint8".
         lazy: whether windows can be read without decoding the whole image.
         vendor: OpenSlide's name of the vendor if only OpenSlide can put the slide together, else None.
         level_sizes: height and width of each level, finest first; empty where only OpenSlide knows.
         spacings: every statement about the size of the pixels, in order of trust.
+        files: all files of the slide, the one to open first, if it has several.
     """
 
     path: str
-    stamp: tuple[int, int]
+    stamp: Stamp
     summary: str
     lazy: bool = False
     vendor: str | None = None
     level_sizes: Sizes = ()
     spacings: tuple[StatedSpacing, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The file that a library opens."""
+        return self.files[0] if self.files else self.path
 
 
 class Layout(NamedTuple):
@@ -93,15 +100,16 @@ class SlideInfo:
     """How an image or slide is read: its reader, its levels and its spacing.
 
     Attributes:
-        path: the file.
+        path: the file; or the folder, or any file, of a slide of several files.
         reader: "cucim", "tifffile", "openslide" or "pil".
         reason: what the file is, and what kept it from a reader that comes earlier in this list.
         level_sizes: height and width of each stored level, finest first.
         mpp: um per pixel of level 0, or None if unknown.
         mpp_source: which statement is believed; if none, the rejected statements, or "".
-        stamp: the file's length in bytes and time of the last change (ns), to notice that it was replaced.
+        stamp: length in bytes and time of the last change (ns) of each of its files, to notice that one was replaced.
         spacings: every statement of the file about the size of its pixels, in order of trust.
         bounds: the scanned part of the canvas in level-0 pixels (:mod:`monai_jsma.slides.frame`); None if it is all.
+        files: all files of the slide, the one to open first, if it has several.
     """
 
     path: str
@@ -110,9 +118,15 @@ class SlideInfo:
     level_sizes: Sizes
     mpp: float | None
     mpp_source: str
-    stamp: tuple[int, int] = (0, 0)
+    stamp: Stamp = (0, 0)
     spacings: tuple[StatedSpacing, ...] = field(default=(), compare=False)  # may hold NaN, which equals nothing
     bounds: Box | None = None
+    files: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def file(self) -> str:
+        """The file that a library opens."""
+        return self.files[0] if self.files else self.path
 
     @property
     def size(self) -> tuple[int, int]:
@@ -268,9 +282,13 @@ class SlideReader(Reader):
 @lru_cache(maxsize=MAX_OPEN)
 def _open_once(opener: Callable[[SlideInfo], Any], info: SlideInfo, process: int) -> Any:
     """The open file of a slide; ``process`` is part of the key, so that a forked child opens its own."""
-    if file_stamp(info.path) != info.stamp:
-        raise SlideError(f"{info.path}: the file was changed after it was inspected; inspect it again.")
+    if slide_stamp(info.path) != info.stamp:
+        raise SlideError(f"{info.path}: {_name_change(info)} changed after it was inspected; inspect it again.")
     return opener(info)
+
+
+def _name_change(info: SlideInfo) -> str:
+    return "the file was" if len(info.files) < 2 else "one of its files was"
 
 
 def check_levels(info: SlideInfo, library: str, sizes: Sizes) -> None:

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from monai_jsma.slides.base import ArrayReader, Header, Layout, Reader, SlideInfo, to_rgb
 from monai_jsma.slides.codec import scan_jpeg
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
-from monai_jsma.slides.identity import file_stamp
+from monai_jsma.slides.identity import file_stamp, find_vendor, refuse_preview, refuse_unknown_vendor
 from monai_jsma.slides.spacing import read_dpi_spacings
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
 from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
@@ -94,8 +94,15 @@ def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> np.ndarray
         SlideError: if the image is too large, cut short, damaged, or of a kind that cannot be read.
     """
     path = str(path)
+    refuse_unknown_vendor(path)
     if is_tiff(path):
         return _read_tiff(TiffHeader.read(path), max_pixels)
+    vendor = find_vendor(path)
+    refuse_preview(path, vendor)
+    if vendor is not None:
+        raise SlideError(
+            f"{path}: a {vendor} slide, which is not one image; open it with inspect_slide and open_slide."
+        )
     return _read_other(path, max_pixels)
 
 

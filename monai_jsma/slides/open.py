@@ -20,8 +20,16 @@ import os
 
 from monai_jsma.slides.base import Header, Reader, SlideInfo, SlideReader
 from monai_jsma.slides.cucim_reader import CuCIMReader
+from monai_jsma.slides.dicom import find_series_fault
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.identity import file_stamp, find_vendor
+from monai_jsma.slides.identity import (
+    find_dicom_parts,
+    find_vendor,
+    list_slide_files,
+    refuse_preview,
+    refuse_unknown_vendor,
+    slide_stamp,
+)
 from monai_jsma.slides.image_reader import PlainImageReader, read_image_header
 from monai_jsma.slides.openslide_reader import OpenSlideReader
 from monai_jsma.slides.spacing import resolve_mpp
@@ -43,7 +51,8 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
     """Read the header of a file and choose how to read its pixels.
 
     Args:
-        path: an image or slide.
+        path: an image or slide; of a slide of several files the index (MIRAX, VMS), any file of a DICOM series, or the
+            folder of the one series in it.
         reader: name of the reader to use instead of the best one; an error if it cannot read the file correctly.
         mpp: um per pixel of level 0, if better known than the file states it.
 
@@ -75,6 +84,7 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
         stamp=header.stamp,
         spacings=layout.spacings,
         bounds=layout.bounds,
+        files=header.files,
     )
 
 
@@ -101,13 +111,26 @@ def known_mpp(info: SlideInfo, default: float | None = None) -> tuple[float, str
 
 
 def _read_header(path: str) -> Header:
-    stamp = file_stamp(path)
-    if is_tiff(path):
-        return TiffHeader.read(path)
-    vendor = find_vendor(path)
-    if vendor is not None:
-        return Header(path=path, stamp=stamp, summary=f"{vendor} slide", lazy=True, vendor=vendor)
-    return read_image_header(path)
+    refuse_unknown_vendor(path)
+    stamp = slide_stamp(path)
+    fault = find_series_fault(find_dicom_parts(path))
+    if fault is not None:
+        raise SlideError(fault)
+
+    files = list_slide_files(path)
+    if is_tiff(files[0]):
+        header = TiffHeader.read(path)
+        refuse_preview(path, header.vendor)
+        return header
+
+    vendor = find_vendor(files[0])
+    refuse_preview(path, vendor)
+    if vendor is None:
+        return read_image_header(path)
+    summary = f"{vendor} slide"
+    if len(files) > 1:
+        summary += f" of {len(files)} files"
+    return Header(path=path, stamp=stamp, summary=summary, lazy=True, vendor=vendor, files=files)
 
 
 def _choose_reader(header: Header, name: str | None) -> tuple[AnyReader, str]:

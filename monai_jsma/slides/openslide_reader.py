@@ -53,7 +53,7 @@ class OpenSlideReader(SlideReader):
         if header.is_aperio and header.num_empty_tiles:
             return "OpenSlide fills empty tiles from other levels"
         try:
-            openslide.OpenSlide(header.path).close()
+            openslide.OpenSlide(header.file).close()
         except openslide.OpenSlideError as e:
             return f"OpenSlide refuses it: {e}"
         return None
@@ -62,7 +62,7 @@ class OpenSlideReader(SlideReader):
     def describe(cls, header: Header) -> Layout:
         """Levels, spacings and bounds of the slide, as OpenSlide gives it."""
         try:
-            with openslide.OpenSlide(header.path) as slide:
+            with openslide.OpenSlide(header.file) as slide:
                 sizes = tuple((height, width) for width, height in slide.level_dimensions)
                 spacings = read_openslide_spacings(slide.properties)
                 bounds = read_bounds(slide.properties, path=header.path)
@@ -75,7 +75,7 @@ class OpenSlideReader(SlideReader):
     @staticmethod
     def _open(info: SlideInfo) -> Any:
         try:
-            slide = openslide.OpenSlide(info.path)
+            slide = openslide.OpenSlide(info.file)
         except openslide.OpenSlideError as e:
             raise SlideError(f"{info.path}: OpenSlide cannot open it ({e}); {COPY_AGAIN}") from e
         check_levels(info, "OpenSlide", tuple((height, width) for width, height in slide.level_dimensions))

@@ -21,6 +21,7 @@ import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from monai_jsma.slides.base import MAX_OPEN, Header
+from monai_jsma.slides.dicom import is_dicom, read_magic
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp, find_vendor
 from monai_jsma.slides.spacing import read_tiff_spacings
@@ -194,9 +195,12 @@ def _last_header(path: str, stamp: tuple[int, int]) -> list[TiffHeader]:
 
 
 def is_tiff(path: str) -> bool:
-    """Whether the first bytes are those of a TIFF file, classic or BigTIFF, of either byte order."""
-    with open(path, "rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    """Whether the first bytes are those of a TIFF file, classic or BigTIFF, of either byte order.
+
+    A DICOM file may begin with the header of a TIFF file, which then shows one of its levels: it is no TIFF file.
+    """
+    magic = read_magic(path)
+    return magic[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and not is_dicom(magic)
 
 
 def _name_value(names: type[IntEnum], value: int) -> str:

@@ -21,7 +21,7 @@ from monai.utils import TransformBackends
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, sorted_magnifications
-from monai_jsma.slides.identity import file_identity
+from monai_jsma.slides.identity import slide_identity
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
@@ -94,7 +94,7 @@ class LoadPyramid(Transform):
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
         level_0_mpp, mpp_source = known_mpp(info, self.default_mpp)
         # Taken before any pixel is read: if the file is exchanged meanwhile, the pixels are never kept under its name.
-        identity = file_identity(info.path)
+        identity = slide_identity(info.path)
         return Pyramid(
             open_slide(info),
             mpp=level_0_mpp,

@@ -39,7 +39,7 @@ def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "")
         SlideError: if the file cannot be read, or has changed since the prediction.
     """
     path = str(Path(base_dir) / record.file)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):  # a folder may be a DICOM slide
         raise FileNotFoundError(f"{path}: there is no such file; name the folder of relative paths with --base-dir.")
     info = inspect_slide(path)
     if _has_changed(info, record):

@@ -1,0 +1,195 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""DICOM whole slides: which files of a folder are one slide.
+
+A scanner writes each level of a slide, its label and its overview into files of their own, and may cut one level into
+several files (a concatenation). They lie in one folder and state the same ``SeriesInstanceUID``; their names and their
+order mean nothing. OpenSlide opens the whole series, whichever of its files is named. Only headers are read here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+from monai_jsma.slides.errors import COPY_AGAIN, SlideError
+
+__all__ = [
+    "DicomPart",
+    "explain_no_slide",
+    "find_series_fault",
+    "is_dicom",
+    "list_series",
+    "read_dicom_part",
+    "read_magic",
+]
+
+_MAGIC = slice(128, 132)  # after a preamble, which may be the header of a TIFF file
+_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # SOP class "VL Whole Slide Microscopy Image Storage"
+_LAST_GROUP = 0x0048  # the group of the whole slide's size; behind it come one entry a tile, and the pixels
+_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientID", "ImageType", "ContainerIdentifier",
+    "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
+)  # fmt: skip
+_MAX_HEADERS = 1 << 16  # headers kept in a process
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, struct.error)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomPart:
+    """What the header of one DICOM file says.
+
+    Attributes:
+        path: the file.
+        series: ``SeriesInstanceUID``, or "" if it cannot be read.
+        num_pixels: number of pixels of the level that it belongs to; 0 for a label or an overview.
+        patient: ``PatientID``, or "".
+        container: ``ContainerIdentifier``, the name of the glass slide, or "".
+        fault: why it cannot be used, or "".
+    """
+
+    path: str
+    series: str = ""
+    num_pixels: int = 0
+    patient: str = ""
+    container: str = ""
+    fault: str = ""
+
+
+def read_magic(path: str) -> bytes:
+    """The first 132 bytes of a file, which tell a TIFF and a DICOM file."""
+    with open(path, "rb") as file:
+        return file.read(_MAGIC.stop)
+
+
+def is_dicom(magic: bytes) -> bool:
+    """Whether the first bytes of a file are those of a DICOM file."""
+    return magic[_MAGIC] == b"DICM"
+
+
+def read_dicom_part(path: str) -> DicomPart | None:
+    """The header of a DICOM file; None if it is another kind of file."""
+    state = os.stat(path)
+    return _read_part(path, state.st_size, state.st_mtime_ns)
+
+
+def list_series(folder: str) -> dict[str, list[DicomPart]]:
+    """The whole slides in a folder: the files of each series, the one to open first.
+
+    That is the one with the most pixels. A file whose header cannot be read belongs to the only series of the folder;
+    where there are several, it is left out with a warning.
+
+    Args:
+        folder: the folder; what is in its subfolders belongs to other slides.
+    """
+    series = defaultdict(list)
+    unknown = []
+    with os.scandir(folder or ".") as entries:
+        paths = sorted(os.path.join(folder, entry.name) for entry in entries if entry.is_file())
+    for path in paths:
+        part = read_dicom_part(path)
+        if part is None:
+            continue
+        if part.series:
+            series[part.series].append(part)
+        else:
+            unknown.append(part)
+
+    slides = {}
+    for uid, parts in series.items():
+        is_slide = any(part.num_pixels or part.fault for part in parts)
+        if is_slide:
+            slides[uid] = sorted(parts, key=lambda part: (-part.num_pixels, part.path))
+    if len(slides) == 1:
+        [parts] = slides.values()
+        parts += unknown
+        return slides
+    for part in unknown:
+        _warn_once(part.path, part.fault)
+    return slides
+
+
+def find_series_fault(parts: Sequence[DicomPart]) -> str | None:
+    """Why the files of a series are no slide that can be read correctly, or None if they are one."""
+    for part in parts:
+        if part.fault:
+            return f"{part.path}: {part.fault}"
+    return None
+
+
+@lru_cache(maxsize=_MAX_HEADERS)
+def _read_part(path: str, num_bytes: int, changed_ns: int) -> DicomPart | None:
+    """The header of a file in one state; None if it is not DICOM."""
+    if not is_dicom(read_magic(path)):
+        is_named_so = path.lower().endswith(".dcm") and not os.path.basename(path).startswith("._")
+        return DicomPart(path=path, fault=f"not a DICOM file; {COPY_AGAIN}") if is_named_so else None
+    try:
+        with open(path, "rb") as file:
+            header = _read_tags(file)
+    except _DAMAGE as e:
+        return DicomPart(path=path, fault=f"the DICOM header is damaged ({e}); {COPY_AGAIN}")
+
+    series = str(header.get("SeriesInstanceUID", ""))
+    fault = _find_fault(header)
+    return DicomPart(
+        path=path,
+        series=series,
+        num_pixels=0 if fault else _count_pixels(header),
+        patient=str(header.get("PatientID") or "").strip(),
+        container=str(header.get("ContainerIdentifier") or "").strip(),
+        fault=fault,
+    )
+
+
+def _read_tags(file: BinaryIO) -> Any:
+    from pydicom.filereader import read_partial  # slow to import, and needed for DICOM only
+    from pydicom.tag import Tag
+
+    def is_behind(tag: int, vr: str | None, length: int) -> bool:
+        return tag >> 16 > _LAST_GROUP
+
+    return read_partial(file, stop_when=is_behind, specific_tags=[Tag(name) for name in _TAGS])
+
+
+def _find_fault(header: Any) -> str:
+    """Why a file is no part of a whole slide that can be read correctly, or ""."""
+    if not header.get("SeriesInstanceUID"):
+        return f"the DICOM header is cut short; {COPY_AGAIN}"
+    if header.get("SOPClassUID") != _WHOLE_SLIDE:
+        return ""  # such as annotations of the slide, kept in its series
+    if not header.get("TotalPixelMatrixRows") or not header.get("TotalPixelMatrixColumns"):
+        return f"the DICOM header is cut short; {COPY_AGAIN}"
+    for name, things in (("NumberOfOpticalPaths", "optical paths"), ("TotalPixelMatrixFocalPlanes", "focal planes")):
+        number = header.get(name)
+        if number is not None and int(number) > 1:
+            return f"it has {number} {things}, but a slide with one is needed; export one of them."
+    return ""
+
+
+def _count_pixels(header: Any) -> int:
+    """Pixels of the level that a file belongs to; 0 for what is no level of the slide."""
+    kinds = [str(kind) for kind in header.get("ImageType") or ()]
+    if header.get("SOPClassUID") != _WHOLE_SLIDE or "VOLUME" not in kinds:
+        return 0
+    return int(header.TotalPixelMatrixRows) * int(header.TotalPixelMatrixColumns)
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(path: str, fault: str) -> None:
+    _logger.warning("%s: %s It is left out of the slides beside it.", path, fault)
+
+
+def explain_no_slide(path: str) -> SlideError:
+    """The error of a DICOM file that belongs to no whole slide."""
+    return SlideError(
+        f"{path}: a DICOM file, but of no whole slide (VL Whole Slide Microscopy Image with ImageType VOLUME); name a "
+        "file of the slide."
+    )
