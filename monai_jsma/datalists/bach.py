@@ -168,7 +168,7 @@ def _find_labeled_images(photos: Path) -> dict[Path, int]:
             for path in paths:
                 _check_prefix(path, label)
                 label_of[path] = label
-        elif not _is_expected(entry) and not is_system_name(entry.name):
+        elif not _is_expected(entry):
             others.append(entry)
     _report_others(others, photos)
 
@@ -193,7 +193,7 @@ def _list_images(folder: Path) -> tuple[list[Path], list[Path]]:
     for entry in sorted(folder.iterdir()):
         if _NAME.fullmatch(entry.name) and entry.is_file():
             images.append(entry)
-        elif entry.name != "Photos" and not is_system_name(entry.name):
+        elif entry.name != "Photos":
             others.append(entry)
     return images, others
 

@@ -111,9 +111,18 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
 
     rows = []
     others: list[str] = []
+    system = [entry.name for entry in root.iterdir() if entry.is_dir() and is_system_name(entry.name)]
     num_files = 0
     for folder in list_data_folders(root):
-        images = _list_images(folder, others)
+        images = []
+        for entry in sorted(folder.iterdir()):
+            name = f"{folder.name}/{entry.name}"
+            if is_system_name(entry.name):
+                system.append(name)
+            elif is_data_file(entry, IMAGE_SUFFIXES) or _is_slide_folder(entry):
+                images.append(entry)
+            else:
+                others.append(name)
         num_files += len(images)
         for image in sorted(set(group_slide_files(images).values())):
             rows.append({"image": image.relative_to(root).as_posix(), "label": folder.name})
@@ -122,22 +131,10 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
 
     if num_files > len(rows):
         _logger.warning("%s: %d files are %d images or slides, some of several files.", root, num_files, len(rows))
-    system = [entry.name for entry in root.iterdir() if entry.is_dir() and is_system_name(entry.name)]
     report_system_files(root, system)
     if others:
-        _logger.warning("%s: left out, not named like images or slides: %s.", root, join_few(sorted(others)))
+        _logger.warning("%s: left out, not named like images or slides: %s.", root, join_few(others))
     return rows
-
-
-def _list_images(folder: Path, others: list[str]) -> list[Path]:
-    """The images and slides of a class: files, and folders of one DICOM series. Names of the rest go to ``others``."""
-    images = []
-    for entry in folder.iterdir():
-        if is_data_file(entry, IMAGE_SUFFIXES) or (not is_system_name(entry.name) and _is_slide_folder(entry)):
-            images.append(entry)
-        elif not is_system_name(entry.name):
-            others.append(f"{folder.name}/{entry.name}")
-    return images
 
 
 def _is_slide_folder(path: Path) -> bool:

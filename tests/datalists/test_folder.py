@@ -146,13 +146,14 @@ def test_a_folder_for_each_class(tmp_path, caplog):
         folder = tmp_path / "abc"[i % 3]
         folder.mkdir(exist_ok=True)
         Image.new("RGB", (4, 3), (i, 0, 0)).save(folder / f"{i}.PNG")
-    for name in ("a/Thumbs.db", "b/._4.png", "notes.txt"):
+    for name in ("a/Thumbs.db", "b/._4.png", "c/notes.txt", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     content = folder_datalist(tmp_path, folds=3, mpp=1.0)
     assert content["labels"] == {"0": "a", "1": "b", "2": "c"}
     items = {item["image"]: item["label"] for split in SPLITS for item in content[split]}
     assert items == {f"{'abc'[i % 3]}/{i}.PNG": i % 3 for i in range(9)}
-    assert "left out, not named like images or slides: a/Thumbs.db, b/._4.png." in caplog.text
+    assert "left out, not named like images or slides: c/notes.txt." in caplog.text
+    assert "left out, hidden or of the system: a/Thumbs.db, b/._4.png." in caplog.text
 
 
 def test_a_table_in_place_of_the_folder(tmp_path, rows):

@@ -226,7 +226,7 @@ def break_slides(slides: Path) -> dict[str, str]:
     (notes / "broken.xml").write_text("<Annotations>\n<")
     return {
         f"0/{slide_name(0)}": rf"slide: {slides}/0/.*\.svs: ",
-        "copy.svs": rf"copy: the same file as 1/{slide_name(1)}, which is kept\.",
+        "copy.svs": rf"copy: the same slide as 1/{slide_name(1)}, which is kept\.",
         "unknown.tif": r"slide: .*unknown\.tif: its um per pixel are unknown.*--mpp",
         "small.tif": r"regions: no region of 64x64 pixels in the slide of \(50, 310\) has 50% of its area",
         "other.tif": r"regions: .*other\.geojson: feature 0 \(G3\) at row 0, column 900 is outside the slide",
