@@ -209,9 +209,10 @@ class ArrayReader(Reader):
     def __init__(self, array: np.ndarray, path: str = "") -> None:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"{path}: an image is uint8 (height, width, 3), but this is {array.dtype} {array.shape}.")
+        height, width = array.shape[:2]
         self.array = array
         self.path = path
-        self.level_sizes = ((array.shape[0], array.shape[1]),)
+        self.level_sizes = ((height, width),)
         self.exact = (True,)
 
     def __getstate__(self) -> dict[str, Any]:

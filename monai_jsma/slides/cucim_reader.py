@@ -72,11 +72,14 @@ class CuCIMReader(SlideReader):
             raise SlideError(f"{info.path}: cuCIM cannot open it ({e}); choose reader='tifffile'.") from e
 
         dimensions = image.resolutions["level_dimensions"]
-        check_levels(info, "cuCIM", tuple((height, width) for width, height in dimensions))
+        sizes = tuple((height, width) for width, height in dimensions)
+        check_levels(info, "cuCIM", sizes)
 
-        first_tile = tiles.read_tile(0, 0)[: info.size[0], : info.size[1]]
-        height, width = first_tile.shape[:2]
-        if not np.array_equal(image.read_region((0, 0), (width, height), level=0), first_tile):
+        full_height, full_width = info.size
+        expected = tiles.read_tile(0, 0)[:full_height, :full_width]
+        height, width = expected.shape[:2]
+        first_tile = image.read_region((0, 0), (width, height), level=0)
+        if not np.array_equal(first_tile, expected):
             raise SlideError(f"{info.path}: cuCIM and tifffile see different pixels; choose reader='tifffile'.")
         return tiles, image, image.resolutions["level_downsamples"]
 
@@ -85,8 +88,9 @@ class CuCIMReader(SlideReader):
         tiles.check_tiles(level, location, size)
         row, col = location
         height, width = size
-        y = math.ceil(row * downsamples[level])
-        x = math.ceil(col * downsamples[level])
+        down = downsamples[level]
+        y = math.ceil(row * down)
+        x = math.ceil(col * down)
         try:
             return np.asarray(image.read_region((x, y), (width, height), level=level))
         except (RuntimeError, ValueError) as e:

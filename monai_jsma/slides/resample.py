@@ -58,25 +58,39 @@ def area_resample(pixels: np.ndarray, box: Box, size: tuple[int, int]) -> np.nda
     if not (rows_inside and cols_inside) or min(size) < 1:
         raise ValueError(f"cannot average {box} of {pixels.shape[0]} x {pixels.shape[1]} pixels to {size}.")
 
-    first_row = math.floor(top)
-    first_col = math.floor(left)
-    pixels = pixels[first_row : math.ceil(bottom), first_col : math.ceil(right)]
-    down = (bottom - top) / size[0]
-    across = (right - left) / size[1]
+    rows = slice(math.floor(top), math.ceil(bottom))
+    cols = slice(math.floor(left), math.ceil(right))
+    pixels = pixels[rows, cols]
+    height = bottom - top
+    width = right - left
+    down = height / size[0]
+    across = width / size[1]
     if all(value.is_integer() for value in (top, left, down, across)):
         return _average_boxes(pixels, int(down), int(across))
 
-    columns = _area_weights(left - first_col, right - left, size[1])
+    row_blocks = _cut_to_blocks(top - rows.start, height, size[0])
+    col_weights = _area_weights(left - cols.start, width, size[1])
     result = np.empty((*size, 3), np.uint8)
-    for block in _cut_to_blocks(top - first_row, bottom - top, size[0]):
-        source = pixels[block.source]
-        height, width = source.shape[:2]
-        sums = block.weights @ source.reshape(height, -1).astype(np.float64)  # (out rows, width * 3)
-        sums = sums.reshape(-1, width, 3).transpose(1, 0, 2)  # (width, out rows, 3)
-        sums = columns @ sums.reshape(width, -1)  # (out columns, out rows * 3)
-        means = sums.reshape(size[1], -1, 3).transpose(1, 0, 2) / (down * across)
+    for block in row_blocks:
+        sums = _sum_weighted(pixels[block.source], block.weights, col_weights)
+        means = sums / (down * across)
         result[block.target] = np.floor(means + _HALF)
     return result
+
+
+def _sum_weighted(pixels: np.ndarray, row_weights: csr_array, col_weights: csr_array) -> np.ndarray:
+    """Weighted sums over the rows, then over the columns: float64 ``(out rows, out columns, 3)``."""
+    height, width = pixels.shape[:2]
+    out_rows = row_weights.shape[0]
+    out_cols = col_weights.shape[0]
+    sums = pixels.reshape(height, width * 3).astype(np.float64)
+    sums = row_weights @ sums  # (out rows, width * 3)
+    sums = sums.reshape(out_rows, width, 3)
+    sums = sums.transpose(1, 0, 2)
+    sums = sums.reshape(width, out_rows * 3)
+    sums = col_weights @ sums  # (out columns, out rows * 3)
+    sums = sums.reshape(out_cols, out_rows, 3)
+    return sums.transpose(1, 0, 2)
 
 
 def _snap_ends(start: float, length: float) -> tuple[float, float]:
@@ -110,15 +124,21 @@ def _area_weights(start: float, length: float, size: int) -> csr_array:
     """Part of each pixel in each of ``size`` equal parts of ``[start, start + length)``: ``(size, pixels from 0)``."""
     edges = start + np.arange(size + 1) * (length / size)
     edges[-1] = start + length
-    edges = np.where(np.abs(edges - edges.round()) < _SNAP, edges.round(), edges)
+    whole = edges.round()
+    is_whole = np.abs(edges - whole) < _SNAP
+    edges = np.where(is_whole, whole, edges)
+    begin = edges[:-1, None]  # (size, 1)
+    end = edges[1:, None]
 
-    first = np.floor(edges[:-1]).astype(int)
-    last = np.ceil(edges[1:]).astype(int)
-    pixel = first[:, None] + np.arange((last - first).max())
-    part = np.minimum(pixel + 1, edges[1:, None]) - np.maximum(pixel, edges[:-1, None])
+    first = np.floor(begin).astype(int)
+    last = np.ceil(end).astype(int)
+    most = (last - first).max()  # pixels that one part touches
+    pixel = first + np.arange(most)  # (size, most)
+    part = np.minimum(pixel + 1, end) - np.maximum(pixel, begin)
     covered = np.nonzero(part > 0)
     row = covered[0]
-    return csr_array((part[covered], (row, pixel[covered])), shape=(size, last[-1]))
+    col = pixel[covered]
+    return csr_array((part[covered], (row, col)), shape=(size, last[-1, 0]))
 
 
 class _Block(NamedTuple):
@@ -136,9 +156,15 @@ def _cut_to_blocks(start: float, length: float, size: int) -> tuple[_Block, ...]
     step = max(1, int(_BLOCK_ROWS * size / length))
     blocks = []
     for begin in range(0, size, step):
-        rows = weights[begin : begin + step]
+        end = min(begin + step, size)
+        rows = weights[begin:end]
         source = slice(rows.indices.min(), rows.indices.max() + 1)
-        blocks.append(_Block(slice(begin, begin + rows.shape[0]), source, rows[:, source].tocsr()))
+        block = _Block(
+            target=slice(begin, end),
+            source=source,
+            weights=rows[:, source].tocsr(),
+        )
+        blocks.append(block)
     return tuple(blocks)
 
 
@@ -157,17 +183,21 @@ def area_resample_tensor(pixels: torch.Tensor, box: Box, size: tuple[int, int]) 
         float of shape ``(..., *size)``.
     """
     height, width = pixels.shape[-2:]
-    rows = _mean_weights(box.row, box.height, size[0], num_pixels=height).to(pixels.device)
-    cols = _mean_weights(box.col, box.width, size[1], num_pixels=width).to(pixels.device)
+    rows = _mean_weights(box.row, box.height, size[0], num_pixels=height)
+    cols = _mean_weights(box.col, box.width, size[1], num_pixels=width)
+    rows = rows.to(pixels.device)
+    cols = cols.to(pixels.device)
     return rows @ pixels @ cols.T
 
 
 def _mean_weights(start: float, length: float, size: int, *, num_pixels: int) -> torch.Tensor:
     """Share of each of ``num_pixels`` in the mean of each part: ``(size, num_pixels)``, rows of sum 1."""
-    parts = torch.zeros(size, num_pixels, dtype=torch.float64)
     weights = _area_weights(start, length, size).toarray()
-    parts[:, : weights.shape[1]] = torch.from_numpy(weights)
-    return (parts / parts.sum(dim=1, keepdim=True)).float()
+    touched = weights.shape[1]
+    parts = torch.zeros(size, num_pixels, dtype=torch.float64)
+    parts[:, :touched] = torch.from_numpy(weights)
+    shares = parts / parts.sum(dim=1, keepdim=True)
+    return shares.float()
 
 
 # -------------------------------------------------------------------------------------------------- stored pyramids
@@ -244,15 +274,24 @@ def read_averaged(reader: Reader, region: Box, size: tuple[int, int], *, exact: 
 
 def _read_averaged_band(reader: Reader, level: int, box: Box, size: tuple[int, int]) -> np.ndarray:
     full_height, full_width = reader.level_sizes[level]
-    # Snapped: rounding of the arithmetic must not fetch another row of pixels, and with it another tile.
-    row = max(math.floor(box.row + _SNAP), 0)
-    col = max(math.floor(box.col + _SNAP), 0)
-    end_row = min(math.ceil(box.row + box.height - _SNAP), full_height)
-    end_col = min(math.ceil(box.col + box.width - _SNAP), full_width)
-    pixels = reader.read(level, (row, col), (end_row - row, end_col - col))
+    row, num_rows = _find_span(box.row, box.height, full_height)
+    col, num_cols = _find_span(box.col, box.width, full_width)
+    pixels = reader.read(level, (row, col), (num_rows, num_cols))
 
     top = max(box.row - row, 0.0)
     left = max(box.col - col, 0.0)
-    height = min(box.height, pixels.shape[0] - top)
-    width = min(box.width, pixels.shape[1] - left)
+    height = min(box.height, num_rows - top)
+    width = min(box.width, num_cols - left)
     return area_resample(pixels, Box(top, left, height, width), size)
+
+
+def _find_span(start: float, length: float, full: int) -> tuple[int, int]:
+    """First pixel and number of pixels that cover an interval.
+
+    Rounding of the arithmetic must not fetch another row of pixels, and with it another tile.
+    """
+    first = math.floor(start + _SNAP)
+    end = math.ceil(start + length - _SNAP)
+    first = max(first, 0)
+    end = min(end, full)
+    return first, end - first

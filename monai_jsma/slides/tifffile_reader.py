@@ -79,13 +79,16 @@ class TileFile:
         """Every tile under a window of a level, row by row."""
         stored = self.levels[level]
         tile_height, tile_width = stored.tile
-        first_row = location[0] // tile_height
-        first_col = location[1] // tile_width
-        last_row = (location[0] + size[0] - 1) // tile_height
-        last_col = (location[1] + size[1] - 1) // tile_width
-        for i in range(first_row, last_row + 1):
-            for j in range(first_col, last_col + 1):
-                yield TilePlace(i * stored.columns + j, i * tile_height, j * tile_width)
+        row, col = location
+        height, width = size
+        first_i = row // tile_height
+        first_j = col // tile_width
+        last_i = (row + height - 1) // tile_height
+        last_j = (col + width - 1) // tile_width
+        for i in range(first_i, last_i + 1):
+            for j in range(first_j, last_j + 1):
+                number = i * stored.columns + j
+                yield TilePlace(number, i * tile_height, j * tile_width)
 
     def check_tiles(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> None:
         """Raise :class:`SlideError` if a JPEG tile under the window is damaged. Each tile is checked once."""
@@ -176,15 +179,18 @@ class TiffReader(SlideReader):
     def _open(info: SlideInfo) -> Any:
         tiles = TileFile(TiffHeader.recall(info.path))
         check_levels(info, "the file", tuple(level.size for level in tiles.levels))
-        tile_bytes = 3 * max(math.prod(level.tile) for level in tiles.levels)
-        read_tile = lru_cache(max(1, _CACHE_BYTES // tile_bytes))(tiles.read_tile)
-        return tiles, read_tile
+        largest = max(math.prod(level.tile) for level in tiles.levels)
+        num_kept = _CACHE_BYTES // (3 * largest)
+        keep = lru_cache(maxsize=max(1, num_kept))
+        return tiles, keep(tiles.read_tile)
 
     def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         tiles, read_tile = self.open_file()
+        row, col = location
         window = np.empty((*size, 3), np.uint8)
         for tile in tiles.find_tiles(level, location, size):
-            paste_tile(window, read_tile(level, tile.number), offset=(tile.row - location[0], tile.col - location[1]))
+            pixels = read_tile(level, tile.number)
+            paste_tile(window, pixels, offset=(tile.row - row, tile.col - col))
         return window
 
 
