@@ -19,10 +19,12 @@ A file of annotations is named as its slide (:func:`find_slide`). A TCGA slide i
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import logging
 import math
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +89,11 @@ class Annotations:
 
 
 def match_annotations(
-    paths: Iterable[Path], slides: Sequence[Path], *, frame: Frame | None = None
+    paths: Iterable[Path],
+    slides: Sequence[Path],
+    *,
+    frame: Frame | None = None,
+    slide_of: Mapping[Path, Path] | None = None,
 ) -> tuple[dict[Path, list[Area]], list[Fault]]:
     """Read files of annotations and find their slides.
 
@@ -95,6 +101,7 @@ def match_annotations(
         paths: files of annotations.
         slides: paths of the slides.
         frame: the corner that all coordinates count from; by default that of the tool that wrote the file.
+        slide_of: the slide of further files, by whose names annotations may name it.
 
     Returns:
         the areas of each slide that has annotations; and the faults, of stage "annotation" where a file cannot be read,
@@ -111,7 +118,7 @@ def match_annotations(
             continue
         for name, areas in content.areas.items():
             try:
-                slide = find_slide(name, slides)
+                slide = find_slide(name, slides, slide_of=slide_of)
             except ValueError as error:
                 faults.append(Fault(name, "match", f"{path}: {error}"))
                 continue
@@ -123,7 +130,7 @@ def match_annotations(
     return dict(areas_of), faults
 
 
-def find_slide(name: str, slides: Sequence[Path]) -> Path:
+def find_slide(name: str, slides: Sequence[Path], *, slide_of: Mapping[Path, Path] | None = None) -> Path:
     """Find the slide of an annotation.
 
     Their names without suffix are equal, or one continues the other after a dot; a TCGA barcode may also continue
@@ -132,13 +139,16 @@ def find_slide(name: str, slides: Sequence[Path]) -> Path:
     Args:
         name: name of the slide as the annotation gives it, with or without suffix.
         slides: paths of the slides.
+        slide_of: the slide of further files, such as the other files of a DICOM series.
 
     Raises:
         ValueError: when no slide has the name, or several have.
     """
-    matches = [slide for slide in slides if name in (slide.stem, slide.name)]
-    if not matches:
-        matches = [slide for slide in slides if _continues(slide.stem, name) or _continues(name, slide.stem)]
+    slide_of = {slide: slide for slide in slides} | dict(slide_of or {})
+    files = [file for file in slide_of if name in (file.stem, file.name)]
+    if not files:
+        files = [file for file in slide_of if _continues(file.stem, name) or _continues(name, file.stem)]
+    matches = sorted({slide_of[file] for file in files})
     if not matches:
         raise ValueError("no slide has this name; name the annotation as its slide.")
     if len(matches) > 1:
@@ -189,7 +199,7 @@ def parse_annotations(path: str | Path, *, frame: Frame | None = None) -> Annota
         ValueError: when the file does not have the expected form; the message begins with the path.
     """
     path = Path(path)
-    read = _READERS.get(path.suffix.lower())
+    read = _READERS.get(_split_suffix(path)[1])
     if read is None:
         raise ValueError(f"{path}: annotations are {', '.join(_READERS)} files.")
     if frame is not None:
@@ -199,6 +209,14 @@ def parse_annotations(path: str | Path, *, frame: Frame | None = None) -> Annota
     except (ValueError, csv.Error, ElementTree.ParseError, RecursionError) as error:
         reason = str(error).rstrip(".")
         raise ValueError(f"{path}: {reason}.") from error
+
+
+def _split_suffix(path: Path) -> tuple[str, str]:
+    """The name of a file without suffix, which is that of its slide, and its suffix in lower case: ".geojson.gz"."""
+    suffix = path.suffix
+    if suffix.lower() == ".gz":
+        suffix = Path(path.stem).suffix + suffix
+    return path.name.removesuffix(suffix), suffix.lower()
 
 
 class _Collector:
@@ -236,7 +254,7 @@ class _Collector:
 
 def _read_geojson(path: Path, frame: Frame | None) -> Annotations:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(_read_bytes(path).decode("utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"not a JSON file: {error}") from error
     features = _list_features(content)
@@ -244,10 +262,22 @@ def _read_geojson(path: Path, frame: Frame | None) -> Annotations:
         frame = _stated_frame(content)
 
     collector = _Collector(path, frame)
-    collector.add_slide(path.stem)
+    slide, _ = _split_suffix(path)
+    collector.add_slide(slide)
     for i, feature in enumerate(features):
-        _collect_feature(feature, f"feature {i}", slide=path.stem, collector=collector)
+        _collect_feature(feature, f"feature {i}", slide=slide, collector=collector)
     return collector.content
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The bytes of a file; those that were compressed, if its suffix says so."""
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"not a whole gzip file: {error}") from error
 
 
 def _list_features(content: Any) -> list[Any]:
@@ -533,7 +563,9 @@ def _parse_box(row: Mapping[str, str | None]) -> np.ndarray:
 
 _READERS: dict[str, Callable[[Path, Frame | None], Annotations]] = {
     ".geojson": _read_geojson,
+    ".geojson.gz": _read_geojson,
     ".json": _read_geojson,
+    ".json.gz": _read_geojson,
     ".xml": _read_imagescope,
     ".csv": _read_boxes,
 }

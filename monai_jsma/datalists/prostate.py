@@ -190,7 +190,9 @@ def gather_cohort(
     if settings is None:
         settings = RegionSettings()
     cohort = Cohort(settings, mapping)
-    areas_of, faults = match_annotations(annotation_paths, slide_paths, frame=settings.frame)
+    areas_of, faults = match_annotations(
+        annotation_paths, slide_paths, frame=settings.frame, slide_of=_add_containers(slide_of)
+    )
     names = {path.relative_to(root).as_posix(): path for path in areas_of}
     name_of = {str(path): name for name, path in names.items()}
     for fault in faults:
@@ -201,6 +203,19 @@ def gather_cohort(
         cohort.add_slide(name, path, areas_of[path])
     cohort.faults.sort(key=lambda fault: (fault.where, fault.stage, fault.reason))
     return cohort
+
+
+def _add_containers(slide_of: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Add to the slide of each file that of the name of its glass, which DICOM headers state, in place of a file's."""
+    names = dict(slide_of)
+    for slide in set(slide_of.values()):
+        try:
+            parts = find_dicom_parts(str(slide))
+        except (SlideError, OSError):
+            continue  # told when it is opened
+        if parts and parts[0].container:
+            names[slide.with_name(f"{parts[0].container}{slide.suffix}")] = slide
+    return names
 
 
 def _report_slides(files: Sequence[Path], slides: Sequence[Path], root: Path) -> None:
