@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Commands", "add_command", "print_error", "show_progress"]
+__all__ = ["Commands", "add_command", "parse_mpp", "print_error", "show_progress"]
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -37,6 +37,16 @@ def add_command(
     parser.add_argument("--verbose", action="store_true", help="show the log, and where in the code an error arose")
     parser.set_defaults(run=run)
     return parser
+
+
+def parse_mpp(text: str) -> float:
+    """The um per pixel of an option ``--mpp``, with a decimal point or a decimal comma."""
+    from monai_jsma.slides.spacing import parse_decimal  # slow to import, and needed where the option is given only
+
+    try:
+        return parse_decimal(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def print_error(error: object) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import format_table, write_whole
-from monai_jsma.cli import Commands, add_command, show_progress
+from monai_jsma.cli import Commands, add_command, parse_mpp, show_progress
 from monai_jsma.cli.bundles import read_config
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def _add_info(commands: Commands) -> None:
     summary = "Show what a file is, which reader it gets and why, and which magnifications it can serve."
     parser = add_command(commands, "info", print_info, summary=summary)
     parser.add_argument("file", type=Path, metavar="FILE", help="an image or slide")
-    parser.add_argument("--mpp", type=float, metavar="UM", help="um per pixel, if better known than the file states it")
+    parser.add_argument(
+        "--mpp", type=parse_mpp, metavar="UM", help="um per pixel, if better known than the file states it"
+    )
     parser.add_argument(
         "--reader",
         metavar="NAME",
@@ -88,7 +90,7 @@ def _add_info(commands: Commands) -> None:
 def print_info(args: argparse.Namespace) -> None:
     """Inspect a file, read one patch of it, and print its description."""
     from monai_jsma.datalists.verify import read_region
-    from monai_jsma.slides.open import inspect_slide
+    from monai_jsma.slides.open import inspect_slide, known_mpp
 
     settings = _read_bundle_settings(args.bundle) if args.bundle else {}
     magnifications = settings.get("magnifications") or parse_magnifications(args.magnifications)
@@ -97,7 +99,8 @@ def print_info(args: argparse.Namespace) -> None:
     info = inspect_slide(args.file, reader=args.reader, mpp=args.mpp)
     read_region(info, (0, 0), info.size)
     if info.mpp is None and settings.get("mpp"):
-        info = replace(info, mpp=settings["mpp"], mpp_source=f"default of {args.bundle}")
+        mpp, _ = known_mpp(info, settings["mpp"])  # warns where the file's own is turned down
+        info = replace(info, mpp=mpp, mpp_source=f"default of {args.bundle}")
 
     patch_size = args.patch_size or settings.get("patch_size", _DEFAULT_PATCH_SIZE)
     is_chosen = not magnifications
@@ -268,7 +271,7 @@ def _add_verify(commands: Commands) -> None:
     )
     parser.add_argument(
         "--mpp",
-        type=float,
+        type=parse_mpp,
         metavar="UM",
         help="um per pixel of images whose spacing neither the datalist nor the file states",
     )

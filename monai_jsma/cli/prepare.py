@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import Fault, format_csv, format_table, join_few, write_whole
-from monai_jsma.cli import Commands, add_command
+from monai_jsma.cli import Commands, add_command, parse_mpp
 
 if TYPE_CHECKING:
     from monai_jsma.datalists.prostate import RegionSettings
@@ -135,7 +135,7 @@ def _add_folder(sources: Commands) -> None:
     parser.add_argument("--out", type=Path, metavar="JSON", help="datalist to write (default: ROOT/datalist.json)")
     parser.add_argument(
         "--mpp",
-        type=float,
+        type=parse_mpp,
         metavar="UM",
         help="um per pixel, where the table does not give it (default: as each file states)",
     )
@@ -214,7 +214,7 @@ def _add_region_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of regions of a class (default: %(default)s)",
     )
-    add("--mpp", type=float, metavar="UM", help="um per pixel of all slides, in place of what the files state")
+    add("--mpp", type=parse_mpp, metavar="UM", help="um per pixel of all slides, in place of what the files state")
     add(
         "--frame",
         choices=("bounds", "canvas"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from monai_jsma.datalists.splits import check_copies, make_splits, split_by_grou
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
+from monai_jsma.slides.spacing import parse_decimal
 
 __all__ = ["folder_datalist"]
 
@@ -85,11 +86,17 @@ def folder_datalist(
     _check_files(rows, root, table)
     label_of = _number_classes(rows, class_order, table)
 
-    items = [_make_item(row, label_of[row["label"]], root=root, table=table, mpp=mpp) for row in rows]
+    rejections: dict[str, str] = {}
+    items = []
+    for row in rows:
+        items.append(_make_item(row, label_of[row["label"]], root=root, table=table, mpp=mpp, rejections=rejections))
     check_copies(items, table)
     _check_slides(items, root, table)
     if mpp is None:
-        _report_unknown_spacing(items)
+        _report_unknown_spacing(items, rejections)
+    elif rejections:
+        texts = [f"{image} ({rejection})" for image, rejection in rejections.items()]
+        _logger.warning("%s: mpp=%.5g takes the place of what files state: %s.", root, mpp, join_few(texts))
 
     fold_of = split_by_group(items, folds, seed)
     content: dict[str, Any] = {
@@ -200,7 +207,7 @@ def _number_classes(rows: Sequence[Row], order: Sequence[str] | None, table: Pat
     return {name: label for label, name in enumerate(names)}
 
 
-def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | None) -> Item:
+def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | None, rejections: dict[str, str]) -> Item:
     """Make the item of one row.
 
     Args:
@@ -209,6 +216,7 @@ def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | No
         root: folder of the images.
         table: path of the table, for messages.
         mpp: um per pixel of all images; if None, an item without a spacing in its row gets what the file says.
+        rejections: gets what the file says of the spacing and why it is not believed, where the row has no spacing.
     """
     path = root / row["image"]
     checksum = slide_sha256(path)
@@ -225,6 +233,9 @@ def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | No
     if "mpp" not in item and mpp is None and info.mpp is not None:
         item["mpp"] = info.mpp
         item["mpp_source"] = info.mpp_source
+    rejected = [spacing.rejection for spacing in info.spacings if spacing.refusal]
+    if "mpp" not in item and rejected:
+        rejections[row["image"]] = "; ".join(rejected)
     return item
 
 
@@ -240,14 +251,18 @@ def _check_checksum(row: Row, path: Path, *, checksum: str, table: Path) -> None
 def _parse_mpp(row: Row, table: Path) -> float:
     where = f"{table}: {row['image']}"
     try:
-        mpp = float(row["mpp"])
+        mpp = parse_decimal(row["mpp"])
     except ValueError as error:
-        raise ValueError(f"{where}: mpp '{row['mpp']}' is not a number.") from error
+        raise ValueError(f"{where}: mpp {error}") from error
     check_mpp(mpp, where)
     return mpp
 
 
-def _report_unknown_spacing(items: Iterable[Item]) -> None:
-    unknown = [item["image"] for item in items if "mpp" not in item]
+def _report_unknown_spacing(items: Iterable[Item], rejections: Mapping[str, str]) -> None:
+    unknown = []
+    for item in items:
+        image = item["image"]
+        if "mpp" not in item:
+            unknown.append(f"{image} ({rejections[image]})" if image in rejections else image)
     if unknown:
         _logger.warning("No credible spacing is stated for %s; give it with --mpp or a column mpp.", join_few(unknown))

@@ -249,7 +249,8 @@ def check_mpp(mpp: Any, where: str) -> None:
     is_number = isinstance(mpp, (int, float)) and not isinstance(mpp, bool)
     is_spacing = is_number and math.isfinite(mpp) and mpp > 0
     if not is_spacing:
-        raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}.")
+        way_out = "; write the number without quotation marks, with a decimal point" if isinstance(mpp, str) else ""
+        raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}{way_out}.")
 
 
 def find_item_faults(item: Any, num_classes: int | None, where: str) -> dict[str, str]:

@@ -190,12 +190,12 @@ def whole_slide_items(
             "region_size must be two positive numbers of pixels and min_tissue above 0 and at most 1, but got "
             f"{region_size} and {min_tissue}."
         )
-    resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
+    default, _ = resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
     region_mpp = to_mpp(mpp)
     search = _TissueSearch(
         region_um=(region_size[0] * region_mpp, region_size[1] * region_mpp),
         finest=min(to_mpp(m) for m in magnifications or [mpp]),
-        default_mpp=default_mpp,
+        default_mpp=default,
         min_tissue=min_tissue,
     )
 

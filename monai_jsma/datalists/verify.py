@@ -10,7 +10,7 @@ Coordinates are (row, column), sizes (height, width), in level-0 pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from monai_jsma.geometry import check_fine_enough, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import find_slide_key, slide_sha256
-from monai_jsma.slides.open import inspect_slide, open_slide
+from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["STAGES", "fault_table", "read_region", "verify_datalist"]
@@ -98,12 +98,12 @@ def verify_datalist(
     if not entries:
         raise ValueError(f"{path}: no items under any of {', '.join(SPLITS)}.")
 
-    resolve_mpp("mpp", (), mpp)  # a value out of range is the caller's fault, not a file's
+    default, _ = resolve_mpp("mpp", (), mpp)  # a value out of range is the caller's fault, not a file's
     verifier = _Verifier(
         path=path,
         base=Path(base_dir) if base_dir else path.parent,
         content=content,
-        mpp=mpp,
+        mpp=default,
         finest=min((to_mpp(m) for m in magnifications), default=None),
         everything=everything,
     )
@@ -228,15 +228,10 @@ class _Verifier:
     def _check_spacing(self, item: dict[str, Any], info: SlideInfo) -> StageFaults:
         try:
             resolved = resolve_item(item, self.content, base=self.base, mpp=None, path=self.path)
-            mpp, source = resolve_mpp(info.path, info.spacings, resolved.get("mpp"))
-            if mpp is None and self.mpp is not None:
-                mpp, source = resolve_mpp(info.path, (), self.mpp)
+            known, known_source = resolve_mpp(info.path, info.spacings, resolved.get("mpp"))
+            mpp, source = known_mpp(replace(info, mpp=known, mpp_source=known_source), self.mpp)
         except ValueError as error:
             yield "mpp", str(error)
-            return
-        if mpp is None:
-            why = f" ({source})" if source else ""
-            yield "mpp", f"{info.path}: the file does not tell its spacing{why}; give 'mpp' (um/px) in the datalist."
             return
         if self.finest is None:
             return

@@ -9,6 +9,7 @@ to every program. An image that is cut short is an error, never filled up. Sizes
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from monai_jsma.slides.base import ArrayReader, Header, Layout, Reader, SlideInf
 from monai_jsma.slides.codec import scan_jpeg
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp, find_vendor, refuse_preview, refuse_unknown_vendor
-from monai_jsma.slides.spacing import read_dpi_spacings
+from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings, read_exif_spacings
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
 from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
 
@@ -76,7 +77,7 @@ def read_image_header(path: str) -> Header:
             stamp=stamp,
             summary=f"plain image, {image.format}, {image.mode}",
             level_sizes=((image.height, image.width),),
-            spacings=tuple(read_dpi_spacings(image.info.get("dpi"))),
+            spacings=tuple(_read_spacings(image)),
         )
 
 
@@ -150,6 +151,18 @@ def _open(path: str) -> Image.Image:
             "convert it to RGB first."
         )
     return image
+
+
+def _read_spacings(image: Image.Image) -> list[StatedSpacing]:
+    """What the format's own field says of the spacing, and what EXIF says."""
+    spacings = []
+    # Without a unit in the JFIF header, Pillow takes "dpi" from EXIF: only along a row, and 72 where it cannot be read.
+    if image.format not in ("JPEG", "MPO") or image.info.get("jfif_unit"):
+        spacings += read_dpi_spacings(image.info.get("dpi"))
+    if "exif" in image.info:
+        with suppress(*_UNDECODABLE):  # damaged EXIF says nothing, and the pixels do not depend on it
+            spacings += read_exif_spacings(image.getexif())
+    return spacings
 
 
 def _convert_to_rgb(image: Image.Image) -> np.ndarray:

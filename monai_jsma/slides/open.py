@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cache
 
 from monai_jsma.slides.base import Header, Reader, SlideInfo, SlideReader
 from monai_jsma.slides.cucim_reader import CuCIMReader
@@ -96,17 +97,30 @@ def open_slide(info: SlideInfo) -> Reader:
 def known_mpp(info: SlideInfo, default: float | None = None) -> tuple[float, str]:
     """Um per pixel of level 0 and its source: the file or the user, else ``default``.
 
+    Where the default takes the place of what the file says, a warning names both, once for each file.
+
     Raises:
         ValueError: if it is unknown.
     """
     if info.mpp is not None:
         return info.mpp, info.mpp_source
     if default is not None:
+        if info.mpp_source:
+            _warn_of_default(info.path, info.mpp_source, default)
         return default, "default"
 
     rejected = f" ({info.mpp_source})" if info.mpp_source else ""
     raise ValueError(
         f"{info.path}: the file does not tell its spacing{rejected}; give 'mpp' (um/px of level 0) in the datalist."
+    )
+
+
+@cache  # once for each file: it is opened again in every epoch
+def _warn_of_default(path: str, rejected: str, default: float) -> None:
+    _logger.warning(
+        "%s: %s; the default of %.5g um/px takes its place. If that is wrong, give 'mpp' (um/px of level 0) in the "
+        "datalist.",
+        *(path, rejected, default),
     )
 
 

@@ -62,13 +62,12 @@ class LoadPyramid(Transform):
         default_mpp: float | None = None,
         aligned: bool = False,
     ) -> None:
-        if default_mpp is not None:
-            resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
+        default, _ = resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
         self.magnifications = sorted_magnifications(magnifications)
         self.patch_size = patch_size
         self.reader = reader
         self.max_upsampling = max_upsampling
-        self.default_mpp = default_mpp
+        self.default_mpp = default
         self.aligned = aligned
 
     def __call__(

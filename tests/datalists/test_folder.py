@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -94,7 +95,14 @@ def test_spacing_column(tmp_path, rows):
     spacing = {i["image"]: (i.get("mpp"), i.get("mpp_source")) for split in SPLITS for i in content[split]}
     assert spacing.pop("00.png") == (0.25, "labels.csv")
     assert set(spacing.values()) == {(None, None)}  # the top level tells it
-    for wrong, message in (("fine", "mpp 'fine' is not a number"), ("0", "mpp must be a positive number")):
+    write_table(tmp_path, [{**row, "mpp": "0,25"} for row in rows])  # a decimal comma
+    content = folder_datalist(tmp_path, folds=3)
+    assert {item["mpp"] for split in SPLITS for item in content[split]} == {0.25}
+    for wrong, message in (
+        ("1.000,5", "mpp '1.000,5' is not a number with one decimal point or comma"),
+        ("fine", "mpp 'fine' is not a number"),
+        ("0", "mpp must be a positive number"),
+    ):
         write_table(tmp_path, [{**row, "mpp": wrong} for row in rows])
         with pytest.raises(ValueError, match=rf"00\.png: {message}"):
             folder_datalist(tmp_path, folds=3)
@@ -103,7 +111,7 @@ def test_spacing_column(tmp_path, rows):
         folder_datalist(tmp_path, folds=3, mpp=-1.0)
 
 
-def test_spacing_of_the_row_then_given_then_of_the_file(tmp_path, rows):
+def test_spacing_of_the_row_then_given_then_of_the_file(tmp_path, rows, caplog):
     levels = levels_of(picture(96, 128), [2])
     for name, options in (("00.tif", {"mpp": 0.4}), ("01.svs", {"aperio_mpp": 0.25}), ("02.tif", {"mpp": 352.8})):
         row = rows[int(name[:2])]
@@ -122,7 +130,10 @@ def test_spacing_of_the_row_then_given_then_of_the_file(tmp_path, rows):
     assert found["00.tif"] == (pytest.approx(0.4), "TIFF resolution")
     assert found["01.svs"] == (0.25, "Aperio MPP")
     assert found["02.tif"] == (None, None)  # 72 dpi is no spacing
+    statement = r"02\.tif \(TIFF resolution 352\.8 um/px rejected: outside 0\.05-20\)"
+    assert re.search(rf"No credible spacing is stated for .*{statement}", caplog.text)
     assert set(spacings(mpp=0.5).values()) == {(None, None)}  # the top level tells it
+    assert re.search(rf"mpp=0\.5 takes the place of what files state: {statement}\.", caplog.text)
     write_table(tmp_path, [{**row, "mpp": "0.3"} for row in rows])
     assert set(spacings(mpp=0.5).values()) == {(0.3, "labels.csv")}
 

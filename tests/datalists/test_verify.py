@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from slide_files import overwrite, tile_range
 from verify_cases import Case, write_files
 
@@ -141,6 +142,17 @@ def test_reading_everything_covers_every_pixel_of_the_region_once(case, monkeypa
 def test_region_of_an_item(case, item, region):
     location, size = find_region(item, inspect_slide(case.folder / "a.tif"))
     assert (tuple(location), tuple(size)) == region
+
+
+def test_spacing_turned_down_for_a_default(case, caplog):
+    """A spacing that is not believed, and the one of --mpp that takes its place, are both named."""
+    Image.open(case.folder / "e.png").save(case.folder / "e.png", dpi=(72, 72))
+    for name in ("mpp", "sha256"):
+        case.content["test"][1].pop(name, None)
+    assert case.run() == [("test[1]", "mpp")]
+    assert "72.009 dpi: 352.73 um/px rejected" in case.faults[0].reason
+    assert case.run(mpp=0.5) == []
+    assert "e.png: 72.009 dpi: 352.73 um/px rejected: outside 0.05-20; the default of 0.5 um/px" in caplog.text
 
 
 def test_spacing_unknown_unless_given(case):

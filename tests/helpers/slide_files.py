@@ -91,7 +91,7 @@ def write_pyramid(
     *,
     tile: tuple[int, int] | None = (64, 64),
     mpp: float | None = None,
-    aperio_mpp: float | None = None,
+    aperio_mpp: float | str | None = None,
     subifds: bool = False,
     bigtiff: bool = False,
     byteorder: str = "<",
