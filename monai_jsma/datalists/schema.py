@@ -5,7 +5,7 @@
 The top level holds the splits (``training``, ``validation``, ``test``), each a list of items, and what is common to
 all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0) and ``mpp_source``. An item holds ``image``
 (a path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or ``patient``, ``location`` (row,
-column) and ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
+column) with ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
 
 No group, patient or image lies in two splits, see :mod:`monai_jsma.datalists.splits`.
 
@@ -35,6 +35,7 @@ __all__ = [
     "find_item_faults",
     "find_labels_fault",
     "find_location_and_size",
+    "find_monai_fault",
     "find_region",
     "load_datalist",
     "read_datalist",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 Pair = Sequence[int]  # (row, column) or (height, width)
+_MONAI_KEYS = ("level", "patch_level", "patch_size", "center_location")  # of items of PatchWSIDataset
 
 
 # ----------------------------------------------------------------------------------------------------- reading, writing
@@ -262,7 +264,7 @@ def find_item_faults(item: Any, num_classes: int | None, where: str) -> dict[str
         where: beginning of the messages, such as "datalist.json: training[3]".
 
     Returns:
-        the message of each fault, under its stage: "item", "label" or "mpp".
+        the message of each fault, under its stage: "item", "label", "mpp" or "box".
     """
     image_fault = _find_image_fault(item, where)
     if image_fault:
@@ -278,6 +280,10 @@ def find_item_faults(item: Any, num_classes: int | None, where: str) -> dict[str
             check_mpp(item["mpp"], where)
         except ValueError as error:
             faults["mpp"] = str(error)
+    try:
+        find_location_and_size(item, f"{where}: {item['image']}")
+    except ValueError as error:
+        faults["box"] = str(error)
     return faults
 
 
@@ -327,18 +333,53 @@ def find_class_fault(items: Iterable[Mapping[str, Any]], min_classes: int, where
 def find_location_and_size(item: Mapping[str, Any], path: str) -> tuple[Pair | None, Pair | None]:
     """Find ``location`` (row, column) and ``size`` (height, width) of an item, each None where it has none.
 
+    ``location`` needs a ``size``. An item of MONAI's ``PatchWSIDataset``, which has a level too, is refused: its
+    ``location`` is by default the center of a patch, and its size counts pixels of the level.
+
     Args:
         item: an item of a datalist.
         path: file of its image, for the message.
 
     Raises:
-        ValueError: if one of them is not a pair of whole numbers.
+        ValueError: if one of them is not a pair of whole numbers, ``location`` is without ``size``, or the item is one
+            of ``PatchWSIDataset``.
     """
+    monai_fault = find_monai_fault(item)
+    if monai_fault:
+        raise ValueError(f"{path}: {monai_fault}")
     for name in ("location", "size"):
         pair = item.get(name)
         if pair is not None and not _is_pair(pair):
             raise ValueError(f"{path}: '{name}' must be two whole numbers of level-0 pixels, but is {pair!r}.")
-    return item.get("location"), item.get("size")
+    location = item.get("location")
+    size = item.get("size")
+    if location is not None and size is None:
+        raise ValueError(
+            f"{path}: 'location' {tuple(location)} is without 'size'; give the height and width of the region, in "
+            "level-0 pixels."
+        )
+    return location, size
+
+
+def find_monai_fault(item: Mapping[Any, Any], location_key: str = "location") -> str | None:
+    """Find whether an item with a ``location`` is one of MONAI's ``PatchWSIDataset``; None if it is not.
+
+    Args:
+        item: an item of a datalist.
+        location_key: key of its location.
+    """
+    if item.get(location_key) is None:
+        return None
+    for key in _MONAI_KEYS:
+        value = item.get(key)
+        if value is None or isinstance(value, str):  # text: "level" names the magnification of a synthetic image
+            continue
+        return (
+            f"'{location_key}' with '{key}' {value!r} is an item of MONAI's PatchWSIDataset, whose location is by "
+            "default the center of a patch and whose size counts pixels of a level. Here they are the top-left corner "
+            f"and the (height, width) of the region, in level-0 pixels: convert them, and leave '{key}' out."
+        )
+    return None
 
 
 def _is_pair(value: Any) -> bool:
@@ -358,18 +399,18 @@ def find_region(item: Mapping[str, Any], info: SlideInfo) -> tuple[Pair, Pair]:
         location (row, column) and size (height, width), in level-0 pixels.
 
     Raises:
-        ValueError: if ``location`` or ``size`` is not a pair of whole numbers, the region leaves the image, or ``size``
-            without ``location`` is not that of the image.
+        ValueError: if ``location`` or ``size`` is not a pair of whole numbers, the region leaves the image,
+            ``location`` is without ``size``, or ``size`` without ``location`` is not that of the image.
     """
     location, size = find_location_and_size(item, info.path)
+    if size is None:
+        return (0, 0), info.size
     if location is None:
-        if size is not None and tuple(size) != info.size:
+        if tuple(size) != info.size:
             raise ValueError(
                 f"{info.path}: the datalist says {tuple(size)} (height, width), but the image has {info.size}; correct "
                 "'size', or give 'location' if a region is meant."
             )
         location = (0, 0)
-    if size is None:
-        size = (info.size[0] - location[0], info.size[1] - location[1])
     check_region(info.size, location, size, path=info.path)
     return location, size

@@ -201,7 +201,7 @@ class _Verifier:
 
         if "mpp" not in faults:
             yield from self._check_spacing(entry.item, info)
-        yield from self._check_pixels(entry.item, info)
+        yield from self._check_pixels(entry.item, info, has_box="box" not in faults)
 
     def _num_classes(self, entry: _Entry) -> int | None:
         """The number of classes that a label must be below; None where the item needs no label."""
@@ -240,13 +240,15 @@ class _Verifier:
         except ValueError as error:
             yield "magnification", str(error)
 
-    def _check_pixels(self, item: Mapping[str, Any], info: SlideInfo) -> StageFaults:
+    def _check_pixels(self, item: Mapping[str, Any], info: SlideInfo, *, has_box: bool) -> StageFaults:
+        """Check that the region lies in the image and can be read; without a region, all of the image."""
         location: Pair = (0, 0)
         size: Pair = info.size
-        try:
-            location, size = find_region(item, info)
-        except ValueError as error:
-            yield "box", str(error)  # and the whole image is read: the file itself may still be sound
+        if has_box:
+            try:
+                location, size = find_region(item, info)
+            except ValueError as error:
+                yield "box", str(error)  # and the whole image is read: the file itself may still be sound
         try:
             read_region(info, location, size, everything=self.everything)
         except _ERRORS as error:

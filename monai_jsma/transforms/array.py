@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from monai.utils import TransformBackends
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
+from monai_jsma.datalists.schema import find_region
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, sorted_magnifications
 from monai_jsma.slides.identity import slide_identity
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
@@ -82,18 +84,24 @@ class LoadPyramid(Transform):
         Args:
             path: path of an image or slide.
             mpp: spacing of level 0 in um per pixel; overrides what the file states.
-            location: row and column of a region's top-left corner, in level-0 pixels.
-            size: height and width of the region, in level-0 pixels.
+            location: row and column of a region's top-left corner, in level-0 pixels; by default all of the image.
+            size: height and width of the region, in level-0 pixels; without ``location`` those of the image.
 
         Raises:
             FileNotFoundError: if there is no such file.
             SlideError: if the file cannot be read.
-            ValueError: if its spacing is unknown, too coarse for the magnifications, or the region leaves it.
+            ValueError: if its spacing is unknown, too coarse for the magnifications, the region leaves it, or
+                ``location`` is without ``size``.
         """
+        region = {}
+        for name, pair in (("location", location), ("size", size)):
+            if pair is not None:
+                region[name] = _whole_pair(pair, name, os.fspath(path))
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
         level_0_mpp, mpp_source = known_mpp(info, self.default_mpp)
         # Taken before any pixel is read: if the file is exchanged meanwhile, the pixels are never kept under its name.
         identity = slide_identity(info.path)
+        origin, region_size = find_region(region, info)
         return Pyramid(
             open_slide(info),
             mpp=level_0_mpp,
@@ -101,12 +109,25 @@ class LoadPyramid(Transform):
             patch_size=self.patch_size,
             path=info.path,
             mpp_source=mpp_source,
-            origin=(0, 0) if location is None else _pair(location),
-            size=None if size is None else _pair(size),
+            origin=_pair(origin),
+            size=_pair(region_size),
             max_upsampling=self.max_upsampling,
             aligned=self.aligned,
             identity=identity,
         )
+
+
+def _whole_pair(values: Sequence[int], name: str, path: str) -> tuple[int, int]:
+    """Two whole numbers, which may be elements of an array or tensor.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    try:
+        first, second = values
+        return index(first), index(second)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: '{name}' must be two whole numbers of level-0 pixels, but is {values!r}.") from error
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple
 
+from monai_jsma.datalists.schema import find_monai_fault
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification
 from monai_jsma.transforms.array import (
     LoadPyramid,
@@ -90,8 +91,16 @@ class LoadPyramidd(MapTransform):
         self.size_key = size_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Open the file of each key."""
+        """Open the file of each key.
+
+        Raises:
+            ValueError: if the item is one of MONAI's ``PatchWSIDataset``, whose locations are centers.
+        """
         d = dict(data)
+        monai_fault = find_monai_fault(d, self.location_key)
+        if monai_fault:
+            paths = ", ".join(str(d[key]) for key in self.key_iterator(d))
+            raise ValueError(f"{paths}: {monai_fault}")
         for key in self.key_iterator(d):
             d[key] = self.loader(d[key], d.get(self.mpp_key), d.get(self.location_key), d.get(self.size_key))
         return d

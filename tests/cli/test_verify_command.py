@@ -33,7 +33,7 @@ def case(files: Path, tmp_path: Path) -> Case:
 
 def test_everything_is_attempted(case):
     """Faults of all kinds in one datalist are all found, and every one is in failed.csv."""
-    case.content["training"][0].update(label=9, mpp=-1, sha256="0", location=[9999, 0])
+    case.content["training"][0].update(label=9, mpp=-1, sha256="0", location=[9999, 0], size=[9, 9])
     case.content["training"][1]["image"] = "none.tif"
     cut(case.folder / "c.tif")
     case.content["test"][1]["patient"] = "P3"

@@ -193,3 +193,22 @@ def test_a_patient_leaks_even_if_the_groups_are_smaller():
     splits = {name: [{"image": name, "group": f"slide of {name}", "patient": "P"}] for name in ("training", "test")}
     with pytest.raises(ValueError, match=r"found P in \['test', 'training'\]"):
         check_groups(splits)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"location": [3, 4]}, r"'location' \(3, 4\) is without 'size'; give the height and width"),
+        ({"location": [3, 4], "size": None}, r"'location' \(3, 4\) is without 'size'"),
+        ({"location": [3.5, 4], "size": [5, 6]}, r"'location' must be two whole numbers"),
+        ({"size": 256}, r"'size' must be two whole numbers of level-0 pixels, but is 256"),
+        ({"location": [3, 4], "size": [5, 6], "level": 0}, r"'location' with 'level' 0 is .* leave 'level' out"),
+        ({"location": [3, 4], "size": [5, 6], "level": 2}, r"'location' with 'level' 2 is an item of MONAI's PatchWSI"),
+        ({"location": [3, 4], "patch_level": 2, "patch_size": [20, 20]}, r".* 'patch_level' 2 .* center of a patch"),
+        ({"location": [3, 4], "patch_size": 20}, r".* 'patch_size' 20 .* in level-0 pixels: convert them"),
+    ],
+)
+def test_a_region_that_could_be_read_at_another_place_is_refused(write, keys, message):
+    path = write(test=[{"image": "a.png"}, {"image": "a.png", **keys}])
+    with pytest.raises(ValueError, match=rf"test\[1\]: a\.png: {message}"):
+        load_datalist(path, "test")

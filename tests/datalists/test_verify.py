@@ -50,7 +50,9 @@ ITEM_CASES = {  # what is spoilt: the stage that sees it
     "box of nothing": ({"location": [0, 0], "size": [0, 10]}, "box"),
     "box of half pixels": ({"location": [0.5, 0], "size": [10, 10]}, "box"),
     "box of three numbers": ({"location": [0, 0, 0], "size": [10, 10]}, "box"),
-    "place beyond the picture": ({"location": [700, 0]}, "box"),
+    "place beyond the picture": ({"location": [700, 0], "size": [1, 1]}, "box"),
+    "place without a size": ({"location": [10, 20]}, "box"),
+    "a patch of MONAI": ({"location": [10, 20], "size": [30, 40], "level": 0}, "box"),
     "size of another picture": ({"size": [900, 700]}, "box"),
     "checksum of another file": ({"sha256": "0" * 64}, "sha256"),
     "no such file": ({"image": "none.tif"}, "file"),
@@ -134,7 +136,6 @@ def test_reading_everything_covers_every_pixel_of_the_region_once(case, monkeypa
     ("item", "region"),
     [
         ({}, ((0, 0), (700, 900))),
-        ({"location": [10, 20]}, ((10, 20), (690, 880))),
         ({"location": [10, 20], "size": [30, 40]}, ((10, 20), (30, 40))),
         ({"size": [700, 900]}, ((0, 0), (700, 900))),
     ],

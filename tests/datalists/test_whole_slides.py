@@ -83,7 +83,7 @@ def test_regions_stay_inside_a_slide_that_is_narrower_than_they_are(tmp_path):
 
 def test_what_is_a_region_already_stays_as_it_is(files):
     located = {"image": str(files / "tissue.tif"), "location": [3, 5], "size": [40, 60], "label": 0}
-    rest = {"image": str(files / "blank.tif"), "location": [3, 5]}
+    rest = {"image": str(files / "blank.tif"), "location": [3, 5], "size": [97, 95]}
     flat = {"image": str(files / "flat.png"), "mpp": 2.0}
     small = {"image": str(files / "tissue.tif"), "size": [900, 1300]}
     items, unread = whole_slide_items([located, rest, flat], (100, 100), 2.0)
@@ -123,6 +123,7 @@ UNREAD = {
     "too coarse": ("tissue.tif", {"mpp": 4.0}, "slide", "is finer than the file's 4 um/px (given)"),
     "outside": ("tissue.tif", {"location": [800, 0], "size": [200, 200]}, "slide", "leaves the image of (900, 1300)"),
     "no place": ("tissue.tif", {"location": "top"}, "slide", "'location' must be two whole numbers"),
+    "no size": ("tissue.tif", {"location": [3, 5]}, "slide", "'location' (3, 5) is without 'size'"),
     "another size": ("tissue.tif", {"size": [9, 9]}, "slide", "give 'location' if a region is meant"),
     "blank": ("blank.tif", {}, "tissue", "blank.tif: no tissue found: nothing is colored, as on a blank or a gray"),
     "little": ("little.tif", {}, "tissue", "of the slide is tissue, but it makes up 10% of no region of 400 x 400"),

@@ -92,6 +92,40 @@ def test_load_takes_the_spacing_of_the_file(tmp_path):
         assert type(LoadPyramid(MAGNIFICATIONS, reader=reader)(path).reader).__name__ == name
 
 
+def test_load_takes_no_region_that_may_lie_elsewhere(png):
+    load = LoadPyramid(MAGNIFICATIONS, 8)
+    for options, message in [
+        ({"location": (3, 4)}, r"a\.png: 'location' \(3, 4\) is without 'size'"),
+        ({"size": (10, 10)}, r"\(10, 10\) .*, but the image has \(50, 70\).* give 'location' if a region is meant"),
+        ({"location": (3.5, 4), "size": (10, 10)}, r"a\.png: 'location' must be two whole numbers .* \(3\.5, 4\)"),
+        ({"location": (3, 4), "size": 10}, r"a\.png: 'size' must be two whole numbers .* but is 10"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load(png, mpp=0.5, **options)
+    for pair in (np.array, torch.tensor):
+        region = load(png, mpp=0.5, location=pair([3, 4]), size=pair([40, 50]))
+        assert (region.origin, region.geometry.size) == ((3, 4), (40, 50))
+    assert load(png, mpp=0.5, size=(50, 70)).geometry.size == (50, 70)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"level": 0}, {"level": torch.tensor(1)}, {"patch_level": 2}, {"patch_size": [20, 20]}, {"level": [0]}]
+)
+def test_an_item_of_monai_is_not_read_at_another_place(png, keys):
+    """Locations of PatchWSIDataset are centers, its sizes count pixels of a level."""
+    load = LoadPyramidd("image", MAGNIFICATIONS, 8)
+    item = {"image": png, "mpp": 0.5, "location": [25, 30], "size": [20, 20]}
+    assert load({**item, "level": "100X"})["image"].origin == (25, 30)  # the true magnification of a synthetic image
+    (name,) = keys
+    message = rf"a\.png: 'location' with '{name}' .* MONAI's PatchWSIDataset, .* center .*leave '{name}' out"
+    with pytest.raises(ValueError, match=message):
+        load({**item, **keys})
+    load_other = LoadPyramidd("image", MAGNIFICATIONS, 8, location_key="at", size_key="extent")
+    with pytest.raises(ValueError, match="'at' with"):
+        load_other({"image": png, "mpp": 0.5, "at": [25, 30], "extent": [20, 20], **keys})
+    assert load({"image": png, "mpp": 0.5, **keys})["image"].geometry.size == (50, 70)  # all of the image
+
+
 def test_load_errors_name_file_value_and_way_out(png, tmp_path):
     load = LoadPyramid(MAGNIFICATIONS, 8)
     (tmp_path / "text.png").write_text("no picture")
