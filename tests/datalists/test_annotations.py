@@ -4,50 +4,15 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
+from annotation_files import feature, layer, region, write, xml, xy
 
 from monai_jsma.datalists.annotations import match_annotations, parse_annotations, read_annotations
 from monai_jsma.datalists.regions import Area, merge_areas, place_regions
 from monai_jsma.geometry import Box
 
 BOX = np.array([(20, 10), (20, 40), (70, 40), (70, 10)], dtype=float)  # (row, col)
-
-
-def feature(coordinates, name="Gleason 3", kind="Polygon"):
-    found = {"classification": {"name": name, "color": [1, 2, 3]}} if name else {}
-    return {
-        "type": "Feature",
-        "geometry": {"type": kind, "coordinates": coordinates},
-        "properties": {"objectType": "annotation", **found},
-    }
-
-
-def xy(ring: np.ndarray) -> list[list[float]]:
-    return [[float(c), float(r)] for r, c in [*ring, ring[0]]]
-
-
-def region(ring: np.ndarray, **attributes: str) -> str:
-    vertices = "".join(f'<Vertex X="{c}" Y="{r}" Z="0"/>' for r, c in ring)
-    fields = " ".join(f'{k}="{v}"' for k, v in {"Type": "0", "NegativeROA": "0", "Text": "", **attributes}.items())
-    return f"<Region {fields}><Vertices>{vertices}</Vertices></Region>"
-
-
-def layer(*regions: str, name: str = "Gleason 3", description: str = "") -> str:
-    attributes = f'<Attributes><Attribute Name="Description" Id="0" Value="{description}"/></Attributes>'
-    return f'<Annotation Id="1" Name="{name}">{attributes}<Regions>{"".join(regions)}</Regions></Annotation>'
-
-
-def xml(*layers: str) -> str:
-    return f'<Annotations MicronsPerPixel="0.25">{"".join(layers)}</Annotations>'
-
-
-def write(folder, name: str, content) -> str:
-    text = content if isinstance(content, (str, bytes)) else json.dumps(content)
-    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return str(folder / name)
 
 
 def test_all_forms_give_the_same_area(tmp_path):
@@ -136,7 +101,7 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&
         ("a.csv", "", "expected rows with the columns slide, label, row"),
         ("a.csv", "slide,label,row,col,height\na,b,1,2,3\n", "expected rows with the columns"),
         ("a.csv", 'slide,label,row,col,height,width\n"a,b', "unexpected end of data"),
-        ("a.txt", "", "annotations are .geojson, .json, .xml, .csv files"),
+        ("a.txt", "", "annotations are .geojson, .geojson.gz, .json, .json.gz, .xml, .csv files"),
     ],
 )  # fmt: skip
 def test_one_line_for_what_is_wrong(tmp_path, name, content, message):

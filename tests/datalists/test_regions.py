@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import shapely
+from annotation_files import box, covered
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.path import Path as Outline
 
 from monai_jsma.datalists.regions import (
     Area,
@@ -23,29 +23,12 @@ from monai_jsma.datalists.regions import (
 )
 
 
-def box(row: float, col: float, height: float, width: float) -> np.ndarray:
-    return np.array([(row, col), (row, col + width), (row + height, col + width), (row + height, col)], dtype=float)
-
-
 def star(rng: np.random.Generator, size: tuple[int, int], corners: int) -> np.ndarray:
     """A polygon that may be concave, with its middle in the slide and corners that may be outside."""
     angle = np.sort(rng.random(corners)) * 2 * np.pi
     radius = rng.uniform(0.1, 0.7, corners) * max(size)
     middle = rng.uniform(0.2, 0.8, 2) * size
     return middle + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-
-
-def covered(areas: list[Area], row: int, col: int, side: int) -> float:
-    """Share of 32x32 points of a region that lie in an area, each point asked by itself."""
-    centres = (np.arange(32) + 0.5) * side / 32
-    points = np.stack(np.meshgrid(row + centres, col + centres, indexing="ij"), axis=-1).reshape(-1, 2)
-    inside = np.zeros(len(points), dtype=bool)
-    for area in areas:
-        one = Outline(area.ring).contains_points(points)
-        for hole in area.holes:
-            one &= ~Outline(hole).contains_points(points)
-        inside |= one
-    return inside.mean()
 
 
 def overlap(a: Region, row: int, col: int, side: int) -> bool:

@@ -12,9 +12,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from annotation_files import box, covered, feature, layer, region, xml
 from slide_files import picture, write_pyramid
-from test_annotations import feature, layer, region, xml
-from test_regions import box, covered
 
 from monai_jsma.__main__ import main
 from monai_jsma._io import file_sha256

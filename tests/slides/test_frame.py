@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from annotation_files import box, feature, layer, region, xml
 from record_cases import pyramid_of, record_of
 from slide_files import picture, write_pyramid, write_scn
-from test_annotations import feature, layer, region, xml
-from test_regions import box
 
 from monai_jsma.__main__ import main
 from monai_jsma.datalists.annotations import read_annotations
