@@ -9,7 +9,8 @@ output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ignite.distributed as idist
@@ -23,7 +24,7 @@ from monai.transforms import Transform
 
 from monai_jsma._io import Fault
 from monai_jsma.data.batch import PyramidBatch
-from monai_jsma.data.prediction_dataset import PatchError
+from monai_jsma.data.prediction_dataset import BatchError, NotFiniteError
 from monai_jsma.predictions.evidence import Evidence
 
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
@@ -65,10 +66,10 @@ class PrepareBatchJSMA(PrepareBatch):
 class JSMATrainer(SupervisedTrainer):
     """:class:`monai.engines.SupervisedTrainer` for the networks of :mod:`monai_jsma.networks`, with the same arguments.
 
-    A loss that is not finite stops the training before the weights are changed.
+    Attention, logits or a loss that are not finite stop the training before the weights are changed.
 
     Raises:
-        RuntimeError: while running, when the loss is not finite.
+        RuntimeError: while running, when one of them is not finite; it names the images.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,6 +77,10 @@ class JSMATrainer(SupervisedTrainer):
         super().__init__(*args, **kwargs)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, _check_loss)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, _flatten_output)
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict:
+        with _name_files(batchdata):
+            return super()._iteration(engine, batchdata)
 
 
 class JSMAEvaluator(SupervisedEvaluator):
@@ -91,17 +96,18 @@ class JSMAEvaluator(SupervisedEvaluator):
 
     @torch.inference_mode()
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict:
-        return super()._iteration(engine, batchdata)
+        with _name_files(batchdata):
+            return super()._iteration(engine, batchdata)
 
 
 class JSMAPredictor(JSMAEvaluator):
     """:class:`JSMAEvaluator` that continues when a file cannot be read: for evaluation and inference after training.
 
     Its batches come from :func:`~monai_jsma.data.collate_readable`. What could not be read there, or later when the
-    network read its patches, is listed in ``engine.state.failures``; the rest of the batch is predicted. Images that
-    were predicted before the run was stopped are in ``engine.state.batch`` and ``engine.state.output`` beside the
-    others, so that metrics are of all images. An iteration of which no image is left is not completed: neither handlers
-    nor metrics see it.
+    network read its patches, and images for which the network gives no finite numbers, are listed in
+    ``engine.state.failures``; the rest of the batch is predicted. Images that were predicted before the run was stopped
+    are in ``engine.state.batch`` and ``engine.state.output`` beside the others, so that metrics are of all images. An
+    iteration of which no image is left is not completed: neither handlers nor metrics see it.
 
     Args:
         args: arguments of :class:`monai.engines.SupervisedEvaluator`.
@@ -153,19 +159,24 @@ class JSMAPredictor(JSMAEvaluator):
             try:
                 outputs: Any = super()._iteration(self, batchdata)
                 return self.state.batch, outputs
-            except PatchError as error:
-                batchdata = self._drop_failures(batchdata, error.errors)
+            except BatchError as error:
+                batchdata = self._drop_failures(batchdata, error)
         return [], []
 
-    def _drop_failures(self, batchdata: dict[str, Any], errors: Mapping[int, Exception]) -> dict[str, Any]:
-        """The batch without the images of some errors; empty if none is left."""
+    def _drop_failures(self, batchdata: dict[str, Any], error: BatchError) -> dict[str, Any]:
+        """The batch without the images of an error; empty if none is left."""
         readable = []
         for i, item in enumerate(decollate_batch(batchdata)):
-            if i not in errors:
+            if i not in error.errors:
                 readable.append(item)
                 continue
-            pyramid = item["pyramid"]
-            fault = Fault(pyramid.path, "patch", str(errors[i]), location=pyramid.origin)
+            reason = str(error.errors[i])
+            if "pyramid" in item:
+                pyramid = item["pyramid"]
+                fault = Fault(pyramid.path, error.stage, reason, location=pyramid.origin)
+            else:
+                file = getattr(item["image"], "meta", {}).get("filename_or_obj", "")
+                fault = Fault(str(file), error.stage, reason)
             self.state.failures.append(fault)
         return list_data_collate(readable) if readable else {}
 
@@ -201,6 +212,22 @@ class JSMAPredictor(JSMAEvaluator):
         if event_name == Events.ITERATION_COMPLETED and not self.state.output:
             return
         super()._fire_event(event_name, *event_args, **event_kwargs)
+
+
+@contextmanager
+def _name_files(batchdata: Mapping[str, Any]) -> Iterator[None]:
+    """Let the errors of whole images name their files, which a network without pyramids does not know."""
+    try:
+        yield
+    except NotFiniteError as error:
+        metadata = getattr(batchdata.get("image"), "meta", {})
+        files = metadata.get("filename_or_obj")
+        if batchdata.get("pyramid") is not None or not isinstance(files, list):
+            raise
+        named: dict[int, Exception] = {}
+        for number, reason in error.errors.items():
+            named[number] = ValueError(f"{files[number]}: {reason}")
+        raise NotFiniteError(named) from error
 
 
 def _flatten_output(engine: Engine) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from monai_jsma.data.batch import PyramidBatch
-from monai_jsma.data.prediction_dataset import PatchError
-from monai_jsma.networks import Draws, Sampler
+from monai_jsma.data.prediction_dataset import BatchError
+from monai_jsma.networks import Sampler
 from monai_jsma.networks.removed_options import refuse_removed_options
 
 __all__ = ["JSMAInferer"]
@@ -28,9 +28,10 @@ class JSMAInferer(Inferer):
     Args:
         sampler: sampler of the evaluation, such as ``TopK(k)``, ``AllPatches()``, ``Draws(k, repeats)`` or
             ``Certified()``; None leaves the choice to the network.
-        seed: random seed of whatever is drawn, which then does not depend on what was predicted before. With ``Draws``
-            each image is predicted on its own: its draws depend on the seed, the name of its file and its place in it,
-            but neither on its batch nor on the file's folder.
+        seed: random seed of whatever is drawn, which then does not depend on what was predicted before. With a sampler
+            that draws at random each image is predicted on its own: its draws depend on the seed, the name of its file
+            and its place in it, but neither on its batch nor on the file's folder. Whole images, given without
+            pyramids, have no file: the draws of each depend on the seed alone.
 
     Raises:
         ValueError: if ``sampler`` is none.
@@ -50,38 +51,40 @@ class JSMAInferer(Inferer):
         """Run the network on ``(batch, 3, height, width)``; further arguments go to its ``forward``."""
         kwargs["sampler"] = self.sampler
         pyramids = kwargs.get("pyramid")
-        if self.seed is None or not isinstance(pyramids, PyramidBatch):
+        can_be_split = pyramids is None or isinstance(pyramids, PyramidBatch)
+        if self.seed is None or not can_be_split or len(inputs) == 0 or not self._draws_at_random(network):
             return network(inputs, *args, **kwargs)
 
         outputs: list[Any] = []
-        errors: dict[int, Exception] = {}
-        for group in self._group(len(pyramids)):
-            kwargs["pyramid"] = PyramidBatch(pyramids[i] for i in group)
+        errors: dict[type[BatchError], dict[int, Exception]] = {}
+        for i in range(len(inputs)):
+            if pyramids is not None:
+                kwargs["pyramid"] = PyramidBatch([pyramids[i]])
             try:
-                outputs.append(self._run_seeded(inputs[group], network, *args, **kwargs))
-            except PatchError as error:
-                for i, reason in error.errors.items():
-                    errors[group[i]] = reason
-        if errors:
-            raise PatchError(errors)
+                outputs.append(self._run_seeded(inputs[i : i + 1], network, *args, **kwargs))
+            except BatchError as error:
+                errors.setdefault(type(error), {})[i] = error.errors[0]
+        for kind, reasons in errors.items():
+            raise kind(reasons)  # those of another kind come when the batch is predicted without these images
         return _join_outputs(outputs)
 
-    def _group(self, batch: int) -> list[list[int]]:
-        """Numbers of the images that are predicted together."""
-        if isinstance(self.sampler, Draws):
-            return [[i] for i in range(batch)]
-        return [list(range(batch))]
+    def _draws_at_random(self, network: Callable[..., Any]) -> bool:
+        sampler = self.sampler
+        if sampler is None:
+            module = getattr(network, "module", network)  # without what distributes it
+            sampler = getattr(module, "evaluation_sampler", None)
+        return sampler is None or sampler.draws_at_random
 
     def _run_seeded(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         devices = [inputs.device] if inputs.is_cuda else []
         with torch.random.fork_rng(devices):
-            seed = self._seed_of(kwargs["pyramid"])
+            seed = self._seed_of(kwargs.get("pyramid"))
             torch.manual_seed(seed)
             return network(inputs, *args, **kwargs)
 
-    def _seed_of(self, pyramids: PyramidBatch) -> int:
+    def _seed_of(self, pyramids: PyramidBatch | None) -> int:
         places = []
-        for pyramid in pyramids:
+        for pyramid in pyramids or ():
             name = os.path.basename(pyramid.path)
             places.append((name, pyramid.origin, pyramid.geometry.size))
         text = repr((self.seed, places))

@@ -43,11 +43,13 @@ class PyramidBatch(list[Pyramid]):
             cells: flat index of the cell, for each patch ``(n,)``.
 
         Returns:
-            ``uint8`` patches ``(n, 3, patch_size, patch_size)``.
+            ``uint8`` patches ``(n, 3, patch_size, patch_size)``; of a batch without images ``(0, 3, 0, 0)``.
 
         Raises:
             PatchError: when some patches cannot be read; it has the first error of each image.
         """
+        if not self:
+            return torch.zeros(0, 3, 0, 0, dtype=torch.uint8)
         patches = empty_patches(len(cells), self[0].geometry.patch_size)
         numbers = images.tolist()
         # Slices of memory are not worth a thread, nor is a single patch.

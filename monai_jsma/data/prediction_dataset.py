@@ -10,26 +10,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from monai.data import Dataset, list_data_collate
 
 from monai_jsma._io import Fault
 from monai_jsma.slides.errors import SlideError
 
-__all__ = ["PatchError", "PredictionDataset", "collate_readable"]
+__all__ = ["BatchError", "NotFiniteError", "PatchError", "PredictionDataset", "collate_readable"]
 
 
-class PatchError(SlideError):
-    """Patches of a batch that cannot be read; the message is that of the first.
+class BatchError(SlideError):
+    """Some images of a batch cannot be predicted, the others can; the message is that of the first.
 
     Args:
         errors: the first error of each image that has one, by its number in the batch.
+
+    Attributes:
+        stage: the step that fails, as the table of failures has it.
     """
+
+    stage: ClassVar[str]
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
         super().__init__(str(next(iter(errors.values()))))
         self.errors = dict(errors)
+
+
+class PatchError(BatchError):
+    """Patches of a batch that cannot be read."""
+
+    stage = "patch"
+
+
+class NotFiniteError(BatchError):
+    """Images of a batch for which a network computes NaN or infinite numbers."""
+
+    stage = "network"
 
 
 class PredictionDataset(Dataset):

@@ -8,7 +8,7 @@ file at any moment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,8 +99,38 @@ class _WholeFile(BaseSaveHandler):
 
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
         if idist.get_rank() == 0:
+            self._check_numbers(checkpoint)
             with replace_file(self.path) as unfinished:
                 torch.save(checkpoint, unfinished)
 
+    def _check_numbers(self, checkpoint: Mapping) -> None:
+        """Keep the file of the last sound weights: the next update may be the first to be NaN.
+
+        Raises:
+            ValueError: if a tensor holds NaN.
+        """
+        name = _find_nan(checkpoint)
+        if name is not None:
+            raise ValueError(
+                f"{self.path} is not written: '{name}' is NaN, the training has diverged. An earlier file stays: "
+                "resume from it with a lower 'lr', or without mixed precision ('amp')."
+            )
+
     def remove(self, filename: str) -> None:
         """Do nothing: the next file replaces this one."""
+
+
+def _find_nan(state: Any) -> str | None:
+    """Name of a tensor with NaN in a state of nested dictionaries and lists, such as "model.classifier.weight"."""
+    if isinstance(state, torch.Tensor):
+        return "" if torch.isnan(state).any() else None
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(state, Mapping):
+        parts = state.items()
+    elif isinstance(state, list | tuple):
+        parts = enumerate(state)
+    for key, value in parts:
+        name = _find_nan(value)
+        if name is not None:
+            return f"{key}.{name}" if name else str(key)
+    return None

@@ -19,6 +19,7 @@ from monai_jsma.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Weights, select_weights
 from monai_jsma.networks.classifier import BagClassifier
 from monai_jsma.networks.drawing import all_cells, weighted_sum
+from monai_jsma.networks.finite import check_finite
 from monai_jsma.networks.jsma import log_prior
 from monai_jsma.networks.loading import prepare_loading
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
@@ -124,7 +125,8 @@ class AttentionMIL(nn.Module):
             ``log_prior``, ``cells`` and ``weights`` ``(batch, cells)``.
 
         Raises:
-            ValueError: for a sampler that reads some patches.
+            ValueError: for a sampler that reads some patches, or weights that are NaN or infinite.
+            NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.
         """
         refuse_removed_options(_old_options)
         if not isinstance(sampler, AllPatches | None):
@@ -140,7 +142,8 @@ class AttentionMIL(nn.Module):
         features = self.patch_encoder.encode_draw(pyramid, draw, in_chunks=True)  # (batch, cells, features)
         log_attention = self.attention(features * self.patch_encoder.scale, draw.drawn)  # (batch, cells)
         attention = log_attention.exp()
-        logits = self.classifier(weighted_sum(features, attention))
+        logits = self.classifier(weighted_sum(features, attention))  # NaN where the attention is
+        check_finite(logits, "logits", network=self, image=image, pyramid=pyramid)
         if not return_attention:
             return logits
 
@@ -152,6 +155,11 @@ class AttentionMIL(nn.Module):
             "cells": draw.cells,
             "weights": attention.detach(),
         }
+
+    @property
+    def evaluation_sampler(self) -> Sampler:
+        """``AllPatches()``: nothing is drawn."""
+        return AllPatches()
 
     def load_weights(self, weights: Weights) -> Self:
         """Give the backbone weights of :func:`~monai_jsma.networks.build_backbone`; None leaves it as it is."""

@@ -11,7 +11,8 @@ which is unbiased in its value, in the gradient of f and in the gradient of P as
 autograd does the rest. What is stored is c_t = sg(w_t P_t): the share of the drawn patch in the bag, which stays finite
 where P underflows.
 
-All functions take log probabilities ``(batch, cells)``, -inf for cells that do not exist.
+All functions take log probabilities ``(batch, cells)``, -inf for cells that do not exist. Nothing else marks them: NaN
+is no padding, and comes out as NaN.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "draw_log_prob",
     "draw_systematically",
     "inclusion_probabilities",
+    "is_possible",
     "pathwise_weights",
     "top_cells",
     "weighted_sum",
@@ -145,6 +147,11 @@ def all_cells(log_prob: Tensor) -> Draw:
     return _make_draw(log_prob, cells, log_prob.exp())
 
 
+def is_possible(log_prob: Tensor) -> Tensor:
+    """Which cells exist and can be drawn: all but those of log probability -inf; bool of the same shape."""
+    return log_prob != float("-inf")
+
+
 def check_estimator(estimator: str) -> None:
     """Check that an estimator is one of :data:`ESTIMATORS`.
 
@@ -164,8 +171,7 @@ def _make_draw(log_prob: Tensor, cells: Tensor, weights: Tensor) -> Draw:
 
 
 def _exist(log_prob: Tensor, cells: Tensor) -> Tensor:
-    log_p = log_prob.gather(1, cells)
-    return torch.isfinite(log_p)
+    return is_possible(log_prob.gather(1, cells))
 
 
 def _normalize(prob: Tensor) -> Tensor:
@@ -182,11 +188,11 @@ def _weigh_in_order(log_prob: Tensor, cells: Tensor) -> Tensor:
     before = prob.cumsum(dim=1) - prob
     left = (1 - before).clamp_min(0)
 
-    count = torch.isfinite(log_p).sum(dim=1, keepdim=True)
+    count = is_possible(log_p).sum(dim=1, keepdim=True)
     rank = torch.arange(1, k + 1, device=prob.device)
     weights = (left + (count - rank) * prob) / count
 
-    possible = torch.isfinite(log_prob).sum(dim=1, keepdim=True)
+    possible = is_possible(log_prob).sum(dim=1, keepdim=True)
     return torch.where(possible <= k, prob, weights)  # if all cells are drawn, nothing is estimated
 
 
@@ -233,7 +239,7 @@ def draw_log_prob(log_prob: Tensor, cells: Tensor, *, in_order: bool) -> Tensor:
     earlier = drawn_so_far.roll(1, dims=1).bool()
     earlier[:, 0] = False
 
-    possible = torch.isfinite(log_p)
+    possible = is_possible(log_p)
     left = log_prob[:, None, :].expand_as(earlier)
     left = left.masked_fill(earlier, float("-inf"))
     left = left.masked_fill(~possible[:, :, None], 0.0)  # any finite row: what is not drawn has no gradient

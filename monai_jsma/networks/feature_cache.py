@@ -79,7 +79,7 @@ class FeatureCache:
         new = {}
         for i in missing:
             key = keys[i]
-            if key is not None:
+            if key is not None and np.isfinite(vectors[i]).all():  # NaN of mixed precision is not kept
                 new[key] = vectors[i]
         if new:
             store.add(new)
@@ -147,7 +147,7 @@ class FeatureStore:
                 continue
             name, row = place
             vectors[i] = self._files[name]["vector"][row]
-            known[i] = True
+            known[i] = np.isfinite(vectors[i]).all()  # NaN of an earlier version is none
         return vectors, known
 
     def add(self, vectors: Mapping[bytes, np.ndarray]) -> None:

@@ -28,6 +28,8 @@ from monai_jsma.networks.backbones import (
     select_weights,
 )
 from monai_jsma.networks.classifier import BagClassifier, BagReader
+from monai_jsma.networks.drawing import is_possible
+from monai_jsma.networks.finite import check_finite
 from monai_jsma.networks.loading import prepare_loading
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
@@ -162,27 +164,36 @@ class JSMANet(nn.Module):
             ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; and what else the
             sampler gives: ``LeaveOneOut`` and ``Prefix`` ``baseline_logits`` ``(batch, k, classes)`` and
             ``drawn_log_prob`` ``(batch, k)``, ``Draws`` ``draw_probabilities`` ``(batch, repeats, classes)``,
-            ``Certified`` ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``.
+            ``Certified`` ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``. Those of an
+            empty batch are empty.
+
+        Raises:
+            NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.
+            ValueError: if weights of the network are.
         """
         refuse_removed_options(_old_options)
         sampler = self._choose_sampler(sampler)
+        pixels = image
         if pyramid is None:
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
             image = pyramid.thumbnail(self.thumbnail_size)  # type: ignore[arg-type]
 
         log_attention = self.attend(image, pyramid.grids)  # (batch, cells)
+        attention = log_attention.exp()
+        check_finite(attention, "attention", network=self, image=pixels, pyramid=pyramid)
         log_prob = log_attention
         if self.training:
             keep = sampler.min_cells if isinstance(sampler, TrainingSampler) else 1
             log_prob = attention_dropout(log_attention, self.attention_dropout, keep=keep)
         reader = BagReader(self.patch_encoder, self.classifier, pyramid)
         sample = sampler.sample(log_prob, reader)
+        check_finite(sample.outputs["logits"], "logits", network=self, image=pixels, pyramid=pyramid)
         if not return_attention:
             return sample.outputs["logits"]  # (batch, classes)
 
         return {
             **sample.outputs,
-            "attention": log_attention.exp(),
+            "attention": attention,
             "log_attention": log_attention,
             "log_prior": log_prior(pyramid.grids).to(log_attention),
             "cells": sample.cells,
@@ -191,17 +202,24 @@ class JSMANet(nn.Module):
 
     def attend(self, thumbnail: Tensor, grids: Sequence[Grids]) -> Tensor:
         """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
+        if len(grids) == 0:
+            return log_prior(grids).to(thumbnail.device)  # batch statistics of nothing would be NaN
         if self.thumbnail_encoder is None:
             return self.attention(thumbnail, grids)
         features = self.thumbnail_encoder(thumbnail)  # (batch, channels, height', width')
         return self.attention(features, grids)
+
+    @property
+    def evaluation_sampler(self) -> Sampler:
+        """The sampler of an evaluation that is given none."""
+        return self.sampler.for_evaluation() if self.thumbnail_encoder is not None else self.sampler
 
     def _choose_sampler(self, sampler: Sampler | None) -> Sampler:
         attends = self.thumbnail_encoder is not None
         if self.training:
             return self.sampler if sampler is None else _check_trains(sampler)
         if sampler is None:
-            return self.sampler.for_evaluation() if attends else self.sampler
+            return self.evaluation_sampler
         if isinstance(sampler, TopK) and not attends:
             raise ValueError(
                 "without a thumbnail encoder all cells have the same attention, and none has the highest: evaluate "
@@ -270,7 +288,8 @@ class AttentionNetwork(nn.Module):
             grids: for each image the (rows, columns) of every magnification.
 
         Returns:
-            log probabilities ``(batch, cells)``, float32; -inf beyond the last cell of images with fewer cells.
+            log probabilities ``(batch, cells)``, float32; -inf beyond the last cell of images with fewer cells. All are
+            NaN for an image of which a logit is NaN or infinite.
         """
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
@@ -293,6 +312,8 @@ class AttentionNetwork(nn.Module):
             maps.append(pooled.flatten(1))
         logits = torch.cat(maps, dim=1)  # (batch, cells)
 
+        # An infinite logit has a finite sigmoid: as NaN it makes all of its image NaN, which the network reports.
+        logits = logits.masked_fill(~torch.isfinite(logits), float("nan"))
         weight = logsigmoid(logits) if self.normalization == "sigmoid" else logits
         if self.level_prior == "balanced":
             weight = weight + log_prior([grids]).to(weight)
@@ -318,7 +339,7 @@ class UniformAttention(nn.Module):
         prior = log_prior(grids).to(features.device)
         if self.level_prior == "balanced":
             return prior
-        return prior.masked_fill(torch.isfinite(prior), 0.0).log_softmax(dim=1)
+        return prior.masked_fill(is_possible(prior), 0.0).log_softmax(dim=1)
 
 
 def log_prior(grids: Sequence[Grids]) -> Tensor:
@@ -328,8 +349,10 @@ def log_prior(grids: Sequence[Grids]) -> Tensor:
         grids: for each image the (rows, columns) of every magnification.
 
     Returns:
-        ``-log(m n_j)`` for each cell, ``(batch, cells)``; -inf where padded.
+        ``-log(m n_j)`` for each cell, ``(batch, cells)``; -inf where padded. Of no images ``(0, 1)``.
     """
+    if len(grids) == 0:
+        return torch.zeros(0, 1)
     priors = []
     for grid in grids:
         levels = []
@@ -359,7 +382,7 @@ def attention_dropout(
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"attention dropout must be in [0, 1], but got {rate}.")
-    exists = torch.isfinite(log_prob)
+    exists = is_possible(log_prob)
     count = exists.sum(dim=1, keepdim=True)
     num_dropped = torch.minimum((rate * count).round(), count - max(keep, 1)).clamp_min(0)
 
@@ -373,7 +396,7 @@ def negative_entropy(log_prob: Tensor, log_prior: Tensor | None = None) -> Tenso
 
     Cells of no attention (log P = -inf) count 0, in the value and in the gradient.
     """
-    exists = torch.isfinite(log_prob)
+    exists = is_possible(log_prob)
     log_p = log_prob.masked_fill(~exists, 0.0)
     relative = log_p
     if log_prior is not None:

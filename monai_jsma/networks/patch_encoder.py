@@ -98,9 +98,12 @@ class PatchEncoder(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Features ``(n, features)`` of patches ``(n, 3, patch, patch)``: the map's mean, of length 1 if ``l2``."""
         features = self.backbone(patches).mean(dim=(2, 3)).float()
-        if self.feature_norm == "l2":
-            features = nn.functional.normalize(features, dim=1)
-        return features
+        if self.feature_norm != "l2":
+            return features
+        # Where the length overflows, normalization gives 0: the patch would count nothing, and nobody would know.
+        length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        features = nn.functional.normalize(features, dim=1)
+        return features.masked_fill(~torch.isfinite(length), float("nan"))
 
     def encode_draw(self, pyramid: PatchSource, draw: Draw, *, in_chunks: bool) -> Tensor:
         """Features of the drawn patches ``(batch, k, features)``, 0 where none was drawn; equal cells are read once.
@@ -116,6 +119,8 @@ class PatchEncoder(nn.Module):
         image = torch.arange(batch, device=device)[:, None].expand(batch, k)
         image_and_cell = torch.stack((image, draw.cells), dim=2)  # (batch, k, 2)
         drawn = image_and_cell[draw.drawn]  # (n, 2)
+        if len(drawn) == 0:
+            return draw.weights.new_zeros(batch, k, self.num_features)
         pairs, places = torch.unique(drawn, dim=0, return_inverse=True)
 
         size = self.chunk_size if in_chunks else len(pairs)

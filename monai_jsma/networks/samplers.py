@@ -100,7 +100,12 @@ class Sampler(ABC):
     """Chooses cells and classifies the bag of their patches.
 
     A sampler is a value: a frozen dataclass of its settings.
+
+    Attributes:
+        draws_at_random: whether two calls may read different cells.
     """
+
+    draws_at_random: ClassVar[bool] = False
 
     @abstractmethod
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
@@ -114,6 +119,8 @@ class Sampler(ABC):
 
 class TrainingSampler(Sampler):
     """A sampler from which the attention learns."""
+
+    draws_at_random: ClassVar[bool] = True
 
     @abstractmethod
     def draw(self, log_attention: Tensor) -> Draw:
@@ -254,6 +261,8 @@ class Pathwise(TrainingSampler):
 class AllPatches(TrainingSampler):
     """Every cell, weighed by its attention (Eq. 1). Nothing is drawn."""
 
+    draws_at_random: ClassVar[bool] = False
+
     def draw(self, log_attention: Tensor) -> Draw:
         """All cells, with their attention as weights."""
         return all_cells(log_attention)
@@ -318,12 +327,13 @@ class Draws(Sampler):
 
     sampler: int | TrainingSampler
     repeats: int
+    draws_at_random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.sampler, int):
             independent = Pathwise(self.sampler, estimator="with_replacement")
             object.__setattr__(self, "sampler", independent)
-        if not isinstance(self.sampler, TrainingSampler) or isinstance(self.sampler, AllPatches):
+        if not isinstance(self.sampler, TrainingSampler) or not self.sampler.draws_at_random:
             raise ValueError(
                 f"Draws repeats what LeaveOneOut, Prefix or Pathwise draws, but got {self.sampler!r}, which draws "
                 "nothing at random: give one of these, or a number of patches."
@@ -395,7 +405,7 @@ class Certified(Sampler):
         for start in range(0, cap, self.chunk):
             end = min(start + self.chunk, cap)
             prob = attention[:, start:end]
-            drawn = (prob > 0) & reading[:, None]
+            drawn = (prob != 0) & reading[:, None]
             draw = Draw(cells[:, start:end], prob * drawn, drawn)
             features = reader.features(draw, in_chunks=True)
 
@@ -411,7 +421,7 @@ class Certified(Sampler):
             if not reading.any():
                 break
 
-        width = int(num_read.max())
+        width = int(num_read.max()) if batch else 0
         rank = torch.arange(width, device=cells.device)
         was_read = rank < num_read[:, None]
         weights = attention[:, :width] * was_read

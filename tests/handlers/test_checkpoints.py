@@ -99,3 +99,33 @@ def test_a_file_that_must_be_there(tmp_path):
     assert checkpoint_file(path) == str(path)
     with pytest.raises(FileNotFoundError, match=r"none\.pt: there is no such checkpoint; train first"):
         checkpoint_file(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("kind", ["weights", "optimizer"])
+def test_a_state_with_nan_replaces_no_file(tmp_path, kind):
+    """The last update of an epoch may be the first to be NaN, with no forward pass behind it."""
+    net = network(1.0)
+    optimizer = torch.optim.Adam(net.parameters())
+    net.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    trainer = Engine(lambda engine, batch: None)
+    TrainingStateSaver(tmp_path, {"model": net, "optimizer": optimizer}).attach(trainer)
+    trainer.run([0], max_epochs=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    spoiled = net.weight.data if kind == "weights" else optimizer.state[net.weight]["exp_avg"]
+    spoiled.fill_(float("nan"))
+    name = "model.weight" if kind == "weights" else "optimizer.state.0.exp_avg"
+    with pytest.raises(ValueError, match=f"checkpoint.pt is not written: '{name}' is NaN.*lower 'lr'"):
+        trainer.run([0], max_epochs=2)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_best_model_with_nan_replaces_no_file(tmp_path):
+    net, engine = network(1.0), evaluator()
+    saver(tmp_path, net, engine)
+    validate(engine, 0.5)
+    nn.init.constant_(net.weight, float("nan"))
+    with pytest.raises(ValueError, match="model.pt is not written: 'weight' is NaN"):
+        validate(engine, 0.6)
+    assert weight(tmp_path) == 1.0
