@@ -8,13 +8,14 @@ from monai_jsma import _moved
 
 from .balanced import BalancedSampler
 from .batch import PyramidBatch
-from .prediction_dataset import PatchError, PredictionDataset, collate_readable
+from .prediction_dataset import NotFiniteError, PatchError, PredictionDataset, collate_readable
 from .pyramid import Pyramid
 from .stain import StainMap
 from .tensor_batch import TensorPyramidBatch
 
 __all__ = [
     "BalancedSampler",
+    "NotFiniteError",
     "PatchError",
     "PredictionDataset",
     "Pyramid",
