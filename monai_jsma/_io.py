@@ -204,6 +204,7 @@ def find_data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(root, name)), name))  # a link is another name
         is_data = not any(map(is_system_name, Path(root).relative_to(folder).parts))
         for name in names:
             path = Path(root, name)

@@ -206,15 +206,30 @@ def gather_cohort(
 
 
 def _add_containers(slide_of: Mapping[Path, Path]) -> dict[Path, Path]:
-    """Add to the slide of each file that of the name of its glass, which DICOM headers state, in place of a file's."""
-    names = dict(slide_of)
-    for slide in set(slide_of.values()):
+    """Add names to those of the files: a DICOM header states the name of the slide's glass.
+
+    An incomplete copy of a slide has the name too, which is the slide's.
+
+    Args:
+        slide_of: the slide of each file.
+    """
+    series = []
+    for slide in sorted(set(slide_of.values())):
         try:
             parts = find_dicom_parts(str(slide))
         except (SlideError, OSError):
             continue  # told when it is opened
-        if parts and parts[0].container:
-            names[slide.with_name(f"{parts[0].container}{slide.suffix}")] = slide
+        if parts:
+            series.append((slide, parts))
+    series.sort(key=lambda entry: -len(entry[1]))
+
+    names = dict(slide_of)
+    seen = set()
+    for slide, parts in series:
+        container = parts[0].container
+        if container and parts[0].series not in seen:
+            names[slide / f"{container}.dcm"] = slide
+        seen.add(parts[0].series)
     return names
 
 

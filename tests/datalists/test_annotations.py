@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 from annotation_files import feature, layer, region, write, xml, xy
@@ -272,3 +275,21 @@ def test_an_area_of_another_frame_is_not_taken_for_pixels_of_the_file():
         merge_areas([area])
     with pytest.raises(ValueError, match=r"count from the 'bounds'"):
         place_regions({0: [area]}, (100, 100), 20, cover=0.5, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("suffix", [".geojson.gz", ".GeoJSON.GZ", ".json.gz"])
+def test_compressed_geojson(tmp_path, suffix):
+    ring = [[10, 20], [60, 20], [60, 90], [10, 90]]
+    path = tmp_path / f"TCGA-AA.v1{suffix}"
+    path.write_bytes(gzip.compress(json.dumps([feature([ring])]).encode()))
+    [(slide, [area])] = read_annotations(path).items()
+    assert slide == "TCGA-AA.v1"
+    np.testing.assert_array_equal(area.ring, np.array(ring)[:, ::-1])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}" * 99)[:-9]])
+def test_compressed_file_that_is_none(tmp_path, content):
+    path = tmp_path / "a.geojson.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.geojson\.gz: (not a whole gzip file: .*|not a JSON file: .*)\."):
+        read_annotations(path)

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from dicom_files import write_dicom_slide
 from PIL import Image
 from places import SHARED
 from slide_files import levels_of, picture, write_pyramid
@@ -19,7 +20,9 @@ from monai_jsma._io import file_sha256
 from monai_jsma.datalists.folder import folder_datalist
 from monai_jsma.datalists.schema import load_datalist, save_datalist
 from monai_jsma.datalists.splits import SPLITS, check_groups
+from monai_jsma.datalists.verify import verify_datalist
 from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.identity import slide_sha256
 
 OSTEOSARCOMA = SHARED / "data" / "osteosarcoma"
 needs_osteosarcoma = pytest.mark.skipif(not OSTEOSARCOMA.is_dir(), reason="the osteosarcoma tiles are not here")
@@ -249,3 +252,103 @@ def test_one_changed_byte_of_a_tile_is_found(tmp_path):
     tile.write_bytes(data)
     with pytest.raises(ValueError, match=rf"{tile.name}: the file has changed"):
         folder_datalist(tmp_path / "tiles", folds=4)
+
+
+# ------------------------------------------------------------------------------------------------ slides of many files
+
+
+def write_dicom_classes(folder: Path, number: int = 6) -> None:
+    """Slides of two files each, in the folders of two classes."""
+    for i in range(number):
+        pixels = picture(128, 128, i)
+        stem = f"s{i}_level"
+        write_dicom_slide(folder / "AB"[i % 2], [pixels, pixels[::2, ::2]], stem=stem, PatientID=f"P{i}")
+
+
+def test_dicom_slides_of_two_files_are_one_item_each(tmp_path, caplog):
+    write_dicom_classes(tmp_path)
+    content = folder_datalist(tmp_path, folds=3)
+    items = [item for split in SPLITS for item in content[split]]
+    assert sorted(item["image"] for item in items) == sorted(f"{'AB'[i % 2]}/s{i}_level0.dcm" for i in range(6))
+    assert {(item["mpp"], item["mpp_source"]) for item in items} == {(0.5, "openslide.mpp-x")}
+    for item in items:
+        assert item["sha256"] == slide_sha256(tmp_path / item["image"].replace("level0", "level1"))
+    assert "12 files are 6 images or slides, some of several files." in caplog.text
+    path = save_datalist(content, tmp_path / "datalist.json")
+    assert verify_datalist(path) == ([], 6)
+
+
+def test_a_folder_for_each_dicom_slide(tmp_path):
+    for i in range(6):
+        write_dicom_slide(tmp_path / "AB"[i % 2] / f"s{i}", [picture(128, 128, i)], PatientID=f"P{i}")
+    content = folder_datalist(tmp_path, folds=3)
+    items = [item for split in SPLITS for item in content[split]]
+    assert sorted(item["image"] for item in items) == sorted(f"{'AB'[i % 2]}/s{i}" for i in range(6))
+    path = save_datalist(content, tmp_path / "datalist.json")
+    assert load_datalist(path, "training")[0]["image"] == str(tmp_path / content["training"][0]["image"])
+    assert verify_datalist(path) == ([], 6)
+
+
+def test_two_files_of_one_dicom_slide_in_a_table(tmp_path):
+    write_dicom_classes(tmp_path)
+    names = [f"{'AB'[i % 2]}/s{i}_level{level}.dcm" for i in range(6) for level in (0, 1)]
+    write_table(tmp_path, [{"image": name, "label": name[0]} for name in names])
+    same = r"files of the same image: A/s0_level0\.dcm = A/s0_level1\.dcm, "
+    with pytest.raises(ValueError, match=same):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_a_dicom_slide_and_a_copy_that_lacks_a_level(tmp_path):
+    write_dicom_classes(tmp_path)
+    (tmp_path / "B" / "copy").mkdir()
+    shutil.copy(tmp_path / "A" / "s0_level0.dcm", tmp_path / "B" / "copy" / "x.dcm")
+    with pytest.raises(ValueError, match=r"one slide \(DICOM series [\d.]+\) under 2 names: A/s0_level0\.dcm, B/copy"):
+        folder_datalist(tmp_path, folds=3)
+
+
+def test_dicom_slides_of_one_patient_without_a_group_are_told(tmp_path, caplog):
+    write_dicom_classes(tmp_path)
+    write_dicom_slide(tmp_path / "A", [picture(128, 128, 9)], stem="s9_level", PatientID="P0")
+    folder_datalist(tmp_path, folds=3)
+    assert "2 DICOM slides state the patient 'P0', but have no group and may come into two splits: A/s0_" in caplog.text
+    assert "'P1'" not in caplog.text
+
+
+def test_tiles_of_a_hamamatsu_slide_are_no_images(tmp_path, caplog):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "s.vms").write_text("[Virtual Microscope Specimen]\nImageFile=s.jpg\nMapFile=map.jpg\n")
+    for name in ("s.jpg", "map.jpg"):
+        Image.fromarray(picture(64, 64)).save(tmp_path / "A" / name)
+    with pytest.raises(SlideError, match=r"A/s\.vms: "):  # the only item; OpenSlide finds these tiles incomplete
+        folder_datalist(tmp_path, folds=3)
+    assert "3 files are 1 images or slides" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "system", [".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "System Volume Information"]
+)
+def test_a_folder_of_the_system_is_no_class(tmp_path, caplog, system):
+    for i in range(9):
+        folder = tmp_path / ("a", "b", system)[i % 3]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3), (25 * i, 0, 0)).save(folder / f"{i}.jpeg")
+    content = folder_datalist(tmp_path, folds=3, mpp=1.0)
+    assert content["labels"] == {"0": "a", "1": "b"}
+    assert sum(len(content[split]) for split in SPLITS) == 6
+    assert f"left out, hidden or of the system: {system}." in caplog.text
+
+
+def test_data_below_a_hidden_folder_is_data(tmp_path):
+    root = tmp_path / ".cache" / "@eaDir"
+    for i in range(6):
+        (root / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3), (i, 0, 0)).save(root / "ab"[i % 2] / f"{i}.png")
+    content = folder_datalist(root, folds=3, mpp=1.0)
+    assert sum(len(content[split]) for split in SPLITS) == 6
+
+
+def test_a_slide_that_no_reader_can_read_is_named(tmp_path):
+    write_dicom_classes(tmp_path)
+    (tmp_path / "A" / "x.vsi").write_bytes(b"II*\0 and so on")
+    with pytest.raises(SlideError, match=r"A/x\.vsi: Olympus slides \(\.vsi\) cannot be read"):
+        folder_datalist(tmp_path, folds=3)

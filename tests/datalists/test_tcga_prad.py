@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from annotation_files import box, covered, feature, layer, region, xml
+from dicom_files import write_dicom_slide
 from slide_files import picture, write_pyramid
 
 from monai_jsma.__main__ import main
@@ -20,6 +21,7 @@ from monai_jsma._io import file_sha256
 from monai_jsma.datalists.regions import Area
 from monai_jsma.datalists.schema import load_datalist
 from monai_jsma.datalists.splits import SPLITS
+from monai_jsma.slides.identity import slide_sha256
 from monai_jsma.transforms import LoadPyramidd
 
 MPP = 0.5
@@ -283,3 +285,63 @@ def test_missing_folders(slides, capsys):
 def test_wrong_options(slides, option, capsys):
     assert prepare(slides, option) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def write_dicom_slides(slides: Path) -> list[Path]:
+    """The six slides as DICOM, two files each, named by numbers as archives do, all in one folder."""
+    shutil.rmtree(slides)
+    first = []
+    for i in range(6):
+        pixels = picture(320, 320, i)
+        names = {"PatientID": f"TCGA-2A-{i // 2:04d}", "ContainerIdentifier": slide_name(i).split(".")[0]}
+        paths = write_dicom_slide(slides, [pixels, pixels[::5, ::5]], stem=f"{i:04x}-", **names)
+        first.append(paths[0])
+    return first
+
+
+@pytest.mark.parametrize("named_after", ["first file", "second file", "glass"])
+def test_dicom_slides(slides, named_after):
+    first = write_dicom_slides(slides)
+    for i, path in enumerate(first):
+        form = ("geojson", "xml", "csv")[i % 3]
+        notes = slides.parent / "notes"
+        if named_after != "glass":
+            for note in notes.glob(f"{slide_name(i).split('.')[0]}.*"):
+                note.unlink()
+            write_form(notes, form, path.stem if named_after == "first file" else path.stem[:-1] + "1")
+    assert prepare(slides) == 0
+    items = items_of(slides)
+    assert {item["image"] for item in items} == {path.name for path in first}
+    assert {item["patient"] for item in items} == {"TCGA-2A-0000", "TCGA-2A-0001", "TCGA-2A-0002"}
+    assert {item["mpp"] for item in items} == {0.5}
+    for item in items:
+        assert item["sha256"] == slide_sha256(slides / item["image"].replace("-0.dcm", "-1.dcm"))
+
+
+def test_an_incomplete_copy_of_a_dicom_slide(slides):
+    first = write_dicom_slides(slides)
+    (slides / "copy").mkdir()
+    shutil.copy(first[0], slides / "copy" / "x.dcm")
+    write_form(slides.parent / "notes", "geojson", "x")
+    assert prepare(slides) == 1
+    [failure] = failures_of(slides)
+    assert (failure["stage"], failure["slide"]) == ("copy", "copy/x.dcm")
+    assert failure["reason"] == f"the same slide as {first[0].name}, which is kept."
+
+
+def test_hidden_annotations_are_no_failures(slides, caplog):
+    for note in list((slides.parent / "notes").iterdir()):
+        note.with_name(f"._{note.name}").write_bytes(b"\0\5\x16\7")
+    assert prepare(slides) == 0
+    assert failures_of(slides) == []
+    assert "notes: left out, hidden or of the system: ._TCGA" in caplog.text
+
+
+def test_two_dicom_slides_of_one_glass(slides):
+    """Scanned twice: which one the annotation is of cannot be known."""
+    write_dicom_slides(slides)
+    write_dicom_slide(slides, [picture(320, 320, 9)], stem="again", ContainerIdentifier=slide_name(0).split(".")[0])
+    assert prepare(slides) == 1
+    [failure] = failures_of(slides)
+    assert (failure["stage"], failure["slide"]) == ("match", slide_name(0).split(".")[0])
+    assert "2 slides have this name: 0000-0.dcm, again0.dcm; name the annotation as its slide." in failure["reason"]

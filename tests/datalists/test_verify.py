@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import write_dicom_slide
 from PIL import Image
-from slide_files import overwrite, tile_range
+from slide_files import overwrite, picture, tile_range
 from verify_cases import Case, write_files
 
 from monai_jsma._io import file_sha256
 from monai_jsma.datalists.schema import find_region, load_datalist
 from monai_jsma.datalists.splits import check_groups, find_shared, find_splits
 from monai_jsma.datalists.verify import fault_table, read_region
+from monai_jsma.slides.identity import slide_sha256
 from monai_jsma.slides.open import inspect_slide
 
 
@@ -226,3 +229,47 @@ def test_training_items_of_one_class(case):
     assert case.run() == [("", "label")]
     case.content["training"][0]["label"] = [1]  # that fault is told, and stops nothing
     assert ("training[0]", "label") in case.run()
+
+
+def add_dicom_slides(case: Case) -> None:
+    """Two DICOM slides of two files: ``f`` in training, ``g`` in validation."""
+    for i, name in enumerate("fg"):
+        pixels = picture(128, 128, 10 + i)
+        write_dicom_slide(case.folder / name, [pixels, pixels[::2, ::2]])
+        item = {"image": f"{name}/level0.dcm", "sha256": slide_sha256(case.folder / name), "label": 0}
+        case.content[("training", "validation")[i]].append({**item, "patient": f"P{6 + i}"})
+
+
+def test_a_changed_second_file_of_a_slide(case):
+    add_dicom_slides(case)
+    assert case.run() == []
+    path = case.folder / "f" / "level1.dcm"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    assert case.run() == [("training[3]", "sha256")]
+    assert "f/level0.dcm: its sha256 is" in case.faults[0].reason
+
+
+def test_a_lost_second_file_of_a_slide(case):
+    add_dicom_slides(case)
+    (case.folder / "f" / "level1.dcm").unlink()
+    assert case.run() == [("training[3]", "sha256")]
+
+
+@pytest.mark.parametrize("image", ["f/level1.dcm", "f", "copy/x.dcm"])
+def test_one_dicom_series_under_two_names_in_two_splits(case, image):
+    """Also a copy that lacks a level, whose bytes differ."""
+    add_dicom_slides(case)
+    (case.folder / "copy").mkdir()
+    shutil.copy(case.folder / "f" / "level0.dcm", case.folder / "copy" / "x.dcm")
+    case.content["test"].append({"image": image, "patient": "P9"})
+    assert case.run() == [("training[3]", "split"), ("test[2]", "split")]
+    assert re.search(r"slide DICOM series [\d.]+ lies in test and training", case.faults[0].reason)
+
+
+def test_a_mirax_slide_without_its_folder(case):
+    Image.fromarray(picture(50, 60)).save(case.folder / "h.mrxs", "JPEG")
+    case.content["test"].append({"image": "h.mrxs", "patient": "P9"})
+    assert case.run() == [("test[2]", "open")]
+    assert "h.mrxs: only a preview" in case.faults[0].reason
