@@ -321,8 +321,12 @@ def format_table(rows: Sequence[Sequence[str]], *, align: Literal["left", "right
     return lines
 
 
-def join_few(values: Iterable[Any]) -> str:
-    """The first three values and, if there are more, their number, for a message of one line.
+def join_few(values: Iterable[Any], *, max_values: int = 3) -> str:
+    """The first values and, if there are more, their number, for a message of one line.
+
+    Args:
+        values: the values.
+        max_values: largest number of values in the text.
 
     Example::
 
@@ -330,7 +334,7 @@ def join_few(values: Iterable[Any]) -> str:
         'a.png, b.png, c.png, ... (4 in all)'
     """
     texts = [str(value) for value in values]
-    if len(texts) <= 3:
+    if len(texts) <= max_values:
         return ", ".join(texts)
-    first = ", ".join(texts[:3])
+    first = ", ".join(texts[:max_values])
     return f"{first}, ... ({len(texts)} in all)"

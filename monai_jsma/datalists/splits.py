@@ -5,7 +5,8 @@
 Items that belong together, such as the images of a patient, lie in one split only (paper, Section 4.1: split by slide),
 so that no result rests on having seen the patient before. The group of an item is its ``group``, else its ``patient``,
 else its ``image``, so that the regions of one slide stay together. Nor do two splits share a patient or an image,
-whatever the groups say.
+whatever the groups say. Names that are likely the same in two spellings are a question to the user, see
+:mod:`monai_jsma.datalists.spelling`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from monai_jsma._io import join_few
+from monai_jsma.datalists.spelling import Double, check_spellings, find_doubles, find_same_files
 
 __all__ = [
     "SPLITS",
     "check_copies",
     "check_groups",
     "find_shared",
+    "find_spelling_doubles",
     "find_splits",
     "group_of",
     "hold_out",
@@ -98,28 +101,66 @@ def find_shared(pairs: Iterable[tuple[str, Identity]]) -> dict[Identity, list[st
     return shared
 
 
-def check_groups(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def find_spelling_doubles(items: Sequence[Mapping[str, Any]], *, base: Path | None = None) -> list[Double]:
+    """The groups, patients and images of items that are likely the same in several spellings.
+
+    Args:
+        items: items with ``image``.
+        base: folder that relative image paths start at; None if unknown.
+    """
+    names = []
+    for item in items:
+        names += [identity for identity in list_identities(item) if identity[0] != "image"]
+        if not (_is_stated(item.get("group")) or _is_stated(item.get("patient"))):
+            names.remove(("group", group_of(item)))  # it is the image
+    return find_doubles(names, items, base=base)
+
+
+def check_groups(
+    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    base: Path | None = None,
+    names_as_written: bool = False,
+) -> None:
     """Check that no group, no patient and no image lies in two splits, even if the items' groups are smaller.
 
     Args:
         splits: the items of each split, by its name.
+        base: folder that relative image paths start at, to know two paths of one file; None if unknown.
+        names_as_written: whether names that differ in spelling only are different ones, rather than an error.
 
     Raises:
         ValueError: if one does; it names the first.
     """
+    all_items = [item for items in splits.values() for item in items]
+    text_of = {} if base is None else find_same_files([item["image"] for item in all_items], base)
     pairs = []
     for split, items in splits.items():
         for item in items:
-            pairs += [(split, identity) for identity in list_identities(item)]
+            for kind, value in list_identities(item):
+                text = text_of.get(value, value) if kind == "image" else value
+                pairs.append((split, (kind, text)))
     shared = find_shared(pairs)
-    if not shared:
-        return
+    if shared:
+        leaks = set()  # without the kinds: a patient is often the group too
+        for (_, value), names in shared.items():
+            leaks.add((value, str(names)))
+        lines = [f"{value} in {names}" for value, names in sorted(leaks)]
+        raise ValueError(f"A group, patient or image must lie in one split only, but found {join_few(lines)}.")
 
-    leaks = set()  # without the kinds: a patient is often the group too
-    for (_, value), names in shared.items():
-        leaks.add((value, str(names)))
-    lines = [f"{value} in {names}" for value, names in sorted(leaks)]
-    raise ValueError(f"A group, patient or image must lie in one split only, but found {join_few(lines)}.")
+    if not names_as_written:
+        doubles = find_spelling_doubles(all_items, base=base)
+        check_spellings([double for double in doubles if _is_in_several(double, splits)])
+
+
+def _is_in_several(double: Double, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether spellings of a likely double lie in more than one split."""
+    num_splits = 0
+    for items in splits.values():
+        names = {name for item in items for kind, name in list_identities(item) if kind == double.kind}
+        if not names.isdisjoint(double.spellings):
+            num_splits += 1
+    return num_splits > 1
 
 
 def check_copies(items: Sequence[Item], path: Path) -> None:
@@ -147,24 +188,35 @@ def check_copies(items: Sequence[Item], path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- folds
 
 
-def split_by_group(items: Sequence[Item], folds: int, seed: int = 0) -> list[int]:
+def split_by_group(
+    items: Sequence[Item],
+    folds: int,
+    seed: int = 0,
+    *,
+    base: Path | None = None,
+    names_as_written: bool = False,
+) -> list[int]:
     """Divide the items into folds of whole groups, with the classes spread as evenly as the groups allow.
 
     Args:
         items: items with ``image`` and ``label``, and ``group`` or ``patient`` in all of them or in none.
         folds: number of folds, at least 2.
         seed: random seed of the division.
+        base: folder that relative image paths start at, to know two paths of one file; None if unknown.
+        names_as_written: whether names that differ in spelling only are different ones, rather than an error.
 
     Returns:
         the fold of each item, 0 to ``folds - 1``.
 
     Raises:
         ValueError: if the division cannot be free of leaks: some items have a group and others have none, there are
-            fewer groups than folds, or a fold is left empty.
+            fewer groups than folds, a fold is left empty, or names are likely the same in two spellings.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed here only
 
     _check_all_or_none_have_a_group(items)
+    if not names_as_written:
+        check_spellings(find_spelling_doubles(items, base=base))
     groups = [group_of(item) for item in items]
     num_groups = len(set(groups))
     if not 2 <= folds <= num_groups:
@@ -185,7 +237,7 @@ def split_by_group(items: Sequence[Item], folds: int, seed: int = 0) -> list[int
     items_of = defaultdict(list)
     for item, fold in zip(items, fold_of, strict=True):
         items_of[str(fold)].append(item)
-    check_groups(items_of)
+    check_groups(items_of, base=base, names_as_written=names_as_written)
     return fold_of
 
 
@@ -275,7 +327,7 @@ def _classes(items: Iterable[Item]) -> set[Any]:
 
 
 def make_fold_datalists(
-    content: Mapping[str, Any], folds: int, seed: int = 0, *, validation: bool = True
+    content: Mapping[str, Any], folds: int, seed: int = 0, *, validation: bool = True, base: Path | None = None
 ) -> list[dict[str, Any]]:
     """Make the datalists of a cross-validation: each item is tested once, by a network that never saw its group.
 
@@ -286,6 +338,7 @@ def make_fold_datalists(
         seed: random seed of the division.
         validation: whether another fold is the validation split, to choose the model by; else all other folds are for
             training.
+        base: folder that relative image paths start at, to know two paths of one file; None if unknown.
 
     Returns:
         one datalist for each fold, which is its test split, with all that ``content`` says of its items, and
@@ -301,7 +354,8 @@ def make_fold_datalists(
     if not items:
         raise ValueError("no item of the datalist has a label: a cross-validation needs them.")
 
-    fold_of = split_by_group(items, folds, seed)
+    names_as_written = bool(content.get("names_as_written"))
+    fold_of = split_by_group(items, folds, seed, base=base, names_as_written=names_as_written)
     common = {key: value for key, value in content.items() if key not in splits}
     datalists = []
     for fold in range(folds):
