@@ -40,6 +40,15 @@ def _add_split_options(parser: argparse.ArgumentParser, *, held_out: str) -> Non
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="random seed of the split (default: %(default)s)"
     )
+    _add_names_option(parser)
+
+
+def _add_names_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--names-as-written",
+        action="store_true",
+        help="names that differ in spelling only, such as patients 001 and 1, are different ones (default: an error)",
+    )
 
 
 def _format_splits(content: Mapping[str, Any]) -> str:
@@ -108,6 +117,7 @@ def prepare_bach(args: argparse.Namespace) -> None:
         fold=args.fold,
         seed=args.seed,
         tiled=args.tiled,
+        names_as_written=args.names_as_written,
     )
     folder = args.tiled or args.root
     path = save_datalist(content, args.out or folder / "datalist.json")
@@ -161,6 +171,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
         fold=args.fold,
         seed=args.seed,
         class_order=class_order,
+        names_as_written=args.names_as_written,
     )
     folder = args.root if args.root.is_dir() else args.root.parent
     path = save_datalist(content, args.out or folder / "datalist.json")
@@ -187,6 +198,7 @@ def _add_tcga_prad(sources: Commands) -> None:
         help="class of an annotated name: benign, 'Gleason 3', 'Gleason 4/5' or ignore; may be repeated",
     )
     _add_region_options(parser)
+    _add_names_option(parser)
     parser.add_argument("--strict", action="store_true", help="write no datalist if any slide or annotation fails")
 
 
@@ -252,7 +264,7 @@ def prepare_tcga_prad(args: argparse.Namespace) -> None:
 
     is_written = not (cohort.faults and args.strict)
     if is_written:
-        content = cohort.datalist()
+        content = cohort.datalist(names_as_written=args.names_as_written)
         save_datalist(content, out)
         _print_cohort(content)
         print(out)

@@ -245,7 +245,7 @@ def _plan_runs(args: argparse.Namespace, out: Path) -> Runs:
     values = _parse_values(args.values)
     variants = make_variants(bundle, args.variants, configs=args.config, values=values)
     base_dir = (args.base_dir or args.datalist.parent).resolve()
-    datalists = _write_datalists(args, out)
+    datalists = _write_datalists(args, out, base_dir)
 
     runs = {}
     for variant in variants:
@@ -279,7 +279,7 @@ def _parse_values(texts: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _write_datalists(args: argparse.Namespace, out: Path) -> list[Path]:
+def _write_datalists(args: argparse.Namespace, out: Path, base_dir: Path) -> list[Path]:
     """Write a datalist for each fold, or the datalist itself if there are no folds."""
     from monai_jsma.datalists.schema import check_items, read_datalist, save_datalist
     from monai_jsma.datalists.splits import make_fold_datalists
@@ -288,7 +288,9 @@ def _write_datalists(args: argparse.Namespace, out: Path) -> list[Path]:
     check_items(content, args.datalist)
     datalists: Sequence[Mapping[str, Any]] = [content]
     if args.folds is not None:
-        datalists = make_fold_datalists(content, args.folds, args.split_seed, validation=not args.no_validation)
+        datalists = make_fold_datalists(
+            content, args.folds, args.split_seed, validation=not args.no_validation, base=base_dir
+        )
 
     _record(out / "datalists.json", datalists)
     paths = []

@@ -63,6 +63,7 @@ def bach_datalist(
     fold: int = 0,
     seed: int = 0,
     tiled: str | Path | None = None,
+    names_as_written: bool = False,
 ) -> dict[str, Any]:
     """Make a datalist of the folders of the challenge.
 
@@ -77,6 +78,8 @@ def bach_datalist(
         fold: index of the fold to validate on.
         seed: random seed of the split.
         tiled: folder to write a tiled pyramid of every image to; the datalist then names these, relative to it.
+        names_as_written: whether patients whose names differ in spelling only (001 and 1) are different ones, rather than
+            an error.
 
     Returns:
         the content for :func:`~monai_jsma.datalists.save_datalist`; paths are relative to ``tiled``, else ``root``.
@@ -84,7 +87,8 @@ def bach_datalist(
     Raises:
         FileNotFoundError: when a folder or table is missing.
         ValueError: when folders, names and table disagree on a label, a class has no images, two files are the same
-            image, or a patient is unknown or would be in two splits.
+            image, a patient is unknown or would be in two splits, or patients are
+            likely the same in two spellings.
         SlideError: when an image cannot be read.
     """
     root = Path(os.path.abspath(root))
@@ -103,7 +107,7 @@ def bach_datalist(
     check_copies(items, root)
     if patients is not None:
         _add_patients(items, Path(patients))
-    splits = _split(items, folds=folds, fold=fold, seed=seed)
+    splits = _split(items, folds=folds, fold=fold, seed=seed, names_as_written=names_as_written)
     if tiled_folder is not None:
         for name in splits:
             splits[name] = [_tile(item, root, tiled_folder) for item in splits[name]]
@@ -116,12 +120,15 @@ def bach_datalist(
         "patients": None if patients is None else {"sha256": file_sha256(patients)},
         "tiled": None if tiled is None else {"compression": "none", "tile": TILE, "reductions": list(REDUCTIONS)},
     }
-    return {
+    content = {
         **_ABOUT,
         "labels": {str(i): name for i, name in enumerate(CLASSES)},
         "settings": settings,
         **splits,
     }
+    if names_as_written:
+        content["names_as_written"] = True
+    return content
 
 
 def _find_photos(root: Path) -> Path:
@@ -383,14 +390,14 @@ def _stem(name: str) -> str:
     return file.rsplit(".", 1)[0].casefold()
 
 
-def _split(items: Sequence[Item], *, folds: int, fold: int, seed: int) -> dict[str, list[Item]]:
+def _split(items: Sequence[Item], *, folds: int, fold: int, seed: int, names_as_written: bool) -> dict[str, list[Item]]:
     labeled = [item for item in items if "label" in item]
     unlabeled = [item for item in items if "label" not in item]
     without_folder = [{**item, "image": _stem(item["image"])} for item in labeled]  # the same split in any folder
-    fold_of = split_by_group(without_folder, folds, seed)
+    fold_of = split_by_group(without_folder, folds, seed, names_as_written=names_as_written)
     splits = hold_out(labeled, fold_of, fold)
     splits["test"] = unlabeled
-    check_groups(splits)
+    check_groups(splits, names_as_written=names_as_written)
     return splits
 
 

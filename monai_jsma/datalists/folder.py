@@ -26,6 +26,7 @@ from monai_jsma._io import (
     report_system_files,
 )
 from monai_jsma.datalists.schema import check_mpp
+from monai_jsma.datalists.spelling import check_spellings, find_doubles
 from monai_jsma.datalists.splits import check_copies, make_splits, split_by_group
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
@@ -51,6 +52,7 @@ def folder_datalist(
     fold: int = 0,
     seed: int = 0,
     class_order: Sequence[str] | None = None,
+    names_as_written: bool = False,
 ) -> dict[str, Any]:
     """Make a datalist of a folder, split by group into training, validation and test.
 
@@ -63,6 +65,8 @@ def folder_datalist(
         fold: index of the fold to test on.
         seed: random seed of the split.
         class_order: names of the classes in the order of their labels; sorted by default.
+        names_as_written: whether classes, groups, patients and images whose names differ in spelling only ("001" and
+            "1") are different ones, rather than an error.
 
     Returns:
         the content for :func:`monai_jsma.datalists.schema.save_datalist`.
@@ -70,7 +74,7 @@ def folder_datalist(
     Raises:
         FileNotFoundError: when the table or an image is missing.
         ValueError: when the table is wrong, an image does not have the table's ``sha256``, two rows name the same
-            image, or the groups cannot be split.
+            image, the groups cannot be split, or names are likely the same in two spellings.
         SlideError: when a file cannot be read as an image or slide.
     """
     root = Path(root)
@@ -84,6 +88,8 @@ def folder_datalist(
     rows = _list_rows(root, table)
     rows.sort(key=lambda row: row["image"])
     _check_files(rows, root, table)
+    if not names_as_written:
+        check_spellings(find_doubles([("class", row["label"]) for row in rows]), str(table))
     label_of = _number_classes(rows, class_order, table)
 
     rejections: dict[str, str] = {}
@@ -98,7 +104,7 @@ def folder_datalist(
         texts = [f"{image} ({rejection})" for image, rejection in rejections.items()]
         _logger.warning("%s: mpp=%.5g takes the place of what files state: %s.", root, mpp, join_few(texts))
 
-    fold_of = split_by_group(items, folds, seed)
+    fold_of = split_by_group(items, folds, seed, base=root, names_as_written=names_as_written)
     content: dict[str, Any] = {
         "name": root.resolve().name,
         "labels": {str(label): name for name, label in label_of.items()},
@@ -108,6 +114,8 @@ def folder_datalist(
     if mpp is not None:
         content["mpp"] = mpp
         content["mpp_source"] = "given"
+    if names_as_written:
+        content["names_as_written"] = True
     return content
 
 

@@ -354,15 +354,19 @@ class Cohort:
         self.faults += outside
         return dict(inside)
 
-    def datalist(self) -> dict[str, Any]:
+    def datalist(self, *, names_as_written: bool = False) -> dict[str, Any]:
         """Choose equally many regions of each class and split them by patient.
+
+        Args:
+            names_as_written: whether patients whose names differ in spelling only are different ones, rather than an
+                error.
 
         Returns:
             the content for :func:`~monai_jsma.datalists.save_datalist`; ``placed`` has the number of regions of each
             class to choose from, ``unknown`` the number of annotations of each class name that is in no mapping.
 
         Raises:
-            ValueError: when a class has no region, or the patients cannot be split.
+            ValueError: when a class has no region, the patients cannot be split, or two are likely the same one.
         """
         settings = self._settings
         placed = {name: slide.regions for name, slide in self.slides.items()}
@@ -381,8 +385,8 @@ class Cohort:
         for name, regions in chosen.items():
             for region in regions:
                 items.append(_region_item(self.slides[name].item, region))
-        fold_of = split_by_group(items, settings.folds, settings.seed)
-        return {
+        fold_of = split_by_group(items, settings.folds, settings.seed, names_as_written=names_as_written)
+        content: dict[str, Any] = {
             "name": "regions of annotated prostate slides",
             "labels": {str(label): name for label, name in enumerate(CLASSES)},
             "settings": {**asdict(settings), "mapping": dict(self._mapping)},
@@ -390,6 +394,9 @@ class Cohort:
             "unknown": dict(self.unknown),
             **make_splits(items, fold_of, settings.fold),
         }
+        if names_as_written:
+            content["names_as_written"] = True
+        return content
 
     def _count_regions(self) -> dict[str, int]:
         """The number of regions of each class."""

@@ -3,7 +3,8 @@
 """Datalists: JSON files that name the images, labels and groups of each split.
 
 The top level holds the splits (``training``, ``validation``, ``test``), each a list of items, and what is common to
-all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0) and ``mpp_source``. An item holds ``image``
+all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0), ``mpp_source`` and ``names_as_written``
+(whether names that differ in spelling only are different ones). An item holds ``image``
 (a path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or ``patient``, ``location`` (row,
 column) with ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import join_few, write_whole
+from monai_jsma.datalists.spelling import read_names_as_written
 from monai_jsma.datalists.splits import SPLITS, Item, check_groups, find_splits
 from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
@@ -76,21 +78,26 @@ def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:
     """Write a datalist, whole or not at all; equal content gives equal bytes. Returns the path.
 
     Raises:
-        ValueError: if a group lies in two splits.
+        ValueError: if a group lies in two splits, or likely does under two spellings.
     """
     _check_leaks(content)
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return write_whole(path, f"{text}\n")
 
 
-def _check_leaks(content: Mapping[str, Any]) -> None:
-    """Check the usual three splits; other lists may hold their items once more."""
+def _check_leaks(content: Mapping[str, Any], base: Path | None = None) -> None:
+    """Check the usual three splits; other lists may hold their items once more.
+
+    Args:
+        content: the datalist.
+        base: folder that relative image paths start at, to know two paths of one file; None if unknown.
+    """
     splits = find_splits(content)
     usual = {}
     for name in SPLITS:
         if name in splits:
             usual[name] = splits[name]
-    check_groups(usual)
+    check_groups(usual, base=base, names_as_written=read_names_as_written(content))
 
 
 def load_datalist(
@@ -120,7 +127,7 @@ def load_datalist(
     Raises:
         FileNotFoundError: if the datalist or an image is missing.
         ValueError: for broken JSON, an unknown or empty split, an item without ``image``, a wrong label or mpp, another
-            number of classes, or a group that lies in two splits of the datalist.
+            number of classes, or a group that lies in two splits of the datalist, or likely does under two spellings.
     """
     path = Path(path)
     content = read_datalist(path)
@@ -152,7 +159,7 @@ def load_datalist(
             f"{path}: {len(missing)} of {len(loaded)} images under '{key}' are missing: {join_few(missing)}. "
             f"Relative paths start at {base}; give the folder of the images (base_dir)."
         )
-    _check_leaks(content)
+    _check_leaks(content, base)
     return loaded
 
 

@@ -20,7 +20,14 @@ from typing import Any, NamedTuple
 
 from monai_jsma._io import join_few
 
-__all__ = ["Double", "check_spellings", "find_doubles", "find_same_files", "image_key", "spelling_key"]
+__all__ = [
+    "Double",
+    "check_spellings",
+    "find_doubles",
+    "find_same_files",
+    "read_names_as_written",
+    "spelling_key",
+]
 
 _TOKEN = re.compile(r"\d+|[^\W\d]+|[^\w\s]")  # a number, a word, or any other sign
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # as spreadsheets write it
@@ -84,8 +91,8 @@ def _strip_zeros(token: str) -> str:
     return digits.lstrip("0") or "0"
 
 
-def image_key(path: str) -> str:
-    """What the spellings of a path have in common. Numbers count as written: ``1.png`` and ``01.png`` are two images."""
+def _image_key(path: str) -> str:
+    """What the spellings of a path have in common; numbers count as written: 1.png and 01.png are two images."""
     parts = path.replace("\\", "/").split("/")
     stripped = "/".join(part.strip() for part in parts)
     return _fold(os.path.normpath(stripped))
@@ -122,7 +129,7 @@ def find_doubles(
     content_of: dict[str, dict[str, _Content]] = defaultdict(dict)
     for item in images:
         path = os.path.normpath(item["image"])
-        same_key = content_of[image_key(path)]
+        same_key = content_of[_image_key(path)]
         if path not in same_key:
             same_key[path] = _Content(item.get("sha256"), None)
 
@@ -190,6 +197,18 @@ def find_same_files(paths: Iterable[str], base: Path) -> dict[str, str]:
             text = " = ".join(sorted(same))
             text_of.update(dict.fromkeys(same, text))
     return text_of
+
+
+def read_names_as_written(content: Mapping[str, Any]) -> bool:
+    """Whether a datalist says that names which differ in spelling only are different ones.
+
+    Raises:
+        ValueError: if it says neither true nor false.
+    """
+    value = content.get("names_as_written", False)
+    if not isinstance(value, bool):
+        raise ValueError(f"'names_as_written' of a datalist must be true or false, but is {value!r}.")
+    return value
 
 
 def check_spellings(doubles: Sequence[Double], where: str = "") -> None:

@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 
 from monai_jsma._io import join_few
-from monai_jsma.datalists.spelling import Double, check_spellings, find_doubles, find_same_files
+from monai_jsma.datalists.spelling import (
+    Double,
+    check_spellings,
+    find_doubles,
+    find_same_files,
+    read_names_as_written,
+)
 
 __all__ = [
     "SPLITS",
@@ -69,6 +75,10 @@ def group_of(item: Mapping[str, Any]) -> str:
     return str(item["image"])
 
 
+def _has_group(item: Mapping[str, Any]) -> bool:
+    return _is_stated(item.get("group")) or _is_stated(item.get("patient"))
+
+
 def _is_stated(value: Any) -> bool:
     return value is not None and value != ""
 
@@ -108,11 +118,13 @@ def find_spelling_doubles(items: Sequence[Mapping[str, Any]], *, base: Path | No
         items: items with ``image``.
         base: folder that relative image paths start at; None if unknown.
     """
-    names = []
+    names = set()
     for item in items:
-        names += [identity for identity in list_identities(item) if identity[0] != "image"]
-        if not (_is_stated(item.get("group")) or _is_stated(item.get("patient"))):
-            names.remove(("group", group_of(item)))  # it is the image
+        if not _has_group(item):
+            continue  # its group is the image
+        for kind, name in list_identities(item):
+            if kind != "image":
+                names.add((kind, name))
     return find_doubles(names, items, base=base)
 
 
@@ -244,8 +256,7 @@ def split_by_group(
 def _check_all_or_none_have_a_group(items: Sequence[Item]) -> None:
     without = []
     for item in items:
-        group = item.get("group", item.get("patient"))
-        if not _is_stated(group):
+        if not _has_group(item):
             without.append(item["image"])
 
     if 0 < len(without) < len(items):
@@ -354,7 +365,7 @@ def make_fold_datalists(
     if not items:
         raise ValueError("no item of the datalist has a label: a cross-validation needs them.")
 
-    names_as_written = bool(content.get("names_as_written"))
+    names_as_written = read_names_as_written(content)
     fold_of = split_by_group(items, folds, seed, base=base, names_as_written=names_as_written)
     common = {key: value for key, value in content.items() if key not in splits}
     datalists = []

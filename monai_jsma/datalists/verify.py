@@ -25,7 +25,15 @@ from monai_jsma.datalists.schema import (
     read_datalist,
     resolve_item,
 )
-from monai_jsma.datalists.splits import SPLITS, find_shared, find_splits, list_identities
+from monai_jsma.datalists.spelling import read_names_as_written
+from monai_jsma.datalists.splits import (
+    SPLITS,
+    Identity,
+    find_shared,
+    find_spelling_doubles,
+    find_splits,
+    list_identities,
+)
 from monai_jsma.geometry import check_fine_enough, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
@@ -158,6 +166,11 @@ class _Verifier:
             if not isinstance(items, list):
                 yield "datalist", f"'{split}' must be a list of items, but is {items!r}."
 
+        try:
+            read_names_as_written(self.content)
+        except ValueError as error:
+            yield "datalist", str(error)
+
         class_fault = self._find_training_fault()
         if class_fault:
             yield "label", class_fault
@@ -272,10 +285,13 @@ def _find_leaks(entries: Sequence[_Entry], verifier: _Verifier) -> Iterator[Faul
         pairs += [(entry.split, identity) for identity in identities]
 
     shared = find_shared(pairs)
+    double_of = _find_doubles(entries, verifier)
     for entry in entries:
         reasons = []
         identities = identities_of.get(entry.position, set())
         for identity in sorted(identities):
+            if identity in double_of:
+                reasons.append(f"likely one name in several spellings: {double_of[identity]}")
             if identity in shared:
                 kind, value = identity
                 splits = " and ".join(shared[identity])
@@ -283,6 +299,26 @@ def _find_leaks(entries: Sequence[_Entry], verifier: _Verifier) -> Iterator[Faul
         if reasons:
             reason = "; ".join(reasons)
             yield Fault(entry.image, "split", f"{reason}.", item=entry.position)
+
+
+def _find_doubles(entries: Sequence[_Entry], verifier: _Verifier) -> dict[Identity, str]:
+    """The names that are likely the same in several spellings, each with all of them."""
+    try:
+        if read_names_as_written(verifier.content):
+            return {}
+    except ValueError:
+        pass  # a fault of the datalist
+
+    items = []
+    for entry in entries:
+        if "item" not in find_item_faults(entry.item, None, entry.position):
+            checksum = verifier.checksums.get(entry.image)
+            items.append({**entry.item, "sha256": checksum})
+    double_of = {}
+    for double in find_spelling_doubles(items):
+        for spelling in double.spellings:
+            double_of[double.kind, spelling] = str(double)
+    return double_of
 
 
 # --------------------------------------------------------------------------------------------------------------- pixels
