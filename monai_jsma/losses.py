@@ -66,7 +66,8 @@ class JSMALoss(_Loss):
             the loss, a number; 0 for an empty batch, from which nothing is learned.
 
         Raises:
-            ValueError: if a label is no class of the logits.
+            ValueError: if the labels are not integers (a number to regress is no class), or one is no class of the
+                logits.
         """
         logits = pred if isinstance(pred, Tensor) else pred["logits"]
         if target.ndim == 2 and target.shape[1] == 1:
@@ -101,10 +102,12 @@ class JSMALoss(_Loss):
         """Cross entropy of each image ``(batch,)``; its mean is the weighted mean of the batch."""
         num_classes = logits.shape[1]
         if target.shape != logits.shape[:1]:
+            one_hot = " (target.argmax(1) of one-hot labels)" if target.shape == logits.shape else ""
             raise ValueError(
                 f"labels of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}: give one "
-                f"label for each image, of shape ({len(logits)},) or ({len(logits)}, 1)."
+                f"label for each image{one_hot}, of shape ({len(logits)},) or ({len(logits)}, 1)."
             )
+        _check_integers(target, num_classes)
         labels = sorted(set(target.tolist()))
         if labels and not 0 <= labels[0] <= labels[-1] < num_classes:
             raise ValueError(
@@ -148,3 +151,14 @@ def _make_weight(weight: Sequence[float] | Tensor | None) -> Tensor | None:
             "that is not to be learned out of the datalist."
         )
     return tensor
+
+
+def _check_integers(target: Tensor, num_classes: int) -> None:
+    """Refuse labels that would be truncated to a class: numbers to regress, NaN."""
+    if not target.is_floating_point() or len(target) == 0:
+        return
+    raise ValueError(
+        f"labels of {target.dtype}, such as {target[:3].tolist()}: JSMALoss takes whole numbers from 0 to "
+        f"{num_classes - 1}; give classes, such as label.long() of whole numbers, and measured values to a loss of "
+        "regression."
+    )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from math import exp, log
 
 import pytest
@@ -81,6 +82,25 @@ def test_half_precision_and_certain_attention_stay_finite():
 def test_label_that_is_no_class(labels):
     with pytest.raises(ValueError, match=r"labels \[.*\] do not lie in 0..1"):
         JSMALoss()(prediction(), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.75], [0.0, 1.0], [float("nan"), 1.0], [float("inf"), 0.0]])
+@pytest.mark.parametrize("plain", [True, False])
+def test_numbers_to_regress_are_no_classes(labels, plain):
+    """They would be truncated: 0.5 and NaN to some class, without a word."""
+    pred = prediction()["logits"] if plain else prediction()
+    first = re.escape(str(labels))
+    with pytest.raises(ValueError, match=rf"labels of torch.float32, such as {first}: .*label.long"):
+        JSMALoss()(pred, torch.tensor(labels))
+
+
+def test_one_hot_labels_are_refused_with_the_way_out():
+    one_hot = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match=r"shape \(2, 2\): .*target.argmax\(1\) of one-hot labels"):
+        JSMALoss()(prediction(), one_hot)
+    with pytest.raises(ValueError, match=r"target.argmax\(1\) of one-hot labels"):
+        JSMALoss()(prediction(), one_hot.long())
+    assert torch.equal(JSMALoss()(prediction(), one_hot.argmax(1)), JSMALoss()(prediction(), TARGET))
 
 
 def test_unknown_regularizer():

@@ -13,7 +13,9 @@ from torch import Tensor
 from monai_jsma.geometry import Box, Magnification, PatchGeometry, sorted_magnifications
 from monai_jsma.slides.resample import area_resample_tensor
 
-__all__ = ["TensorPyramidBatch"]
+__all__ = ["TensorPyramidBatch", "check_pixel_range"]
+
+_TOLERANCE = 0.1  # by which an interpolated float image may leave [0, 1]
 
 
 class TensorPyramidBatch:
@@ -25,6 +27,9 @@ class TensorPyramidBatch:
         patch_size: height and width of a patch, in pixels of its magnification.
         mpp: spacing of the images in um per pixel; by default that of the finest magnification.
         aligned: put the patches side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
+
+    Raises:
+        ValueError: if the images are neither ``uint8`` nor floats in [0, 1].
     """
 
     def __init__(
@@ -36,6 +41,8 @@ class TensorPyramidBatch:
         mpp: float | None = None,
         aligned: bool = False,
     ) -> None:
+        if images.dtype != torch.uint8:
+            check_pixel_range(images)
         finest = sorted_magnifications(magnifications)[-1]
         height, width = images.shape[2:]
         self.images = images
@@ -81,6 +88,29 @@ class TensorPyramidBatch:
         # White below and beside an image that is smaller than a patch.
         padding = (0, geometry.patch_size - cols, 0, geometry.patch_size - rows)
         return torch.nn.functional.pad(patch, padding, value=1.0)
+
+
+def check_pixel_range(images: Tensor) -> None:
+    """Check that images that are not ``uint8`` are floats in [0, 1], nearly: interpolation may overshoot.
+
+    Raises:
+        ValueError: if they are not: images of 0..255, or normalized before, would be taken for others.
+    """
+    if not images.is_floating_point():
+        raise ValueError(f"images of {images.dtype}: give uint8, or floats in [0, 1] (divide by the largest value).")
+    if not images.numel():
+        return
+    low, high = (float(extreme) for extreme in images.detach().aminmax())
+    if low < -_TOLERANCE:
+        raise ValueError(
+            f"float images must be in [0, 1], but these begin at {low:.4g}: leave out the normalization by mean and "
+            "standard deviation, which the network does itself."
+        )
+    if high > 1 + _TOLERANCE:
+        raise ValueError(
+            f"float images must be in [0, 1], but these reach {high:.4g}: divide images of 0..255 by 255 (MONAI's "
+            "ScaleIntensityRange), or give them as uint8."
+        )
 
 
 def _to_float(images: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 
 from monai_jsma._io import name_region
+from monai_jsma.networks import read_class_names
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.visualize import (
@@ -98,7 +99,8 @@ class AttentionImageSaver:
 
     Args:
         output_dir: folder of the files; it is made if needed.
-        class_names: names of the classes, for the title; by default their indices are written.
+        class_names: names of the classes, for the title, which must be those of the network's weights; by default
+            these, and the indices if there are none.
         max_pictures: maximum number of images of an evaluation to write, in each process; by default all.
         max_patches: maximum number of patches of an image to show, those of highest weight.
     """
@@ -116,6 +118,7 @@ class AttentionImageSaver:
         self.max_pictures = max_pictures
         self.max_patches = max_patches
         self._count = 0
+        self._names: Sequence[str] | None = class_names
 
     def attach(self, engine: Engine) -> None:
         """Write the images of every batch of ``engine``."""
@@ -129,6 +132,7 @@ class AttentionImageSaver:
         """Write the images of the engine's last batch."""
         if self._count == self.max_pictures:
             return
+        self._names = read_class_names(getattr(engine, "network", None), self.class_names)
         batch = collect_evidence(engine)
         # Evidence of a record has been drawn before its run was stopped and resumed; it counts, and comes first.
         batch.sort(key=lambda evidence: evidence.thumbnail is not None)
@@ -160,11 +164,11 @@ class AttentionImageSaver:
         return ", ".join(parts)
 
     def _class_name(self, index: int, file: str) -> str:
-        if self.class_names is None:
+        if self._names is None:
             return f"class {index}"
-        if not 0 <= index < len(self.class_names):
-            raise ValueError(f"{file}: class {index} has no name among {list(self.class_names)}.")
-        return self.class_names[index]
+        if not 0 <= index < len(self._names):
+            raise ValueError(f"{file}: class {index} has no name among {list(self._names)}.")
+        return self._names[index]
 
 
 def picture_name(evidence: Evidence) -> str:

@@ -20,6 +20,7 @@ from ignite.engine import Engine, Events
 from monai_jsma._io import Fault, write_whole
 from monai_jsma.datalists.schema import find_location_and_size
 from monai_jsma.datalists.splits import group_of
+from monai_jsma.networks import read_class_names
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.predictions.log import RecordLog, describe_run
@@ -41,7 +42,8 @@ class PredictionSaver:
     Args:
         output_dir: folder of the files; it is made if needed.
         items: items of the datalist, as the loader gets them. Labels and groups are taken from them, if they have any.
-        class_names: names of the classes; by default "class 0" and so on.
+        class_names: names of the classes, which must be those of the network's weights; by default these, and
+            "class 0" and so on if there are none.
         unread: slides that gave no item, as :func:`~monai_jsma.datalists.whole_slide_items` lists them.
         model: path of the weights, whose SHA-256 is written.
         datalist: path of the datalist, whose SHA-256 is written, if there is one.
@@ -112,9 +114,10 @@ class PredictionSaver:
     def __call__(self, engine: Engine) -> None:
         """Write the records of the engine's last batch."""
         records = []
+        names = read_class_names(getattr(engine, "network", None), self.class_names)
         for evidence in collect_evidence(engine):
             if evidence.pyramid is not None:  # else it is of a record
-                records.append(self._make_record(evidence))
+                records.append(self._make_record(evidence, names))
         self._log.append(records)
 
     def _start(self) -> None:
@@ -156,12 +159,12 @@ class PredictionSaver:
             failed.unlink(missing_ok=True)
         self._log.finish(records)
 
-    def _make_record(self, evidence: Evidence) -> PredictionRecord:
+    def _make_record(self, evidence: Evidence, names: Sequence[str] | None) -> PredictionRecord:
         file = evidence.file
         size = evidence.stored_geometry.size
         number = self._find_item((file, evidence.location, size))
         item = self.items[number]
-        classes = list(self.class_names or _default_names(evidence))
+        classes = list(names or _default_names(evidence))
         label = item.get("label")
         is_class = label in range(len(classes))
         if label is not None and not is_class:

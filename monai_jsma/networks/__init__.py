@@ -34,6 +34,7 @@ from .jsma import (
     log_prior,
     negative_entropy,
 )
+from .loading import read_class_names
 from .patch_encoder import PatchEncoder, PatchSource
 from .samplers import (
     AllPatches,
@@ -95,6 +96,7 @@ __all__ = [
     "negative_entropy",
     "pathwise_weights",
     "probability_intervals",
+    "read_class_names",
     "top_cells",
     "trusted_digits",
     "weighted_sum",

@@ -19,9 +19,10 @@ from monai_jsma.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import Weights, select_weights
 from monai_jsma.networks.classifier import BagClassifier
 from monai_jsma.networks.drawing import all_cells, weighted_sum
+from monai_jsma.networks.exporting import NoExport
 from monai_jsma.networks.finite import check_finite
 from monai_jsma.networks.jsma import log_prior
-from monai_jsma.networks.loading import prepare_loading
+from monai_jsma.networks.loading import keep_settings, prepare_loading, read_class_names
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import AllPatches, Sampler
@@ -52,7 +53,7 @@ class GatedAttention(nn.Module):
             return scores.masked_fill(~exists, float("-inf")).log_softmax(dim=1)
 
 
-class AttentionMIL(nn.Module):
+class AttentionMIL(NoExport, nn.Module):
     """Attention-based multiple instance learning over all patches of all magnifications.
 
     Args:
@@ -66,6 +67,8 @@ class AttentionMIL(nn.Module):
         aligned: put the patches of a whole image side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
         hidden: length of the hidden layers of the attention.
         dropout: dropout rate before the classifier.
+        class_names: names of the classes in the order of their labels. They are saved with the weights and must be
+            those of the weights that are loaded; None takes them from there.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -88,6 +91,7 @@ class AttentionMIL(nn.Module):
         aligned: bool = False,
         hidden: int = 128,
         dropout: float = 0.5,
+        class_names: Sequence[str] | None = None,
         **_old_options: Never,
     ) -> None:
         super().__init__()
@@ -101,6 +105,13 @@ class AttentionMIL(nn.Module):
         self.patch_encoder = patch_encoder
         self.attention = GatedAttention(patch_encoder.num_features, hidden)
         self.classifier = BagClassifier(patch_encoder, num_classes, dropout=dropout)
+        settings = {
+            "num_classes": num_classes,
+            "patch_size": patch_size,
+            "aligned": aligned,
+            **patch_encoder.describe(),
+        }
+        keep_settings(self, settings, class_names=class_names)
 
     def forward(
         self,
@@ -129,6 +140,7 @@ class AttentionMIL(nn.Module):
             NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.
         """
         refuse_removed_options(_old_options)
+        self.refuse_export()
         if not isinstance(sampler, AllPatches | None):
             raise ValueError(
                 f"attention MIL reads all patches and draws none, but got {sampler!r}: set 'inference_sampler' to "
@@ -160,6 +172,11 @@ class AttentionMIL(nn.Module):
     def evaluation_sampler(self) -> Sampler:
         """``AllPatches()``: nothing is drawn."""
         return AllPatches()
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, from the constructor or the weights that were loaded; None if neither has them."""
+        return read_class_names(self)
 
     def load_weights(self, weights: Weights) -> Self:
         """Give the backbone weights of :func:`~monai_jsma.networks.build_backbone`; None leaves it as it is."""

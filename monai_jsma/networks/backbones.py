@@ -8,20 +8,33 @@ Output is a feature map ``(batch, channels, height', width')``; of f, whose map 
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Backbone", "ConvBackbone", "Weights", "build_backbone", "hold_batch_statistics", "select_weights"]
+from monai_jsma.data.tensor_batch import check_pixel_range
+
+__all__ = [
+    "Backbone",
+    "ConvBackbone",
+    "Weights",
+    "build_backbone",
+    "hold_batch_statistics",
+    "select_weights",
+]
 
 Weights = str | Mapping[str, str | None] | None  # of all backbones of a network, or of each by its name
 
 _NAMES = ("thumbnail_backbone", "patch_backbone")
+
+_log = logging.getLogger(__name__)
 
 
 class Backbone(nn.Module):
@@ -34,6 +47,9 @@ class Backbone(nn.Module):
         std: standard deviation of each input channel.
         pooled: accept a model that gives vectors ``(batch, channels)`` too: maps of one place.
         name: timm name of the model; None for a module of one's own, which brings its weights.
+
+    Raises:
+        ValueError: if ``model`` is a backbone itself, whose input would be normalized twice.
     """
 
     mean: Tensor
@@ -50,6 +66,8 @@ class Backbone(nn.Module):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(model, Backbone):
+            raise ValueError("this model is a Backbone, which normalizes its input already: give it as it is.")
         self.model = model
         self.num_features = num_features
         self.pooled = pooled
@@ -69,10 +87,13 @@ class Backbone(nn.Module):
         """Feature map of ``uint8`` or [0, 1] images.
 
         Raises:
-            ValueError: if the model gives something else than a map of ``num_features`` channels, or refuses the size.
+            ValueError: if the images are neither ``uint8`` nor in [0, 1], or if the model gives something else than a
+                map of ``num_features`` channels, or refuses the size.
         """
         if images.dtype == torch.uint8:
             images = images.float() / 255
+        else:
+            check_pixel_range(images)
         try:
             features = self.model((images - self.mean) / self.std)
         except AssertionError as error:  # of timm's transformers
@@ -93,6 +114,18 @@ class Backbone(nn.Module):
                 f"map (batch, {self.num_features}, height, width)."
             )
         return features
+
+    def describe(self, role: str) -> dict[str, object]:
+        """Name and input normalization, as JSON can hold them.
+
+        Args:
+            role: beginning of the names of the settings, ``"patch"`` or ``"thumbnail"``.
+        """
+        normalization = []
+        for values in (self.mean, self.std):
+            normalization.append([round(value, 4) for value in values.flatten().tolist()])
+        source, _, _ = str(self.name).partition(":/")  # a folder is another one on each machine
+        return {f"{role}_backbone": source, f"{role}_input": normalization}
 
     def load_weights(self, weights: str) -> None:
         """Load ``"imagenet"`` or a state dict's path into the model, see :func:`build_backbone`.
@@ -116,6 +149,9 @@ class ConvBackbone(nn.Sequential):
         in_channels: number of channels of the image.
     """
 
+    mean = (0.5, 0.5, 0.5)  # of its input, as build_backbone reads it
+    std = (0.5, 0.5, 0.5)
+
     def __init__(self, channels: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         stages: list[nn.Module] = []
         before = in_channels
@@ -135,7 +171,9 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
     Args:
         backbone: name of any timm model (``"inception_v3"`` is the paper's), also ``"hf-hub:owner/model"`` or
             ``"local-dir:folder"`` (a folder with ``config.json`` and weights, as the hub has them); or a module that
-            gives feature maps and has ``num_features``; or a :class:`Backbone`, which is returned as it is.
+            gives feature maps and has ``num_features``; or a :class:`Backbone`, which is returned as it is. The input
+            of a module is normalized with the ``mean`` and ``std`` that it states itself or in the ``pretrained_cfg``
+            of a timm model in it, otherwise to [-1, 1]; a module around a :class:`Backbone` gets images in [0, 1].
         weights: ``"imagenet"`` (those that timm has for that name: ImageNet's, or the hub's or folder's own), the path
             of a state dict of that timm model (``.pth`` or ``.safetensors``), or None for random ones. A module brings
             its own: None.
@@ -143,7 +181,8 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
             class token, or the mean of its tokens), and a module may give vectors.
 
     Raises:
-        ValueError: for an unknown name, or for weights that do not go with the backbone.
+        ValueError: for an unknown name, for weights that do not go with the backbone, or for a module of which it is
+            not clear how its input is normalized.
         FileNotFoundError: if ``weights`` is no file.
         RuntimeError: if the weights cannot be downloaded or do not fit.
     """
@@ -155,7 +194,9 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
         return backbone
     if not hasattr(backbone, "num_features"):
         raise ValueError(f"{type(backbone).__name__} lacks 'num_features', the channels of the maps that it gives.")
-    return Backbone(backbone, int(backbone.num_features), pooled=pooled)  # type: ignore[arg-type]
+    mean, std = _find_normalization(backbone)
+    num_features = int(backbone.num_features)  # type: ignore[arg-type]
+    return Backbone(backbone, num_features, mean=mean, std=std, pooled=pooled)
 
 
 def select_weights(weights: Weights, backbone: str) -> str | None:
@@ -177,6 +218,67 @@ def hold_batch_statistics(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
+
+
+def _find_normalization(module: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of the input of a module of one's own, as it states them."""
+    name = type(module).__name__
+    parts = list(module.modules())
+    if any(isinstance(part, Backbone) for part in parts):
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # the backbone in it normalizes
+    if any(_may_normalize(part, module) for part in parts):
+        raise ValueError(
+            f"{name} holds 'mean' and 'std' as a layer that normalizes has them: if it normalizes its input itself, "
+            "give Backbone(module, num_features, mean=(0, 0, 0), std=(1, 1, 1)), otherwise Backbone(module, "
+            "num_features, mean=..., std=...)."
+        )
+    if hasattr(module, "mean") and hasattr(module, "std"):
+        return _check_normalization(module.mean, module.std, name)
+
+    stated = set()
+    for part in parts:
+        config = getattr(part, "pretrained_cfg", None)
+        if isinstance(config, Mapping) and config.get("mean") and config.get("std"):
+            stated.add(_check_normalization(config["mean"], config["std"], name))
+    if len(stated) > 1:
+        raise ValueError(
+            f"parts of {name} state different normalizations of their input, {sorted(stated)}: say which by "
+            "Backbone(module, num_features, mean=..., std=...)."
+        )
+    if stated:
+        return stated.pop()
+    _warn_once(
+        f"{name} states no normalization of its input (attributes 'mean' and 'std', or timm's 'pretrained_cfg'): it "
+        "gets images from -1 to 1 (mean 0.5, standard deviation 0.5)."
+    )
+    return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def _may_normalize(part: nn.Module, module: nn.Module) -> bool:
+    """Whether a part of a module holds ``mean`` and ``std`` as torchvision's ``Normalize`` does, or as buffers."""
+    buffers = {name for name, _ in part.named_buffers(recurse=False)}
+    if {"mean", "std"} <= buffers:
+        return True
+    return part is not module and hasattr(part, "mean") and hasattr(part, "std")
+
+
+def _check_normalization(mean: Any, std: Any, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    try:
+        means = tuple(float(value) for value in mean)
+        stds = tuple(float(value) for value in std)
+    except (TypeError, ValueError):
+        means = stds = ()
+    if len(means) == len(stds) == 3 and min(stds) > 0:
+        return means, stds
+    raise ValueError(
+        f"{name} states a normalization of its input that is not one of three channels: mean {mean!r}, std {std!r}; "
+        "give Backbone(module, num_features, mean=..., std=...)."
+    )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _log.warning(message)
 
 
 def _own_weights_message(weights: str) -> str:

@@ -29,8 +29,9 @@ from monai_jsma.networks.backbones import (
 )
 from monai_jsma.networks.classifier import BagClassifier, BagReader
 from monai_jsma.networks.drawing import is_possible
+from monai_jsma.networks.exporting import NoExport
 from monai_jsma.networks.finite import check_finite
-from monai_jsma.networks.loading import prepare_loading
+from monai_jsma.networks.loading import keep_settings, prepare_loading, read_class_names
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
@@ -47,7 +48,7 @@ __all__ = [
 Grids = Sequence[tuple[int, int]]
 
 
-class JSMANet(nn.Module):
+class JSMANet(NoExport, nn.Module):
     """Joint spatial and magnification attention network.
 
     Args:
@@ -72,6 +73,8 @@ class JSMANet(nn.Module):
         dropout: dropout rate before the classifier.
         freeze_norm: keep batch statistics as they were loaded. In training those of f would follow what is being
             sampled.
+        class_names: names of the classes in the order of their labels. They are saved with the weights and must be
+            those of the weights that are loaded; None takes them from there.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -100,6 +103,7 @@ class JSMANet(nn.Module):
         attention_dropout: float = 0.2,
         dropout: float = 0.5,
         freeze_norm: bool = False,
+        class_names: Sequence[str] | None = None,
         **_old_options: Never,
     ) -> None:
         super().__init__()
@@ -138,6 +142,8 @@ class JSMANet(nn.Module):
                 level_prior=level_prior,
             )
         self.classifier = BagClassifier(patch_encoder, num_classes, dropout=dropout)  # g
+        settings = self._describe(num_classes, normalization=normalization, level_prior=level_prior)
+        keep_settings(self, settings, class_names=class_names)
         self.train()  # a new module is in training mode, but train() was not called: what is frozen must be
 
     def forward(
@@ -172,6 +178,7 @@ class JSMANet(nn.Module):
             ValueError: if weights of the network are.
         """
         refuse_removed_options(_old_options)
+        self.refuse_export()
         sampler = self._choose_sampler(sampler)
         pixels = image
         if pyramid is None:
@@ -226,6 +233,29 @@ class JSMANet(nn.Module):
                 f"with a sampler that draws, such as {self.sampler!r}, not with {sampler!r}."
             )
         return sampler
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, from the constructor or the weights that were loaded; None if neither has them."""
+        return read_class_names(self)
+
+    def _describe(self, num_classes: int, *, normalization: str, level_prior: str | None) -> dict[str, object]:
+        """The settings that the weights need to mean what they were trained for."""
+        evaluation = self.sampler.for_evaluation()
+        normalizes = not isinstance(evaluation, TopK) or evaluation.normalize
+        settings: dict[str, object] = {
+            "num_classes": num_classes,
+            "patch_size": self.patch_size,
+            "aligned": self.aligned,
+            "level_prior": str(level_prior),
+            "bag_weights": "P / sum P" if normalizes else "P",
+            **self.patch_encoder.describe(),
+        }
+        if self.thumbnail_encoder is not None:
+            settings["thumbnail_size"] = list(self.thumbnail_size)
+            settings["normalization"] = normalization
+            settings |= self.thumbnail_encoder.describe("thumbnail")
+        return settings
 
     def load_weights(self, weights: Weights) -> Self:
         """Give the backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""

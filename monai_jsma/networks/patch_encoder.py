@@ -154,6 +154,13 @@ class PatchEncoder(nn.Module):
         )
         return known.to(device)
 
+    def describe(self) -> dict[str, object]:
+        """The settings that trained weights need to mean what they were trained for, as JSON can hold them."""
+        return {
+            "feature_norm": str(self.feature_norm),
+            **self.backbone.describe("patch"),
+        }
+
     def load_weights(self, weights: str | None) -> Self:
         """Give the backbone weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""
         if weights is not None:

@@ -1,0 +1,39 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that read what they have attended to cannot be exported as a fixed graph; this says so."""
+
+from __future__ import annotations
+
+from typing import Never
+
+import torch
+
+__all__ = ["NoExport"]
+
+_MESSAGE = (
+    "{} cannot be exported (TorchScript, torch.export, ONNX, TensorRT; 'ckpt_export' of a bundle): which patches are "
+    "read depends on the image, and the exported graph would read those of the example from every image. Use the "
+    "network in Python with its state dict ('model.pt'), such as by monai.bundle.load; its backbones alone can be "
+    "exported."
+)
+
+
+class NoExport:
+    """Base of the networks: refuses to become a graph, before a wrong one is written."""
+
+    def __prepare_scriptable__(self) -> Never:
+        """``torch.jit.script`` calls this first.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(_MESSAGE.format(type(self).__name__))
+
+    def refuse_export(self) -> None:
+        """Refuse a call of ``forward`` that records a graph.
+
+        Raises:
+            RuntimeError: if ``torch.jit.trace``, ``torch.export`` or an exporter based on them calls.
+        """
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            raise RuntimeError(_MESSAGE.format(type(self).__name__))
