@@ -150,7 +150,7 @@ def test_a_training_goes_on(bundle, tmp_path):
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["trainer"]["iteration"] == done + 2
     assert {name.split(".")[0] for name in state["model"]} == {
-        "spacings", "thumbnail_encoder", "patch_encoder", "attention", "classifier"
+        "spacings", "trained_with", "thumbnail_encoder", "patch_encoder", "attention", "classifier"
     }  # fmt: skip
     assert all(value.isfinite().all() for value in state["model"].values())
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.networks import Backbone, ConvBackbone, JSMANet, PatchEncoder, Pathwise, build_backbone
 
 timm = importlib.import_module("timm")  # only now: monai_jsma.networks makes it importable
@@ -65,10 +66,122 @@ def test_normalisation_is_the_models_own_and_the_same_for_bytes_and_floats():
     assert not {"mean", "std"} & set(backbone.state_dict())  # they belong to the name, not to the checkpoint
 
 
-def test_a_module_gets_images_from_minus_one_to_one():
+def test_a_module_that_states_nothing_gets_images_from_minus_one_to_one():
     module = Given(torch.zeros(1, 7, 1, 1))
     build_backbone(module, None)(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1))
     torch.testing.assert_close(module.images.flatten(), torch.tensor([-1.0, -0.6, 1.0]))
+
+
+class Stating(Given):
+    """A module that states how its input is normalized."""
+
+    def __init__(self, mean, std):
+        super().__init__(torch.zeros(1, 7, 1, 1))
+        self.mean = mean
+        self.std = std
+
+
+def seen_by(module, encoder):
+    """What a module gets of a black, a gray and a white pixel."""
+    encoder(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1))
+    return module.images.flatten()
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_module_gets_what_it_states(as_tensor):
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.4, 0.2)
+    stated = [torch.tensor(values) if as_tensor else values for values in (mean, std)]
+    module = Stating(*stated)
+    expected = (torch.tensor([0, 0.2, 1]) - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(seen_by(module, build_backbone(module, None)), expected)
+
+
+def test_a_timm_model_gets_what_its_configuration_states():
+    model = timm.create_model("test_efficientnet", num_classes=0, global_pool="")
+    wrapped = nn.Sequential(model)
+    wrapped.num_features = model.num_features
+    config = model.pretrained_cfg
+    for module in (model, wrapped):
+        backbone = build_backbone(module, None)
+        assert tuple(backbone.mean.flatten().tolist()) == pytest.approx(config["mean"])
+        assert tuple(backbone.std.flatten().tolist()) == pytest.approx(config["std"])
+    other = nn.Sequential(model, timm.create_model(NAME, num_classes=0))
+    other.num_features = 7
+    with pytest.raises(ValueError, match="parts of Sequential state different normalizations"):
+        build_backbone(other, None)
+
+
+def test_a_backbone_is_not_normalized_twice():
+    module = Stating((0.1, 0.2, 0.3), (0.5, 0.4, 0.2))
+    inner = build_backbone(module, None)
+    once = seen_by(module, inner)
+    with pytest.raises(ValueError, match="is a Backbone, which normalizes its input already: give it as it is"):
+        Backbone(inner, 7)
+    wrapped = nn.Sequential(inner, nn.Identity())
+    wrapped.num_features = 7
+    torch.testing.assert_close(seen_by(module, build_backbone(wrapped, None)), once)
+    torch.testing.assert_close(seen_by(module, PatchEncoder(wrapped)), once)
+
+
+def test_normalizations_that_are_not_clear():
+    holds_buffers = Given()
+    holds_buffers.register_buffer("mean", torch.zeros(3))
+    holds_buffers.register_buffer("std", torch.ones(3))
+    normalizes = nn.Sequential(Stating((0.5,) * 3, (0.5,) * 3), Given())  # as torchvision's Normalize is
+    normalizes.num_features = 7
+    for module in (holds_buffers, normalizes):
+        with pytest.raises(ValueError, match=r"if it normalizes its input itself, give .*mean=\(0, 0, 0\)"):
+            build_backbone(module, None)
+    for mean, std in [((0.5,), (0.5,)), (0.5, 0.5), ((0.5,) * 3, (1.0, 0.0, 1.0)), ("abc", "abc")]:
+        with pytest.raises(ValueError, match="not one of three channels"):
+            build_backbone(Stating(mean, std), None)
+
+
+def test_a_module_that_states_nothing_is_named_once(caplog):
+    class Silent(Given):
+        pass
+
+    for _ in range(2):
+        build_backbone(Silent(), None)
+        build_backbone(ConvBackbone(), None)
+    (record,) = caplog.records
+    assert "Silent states no normalization of its input" in record.getMessage()
+    assert "from -1 to 1" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "message"),
+    [
+        (255, 0, "these reach 255: divide images of 0..255 by 255"),
+        (3, 0, "these reach 3: divide"),
+        (2, -1, "these begin at -1: leave out the normalization"),
+        (4.5, -2.1, "these begin at -2.1: leave out"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_float_images_outside_0_to_1_are_refused(scale, shift, message, dtype):
+    images = torch.rand(2, 3, 32, 32)
+    images[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    images = (images * scale + shift).to(dtype)
+    network = JSMANet(3, (2.0, 1.0), weights=None, thumbnail_encoder=NAME, patch_size=32, thumbnail_size=(32, 32))
+    for call in (network.eval(), network.thumbnail_encoder, network.patch_encoder):
+        with pytest.raises(ValueError, match=f"float images must be in .0, 1., but {message}"):
+            call(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool])
+def test_integers_other_than_bytes_are_refused(dtype):
+    with pytest.raises(ValueError, match=rf"images of {dtype}: give uint8, or floats in \[0, 1\]"):
+        build_backbone(ConvBackbone(), None)(torch.ones(1, 3, 8, 8, dtype=dtype))
+    with pytest.raises(ValueError, match=rf"images of {dtype}: give uint8, or floats in \[0, 1\]"):
+        TensorPyramidBatch(torch.ones(1, 3, 8, 8, dtype=dtype), (1.0,), 8)
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 255, 1.0, 1.05, -0.05])
+def test_constant_images_and_a_little_overshoot_are_taken(value):
+    images = torch.full((1, 3, 8, 8), value)
+    assert build_backbone(ConvBackbone(), None)(images).isfinite().all()
+    assert TensorPyramidBatch(images, (1.0,), 8).grids
 
 
 def test_conv_backbone():

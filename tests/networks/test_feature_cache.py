@@ -44,7 +44,7 @@ def test_all_learns_but_f(make, cache, files, tmp_path):
         JSMALoss(alpha=0.1 if make is tiny_net else 0.0)(prediction, torch.tensor([0, 1, 2])).backward()
         optimizer.step()
     same = {name for name, value in net.state_dict().items() if torch.equal(value, before[name])}
-    assert same == {"spacings"} | {name for name in before if name.startswith("patch_encoder.")}
+    assert same == {"spacings", "trained_with"} | {name for name in before if name.startswith("patch_encoder.")}
     assert not any(
         parameter.requires_grad for parameter in net.patch_encoder.backbone.parameters()
     )  # as DDP wants to know

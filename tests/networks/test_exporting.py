@@ -1,0 +1,48 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""A network whose reading depends on the image is not exported as the graph of one image."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from monai.networks import convert_to_torchscript
+from tiny_networks import mil_net, tiny_net
+from torch import nn
+
+IMAGES = torch.rand(1, 3, 24, 20)
+MESSAGE = "(JSMANet|AttentionMIL) cannot be exported .*which patches are read depends on the image.*state dict"
+
+EXPORTS = {
+    "trace": lambda net: torch.jit.trace(net, IMAGES),
+    "trace a wrapper": lambda net: torch.jit.trace(nn.Sequential(net), IMAGES),
+    "script": torch.jit.script,
+    "script a wrapper": lambda net: torch.jit.script(nn.Sequential(net)),
+    "MONAI's ckpt_export": convert_to_torchscript,
+    "MONAI's ckpt_export --use_trace": lambda net: convert_to_torchscript(net, inputs=IMAGES, use_trace=True),
+    "torch.export": lambda net: torch.export.export(net, (IMAGES,), strict=False),
+}
+
+
+@pytest.mark.parametrize("make", [tiny_net, mil_net])
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_are_refused_in_words(make, name):
+    with pytest.raises(RuntimeError, match=MESSAGE):
+        EXPORTS[name](make().eval())
+
+
+def test_a_backbone_alone_is_exported_and_right_for_other_images():
+    network = tiny_net().eval()
+    traced = torch.jit.trace(network.thumbnail_encoder.model, IMAGES)
+    other = torch.rand(1, 3, 24, 20)
+    torch.testing.assert_close(traced(other), network.thumbnail_encoder.model(other))
+
+
+def test_copies_and_whole_modules_are_no_exports(tmp_path):
+    network = tiny_net().eval()
+    torch.save(network, tmp_path / "network.pt")
+    loaded = torch.load(tmp_path / "network.pt", weights_only=False)
+    for same in (copy.deepcopy(network), loaded):
+        assert torch.equal(same(IMAGES), network(IMAGES))
