@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,7 +151,11 @@ def _add_folder(sources: Commands) -> None:
         help="um per pixel, where the table does not give it (default: as each file states)",
     )
     parser.add_argument(
-        "--class-order", metavar="A,B,C", help="class names in the order of their numbers (default: sorted)"
+        "--class-order",
+        action="append",
+        metavar="A,B,C",
+        help="class names in the order of their numbers (default: sorted, numbers by value); a name with a comma in "
+        "double quotes, as in CSV: 'benign,\"Gleason 4,5\"'; may be repeated, which continues the list",
     )
     _add_split_options(parser, held_out="test")
 
@@ -160,9 +165,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from monai_jsma.datalists.folder import folder_datalist
     from monai_jsma.datalists.schema import save_datalist
 
-    class_order = None
-    if args.class_order:
-        class_order = [name.strip() for name in args.class_order.split(",")]
+    class_order = _parse_names(args.class_order) if args.class_order else None
     content = folder_datalist(
         args.root,
         args.labels,
@@ -177,6 +180,27 @@ def prepare_folder(args: argparse.Namespace) -> None:
     path = save_datalist(content, args.out or folder / "datalist.json")
     print(_format_splits(content))
     print(path)
+
+
+def _parse_names(texts: Sequence[str]) -> list[str]:
+    """The names in lists with commas, where a name that has a comma is in double quotes.
+
+    Raises:
+        ValueError: if a list has a name without letters, or a quote that does not end.
+    """
+    names = []
+    for text in texts:
+        try:
+            line = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+        except csv.Error as error:
+            raise ValueError(
+                f"--class-order {text}: {error}; write a name with a comma in double quotes, as in CSV."
+            ) from error
+        stripped = [name.strip() for name in line]
+        if not stripped or not all(stripped):
+            raise ValueError(f"--class-order {text}: a class has no name; leave no comma without a name.")
+        names += stripped
+    return names
 
 
 def _add_tcga_prad(sources: Commands) -> None:

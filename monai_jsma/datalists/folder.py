@@ -11,6 +11,8 @@ A slide of several files (DICOM, MIRAX, Hamamatsu VMS) is one image.
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ __all__ = ["folder_datalist"]
 
 _COLUMNS = ("image", "label")
 _KEPT_COLUMNS = ("group", "patient")
+_MISSING_LABELS = ("None", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT")  # and "nan" in any case
 
 _logger = logging.getLogger(__name__)
 Item = dict[str, Any]
@@ -64,7 +67,7 @@ def folder_datalist(
         folds: number of folds of the cross-validation.
         fold: index of the fold to test on.
         seed: random seed of the split.
-        class_order: names of the classes in the order of their labels; sorted by default.
+        class_order: names of the classes in the order of their labels; sorted by default, numbers in them by value.
         names_as_written: whether classes, groups, patients and images whose names differ in spelling only ("001" and
             "1") are different ones, rather than an error.
 
@@ -205,14 +208,58 @@ def _check_files(rows: Sequence[Row], root: Path, table: Path) -> None:
 
 def _number_classes(rows: Sequence[Row], order: Sequence[str] | None, table: Path) -> dict[str, int]:
     """The label of each class: its position in ``order``, or among the sorted names."""
-    classes = sorted({row["label"] for row in rows})
-    names = list(order) if order else classes
+    classes = _sort_classes({row["label"] for row in rows})
+    if not order:
+        _check_class_names(classes, rows, table)
+        return {name: label for label, name in enumerate(classes)}
+
+    names = list(order)
     for row in rows:
         if row["label"] not in names:
             raise ValueError(f"{table}: {row['image']}: label '{row['label']}' is none of the classes {names}.")
-    if sorted(names) != classes:
+    if _sort_classes(names) != classes:
         raise ValueError(f"{table}: the classes must be {classes}, each once and in any order, but got {names}.")
     return {name: label for label, name in enumerate(names)}
+
+
+def _sort_classes(names: Iterable[str]) -> list[str]:
+    """Sort names as a reader would: numbers by value, and "grade 2" before "grade 10"."""
+    names = sorted(names)
+    numbers = [_parse_number(name) for name in names]
+    if None not in numbers:
+        return sorted(names, key=float)
+    return sorted(names, key=_split_digits)
+
+
+def _parse_number(name: str) -> float | None:
+    """The value of a name that is a number; None if it is none."""
+    try:
+        number = float(name)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _split_digits(name: str) -> list[tuple[int, str]]:
+    """The parts of a name between which digits begin or end, each with its value if it is a number."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def _check_class_names(classes: Sequence[str], rows: Sequence[Row], table: Path) -> None:
+    """Check that no class is what programs write for a missing label.
+
+    Raises:
+        ValueError: if one is; an explicit order of the classes says that it is meant so.
+    """
+    for name in classes:
+        if name not in _MISSING_LABELS and name.lower() != "nan":
+            continue
+        images = [row["image"] for row in rows if row["label"] == name]
+        raise ValueError(
+            f"{table}: '{name}' is how programs write a missing label, but {len(images)} images have it: "
+            f"{join_few(images)}; correct the labels, or name all classes with --class-order if it is meant so."
+        )
 
 
 def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | None, rejections: dict[str, str]) -> Item:

@@ -137,7 +137,7 @@ def load_datalist(
         names = [name for name in SPLITS if content.get(name)]
         raise ValueError(f"{path}: no items under '{key}'; it has {names}.")
 
-    _check_num_classes(content.get("labels"), num_classes, path)
+    _check_classes(content.get("labels"), num_classes, path)
     for i, item in enumerate(items):
         faults = find_item_faults(item, num_classes, f"{path}: {key}[{i}]")
         for fault in faults.values():
@@ -163,8 +163,11 @@ def load_datalist(
     return loaded
 
 
-def _check_num_classes(labels: Any, num_classes: int | None, path: Path) -> None:
-    if num_classes is None or not isinstance(labels, dict):
+def _check_classes(labels: Any, num_classes: int | None, path: Path) -> None:
+    fault = find_labels_fault(labels)
+    if fault:
+        raise ValueError(f"{path}: {fault}")
+    if num_classes is None or not labels:
         return
     if len(labels) != num_classes:
         raise ValueError(
@@ -216,7 +219,7 @@ def class_names(path: str | Path) -> list[str] | None:
         the names; None if the datalist has none, or there is no such file, as images may be predicted without one.
 
     Raises:
-        ValueError: if the classes are not numbered 0, 1, ...
+        ValueError: if the classes are not numbered 0, 1, ..., or a name is no text or there twice.
     """
     if not Path(path).is_file():
         return None
@@ -311,11 +314,19 @@ def find_labels_fault(labels: Any) -> str | None:
     """Find what is wrong with the names of the classes of a datalist; None if nothing is, or there are none."""
     if labels is None:
         return None
-    if isinstance(labels, dict):
-        numbers = {str(i) for i in range(len(labels))}
-        if set(labels) == numbers:
-            return None
-    return f"'labels' must name the classes '0', '1', ... without a gap, but is {labels!r}."
+    numbers = {str(i) for i in range(len(labels))} if isinstance(labels, dict) else set()
+    if not isinstance(labels, dict) or set(labels) != numbers:
+        return f"'labels' must name the classes '0', '1', ... without a gap, but is {labels!r}."
+
+    number_of: dict[str, str] = {}
+    for number, name in labels.items():
+        if not isinstance(name, str) or not name.strip():
+            text = json.dumps(name)
+            return f"'labels' must name each class by a text, but class {number} is {text}; write a name in quotes."
+        if name in number_of:
+            return f"'labels' names the classes {number_of[name]} and {number} both '{name}'; give each its own name."
+        number_of[name] = number
+    return None
 
 
 def find_class_fault(items: Iterable[Mapping[str, Any]], min_classes: int, where: str) -> str | None:

@@ -22,7 +22,7 @@ from monai.utils import TransformBackends
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
 from monai_jsma.datalists.schema import find_region
-from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, sorted_magnifications
+from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, oriented_size, sorted_magnifications
 from monai_jsma.slides.identity import slide_identity
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
@@ -148,21 +148,46 @@ class PyramidThumbnail(Transform):
         self.size = _pair(size)
 
     def __call__(self, pyramid: Pyramid) -> MetaTensor:
-        """``uint8`` of shape ``(3, height, width)``, with the file's name and spacing as metadata."""
-        image_size = pyramid.geometry.size
-        down = image_size[0] / self.size[0]
-        right = image_size[1] / self.size[1]
+        """``uint8`` of shape ``(3, height, width)``, with the file's name and spacing as metadata.
+
+        Its ``affine`` takes (row, column) of the thumbnail to (row, column) in level-0 pixels of the file, whatever the
+        region and orientation. As everywhere in MONAI whole numbers are the centers of pixels, so (0, 0) is the center
+        of the first pixel, both of the thumbnail and of level 0.
+        """
         meta = {
             "filename_or_obj": pyramid.path,
             "mpp": pyramid.mpp,
             "mpp_source": pyramid.mpp_source,
             "location": np.asarray(pyramid.origin),
-            "size": np.asarray(image_size),
+            "size": np.asarray(pyramid.geometry.size),
             "orientation": pyramid.orientation,
         }
         pixels = torch.from_numpy(pyramid.thumbnail(self.size))
-        affine = torch.as_tensor(np.diag([down, right, 1.0, 1.0]))
-        return MetaTensor(pixels, affine=affine, meta=meta)
+        return MetaTensor(pixels, affine=_find_affine(pyramid, self.size), meta=meta)
+
+
+def _find_affine(pyramid: Pyramid, size: tuple[int, int]) -> torch.Tensor:
+    """Where the pixels of a thumbnail of ``size`` lie in level 0 of the file, ``(4, 4)``, centers to centers."""
+    rows, cols = size
+    orientation = np.eye(4)  # from the thumbnail as it is seen to the thumbnail as it is stored
+    if pyramid.orientation & 2:
+        orientation[0, 0] = -1
+        orientation[0, 3] = rows - 1
+    if pyramid.orientation & 1:
+        orientation[1, 1] = -1
+        orientation[1, 3] = cols - 1
+    if pyramid.orientation & 4:
+        orientation[[0, 1]] = orientation[[1, 0]]
+
+    stored_rows, stored_cols = oriented_size(size, pyramid.orientation)
+    height, width = pyramid.stored_geometry.size
+    down = height / stored_rows
+    right = width / stored_cols
+    row, col = pyramid.origin
+    placement = np.diag([down, right, 1.0, 1.0])
+    placement[0, 3] = row + (down - 1) / 2
+    placement[1, 3] = col + (right - 1) / 2
+    return torch.from_numpy(placement @ orientation)
 
 
 class RandPyramidOrientation(RandomizableTransform):

@@ -54,6 +54,39 @@ def test_prepare_folder(folder, tmp_path, capsys):
     assert table[4] == str(out)
 
 
+@pytest.mark.parametrize(
+    ("options", "classes"),
+    [
+        (['a,"Gleason 4,5",c'], ["a", "Gleason 4,5", "c"]),
+        (['c, "Gleason 4,5", a'], ["c", "Gleason 4,5", "a"]),
+        (["c", '"Gleason 4,5"', "a"], ["c", "Gleason 4,5", "a"]),
+        (['"Gleason 4,5"', "c,a"], ["Gleason 4,5", "c", "a"]),
+    ],
+)
+def test_prepare_class_order_with_a_comma(folder, options, classes):
+    table = folder / "labels.csv"
+    table.write_text(table.read_text().replace(",b,", ',"Gleason 4,5",'))
+    command = ["prepare", "folder", str(folder), "--folds=3", "--mpp=0.5"]
+    assert main(command + [f"--class-order={option}" for option in options]) == 0
+    content = json.loads((folder / "datalist.json").read_text())
+    assert list(content["labels"].values()) == classes
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("a,b,c,", "--class-order a,b,c,: a class has no name"),
+        ("a,,b", "a class has no name"),
+        ('a,"b,c', '--class-order a,"b,c: unexpected end of data; write a name with a comma in double quotes'),
+        ("", "--class-order : a class has no name"),
+    ],
+)
+def test_prepare_wrong_class_order(folder, capsys, option, message):
+    assert main(["prepare", "folder", str(folder), "--folds=3", f"--class-order={option}"]) == 1
+    assert message in capsys.readouterr().err
+    assert not (folder / "datalist.json").exists()
+
+
 def test_prepare_folder_twice_gives_the_same_bytes(folder):
     for _ in range(2):
         assert main(["prepare", "folder", str(folder), "--folds=3"]) == 0

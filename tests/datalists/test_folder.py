@@ -92,6 +92,72 @@ def test_wrong_class_order(tmp_path, order, message):
         folder_datalist(tmp_path, folds=3, class_order=order)
 
 
+def relabel(folder, rows, names):
+    """Write the table of ``rows`` with other labels, in turn, and without groups."""
+    table = []
+    for i, row in enumerate(rows):
+        table.append({"image": row["image"], "label": names[i % len(names)]})
+    write_table(folder, table)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["2", "10"],
+        ["-1", "0.5", "3", "20"],
+        ["1e-3", "1"],
+        ["grade 2", "grade 10"],
+        ["ISUP2-a", "ISUP2-b", "ISUP10"],
+        ["2nd", "10th", "other"],
+        ["B", "a"],
+    ],
+)
+def test_numbers_in_class_names_sort_by_value(tmp_path, rows, names):
+    relabel(tmp_path, rows, names[::-1])
+    content = folder_datalist(tmp_path, mpp=0.5, folds=3)
+    assert content["labels"] == {str(i): name for i, name in enumerate(names)}
+    relabel(tmp_path, rows, names)
+    order = names[1:] + names[:1]
+    assert list(folder_datalist(tmp_path, mpp=0.5, folds=3, class_order=order)["labels"].values()) == order
+
+
+def test_folders_of_classes_sort_by_value(tmp_path):
+    for name in ("10", "9", "2"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (4, 3), (i, int(name), 0)).save(tmp_path / name / f"{i}.png")
+    content = folder_datalist(tmp_path, mpp=0.5, folds=3)
+    assert content["labels"] == {"0": "2", "1": "9", "2": "10"}
+    items = [item for split in SPLITS for item in content[split]]
+    assert {(item["image"].split("/")[0], item["label"]) for item in items} == {("2", 0), ("9", 1), ("10", 2)}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["tumor", "nan"],
+            r"'nan' is how programs write a missing label, but 6 images have it: 01\.png, .*--class-order",
+        ),
+        (["tumor", "NaN"], "'NaN' is how programs write a missing label"),
+        (["NA", "tumor"], "'NA' is how programs write a missing label"),
+        (["None", "tumor"], "'None' is how programs write a missing label"),
+    ],
+)
+def test_a_missing_label_is_no_class_unless_it_is_named(tmp_path, rows, names, message):
+    relabel(tmp_path, rows, names)
+    with pytest.raises(ValueError, match=message):
+        folder_datalist(tmp_path, mpp=0.5, folds=3)
+    content = folder_datalist(tmp_path, mpp=0.5, folds=3, class_order=names)
+    assert list(content["labels"].values()) == names
+
+
+@pytest.mark.parametrize("names", [["none", "tumor"], ["3+4", "4+3"], ["inf", "tumor"]])
+def test_names_that_are_classes(tmp_path, rows, names):
+    relabel(tmp_path, rows, names)
+    assert list(folder_datalist(tmp_path, mpp=0.5, folds=3)["labels"].values()) == names
+
+
 def test_spacing_column(tmp_path, rows):
     write_table(tmp_path, [{**row, "mpp": "0.25" if i == 0 else ""} for i, row in enumerate(rows)])
     content = folder_datalist(tmp_path, folds=3, mpp=1.0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import pytest
 
@@ -173,9 +174,9 @@ def test_checksum(tmp_path):
 def test_class_names_are_in_the_order_of_their_numbers(tmp_path):
     path = tmp_path / "datalist.json"
     path.write_text(
-        json.dumps({"labels": {"1": "benign", "0": "normal", "10": "k", **{str(i): "x" for i in range(2, 10)}}})
+        json.dumps({"labels": {"1": "benign", "0": "normal", "10": "k", **{str(i): f"x{i}" for i in range(2, 10)}}})
     )
-    assert class_names(path) == ["normal", "benign", *"x" * 8, "k"]
+    assert class_names(path) == ["normal", "benign", *(f"x{i}" for i in range(2, 10)), "k"]
     path.write_text("{}")
     assert class_names(path) is None
     assert class_names(tmp_path / "nowhere.json") is None
@@ -187,6 +188,27 @@ def test_class_names_of_other_numbers(tmp_path, labels):
     path.write_text(json.dumps({"labels": labels}))
     with pytest.raises(ValueError, match=r"datalist\.json: 'labels' must name the classes '0', '1', \.\.\. "):
         class_names(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"0": 0, "1": 1}, "name each class by a text, but class 0 is 0; write a name in quotes"),
+        ({"0": "benign", "1": None}, "but class 1 is null"),
+        ({"0": "benign", "1": float("nan")}, "but class 1 is NaN"),
+        ({"0": "benign", "1": " "}, 'but class 1 is " "'),
+        ({"0": True, "1": "tumor"}, "but class 0 is true"),
+        ({"0": "a", "1": "b", "2": "a"}, "names the classes 0 and 2 both 'a'; give each its own name"),
+    ],
+)
+def test_class_names_are_texts_each_once(tmp_path, labels, message):
+    path = tmp_path / "datalist.json"
+    items = [{"image": "1.png", "label": 0}]
+    path.write_text(json.dumps({"labels": labels, "training": items}))
+    with pytest.raises(ValueError, match=rf"datalist\.json: 'labels' .*{re.escape(message)}"):
+        class_names(path)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_datalist(path, "training")
 
 
 def test_a_patient_leaks_even_if_the_groups_are_smaller():

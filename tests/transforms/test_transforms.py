@@ -179,10 +179,36 @@ def test_thumbnail_and_its_metadata():
     assert (image.meta["mpp"], image.meta["mpp_source"], image.meta["orientation"]) == (0.5, "given", 5)
     assert image.meta["location"].tolist() == [2, 0]
     assert image.meta["size"].tolist() == [60, 40]  # as oriented
-    assert image.affine.diagonal().tolist() == [6, 5, 1, 1]  # level-0 pixels a pixel
+    # Orientation 5 transposes, then reverses columns: 40 rows are 8 columns, from below; 60 columns are 10 rows.
+    assert image.affine.tolist() == [[0, -5, 0, 39], [6, 0, 0, 2.5], [0, 0, 1, 0], [0, 0, 0, 1]]
     np.testing.assert_array_equal(
         PyramidThumbnail([10, 8])(pyramid_of()).numpy(), slow_thumbnail(pyramid_of(), [noise(42, 40)], (10, 8))
     )
+
+
+@pytest.mark.parametrize("orientation", range(8))
+@pytest.mark.parametrize("crop", [None, ((6, 12), (24, 36))])
+def test_affine_takes_thumbnail_pixels_to_level_0(orientation, crop):
+    """Each pixel of level 0 holds its own row or column: a thumbnail's mean is the center of the pixels under it."""
+    rows, cols = np.mgrid[:50, :60]
+    pixels = np.stack([rows, cols, rows], axis=2).astype(np.uint8)
+    it = Pyramid(ArrayReader(pixels), mpp=0.5, magnifications=(0.5,), patch_size=8, origin=(2, 0), size=(48, 60))
+    it = it.oriented(orientation)
+    if crop is not None:
+        it = it.cropped(*crop)
+    height, width = it.geometry.size
+    image = PyramidThumbnail((height // 3, width // 3))(it)  # means of 3 x 3 pixels are whole numbers
+    for row in range(height // 3):
+        for col in range(width // 3):
+            place = image.affine @ torch.tensor([row, col, 0, 1.0], dtype=torch.float64)
+            assert place[:2].tolist() == pytest.approx(image[:2, row, col].tolist())
+    assert image.pixdim[:2].tolist() == [3, 3]
+
+
+def test_affine_of_a_region_at_level_0_is_its_place():
+    it = Pyramid(ArrayReader(noise(9, 9)), mpp=0.5, magnifications=(0.5,), patch_size=2, origin=(4, 3), size=(4, 5))
+    affine = PyramidThumbnail((4, 5))(it).affine
+    assert affine.tolist() == [[1, 0, 0, 4], [0, 1, 0, 3], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
 def test_thumbnails_of_several_pictures():
