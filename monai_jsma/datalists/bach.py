@@ -78,7 +78,7 @@ def bach_datalist(
         fold: index of the fold to validate on.
         seed: random seed of the split.
         tiled: folder to write a tiled pyramid of every image to; the datalist then names these, relative to it.
-        names_as_written: whether patients whose names differ in spelling only (001 and 1) are different ones, rather than
+        names_as_written: whether patients whose names differ in spelling only (001, 1) are different ones, rather than
             an error.
 
     Returns:
