@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from monai_jsma._io import Fault
 
-from .annotations import read_annotations
+from .annotations import Annotations, parse_annotations, read_annotations
 from .bach import bach_datalist
 from .folder import folder_datalist
 from .prostate import Cohort, RegionSettings, class_mapping, gather_cohort
@@ -18,6 +18,7 @@ from .tissue import TissueRegion, tissue_mask, tissue_regions, whole_slide_items
 from .verify import verify_datalist
 
 __all__ = [
+    "Annotations",
     "Area",
     "Cohort",
     "Fault",
@@ -39,6 +40,7 @@ __all__ = [
     "make_digit_picture",
     "make_picture",
     "make_splits",
+    "parse_annotations",
     "place_regions",
     "read_annotations",
     "save_datalist",

@@ -36,7 +36,7 @@ import numpy as np
 
 from monai_jsma._io import Fault, find_data_files
 from monai_jsma.datalists.regions import Area
-from monai_jsma.slides.frame import Frame, check_frame
+from monai_jsma.slides.frame import FRAMES, Frame, check_frame
 
 __all__ = [
     "ANNOTATION_SUFFIXES",
@@ -298,7 +298,13 @@ def _is_feature(feature: Any) -> bool:
 def _stated_frame(content: Any) -> Frame:
     """The frame that a collection of this package names; without, QuPath's."""
     stated = content.get("frame") if isinstance(content, dict) else None
-    return "bounds" if stated is None else check_frame(stated)
+    if stated is None:
+        return "bounds"
+    if stated not in FRAMES:
+        raise ValueError(
+            f"its member 'frame' is {stated!r}, not 'bounds' or 'canvas'; say with --frame from which corner it counts"
+        )
+    return check_frame(stated)
 
 
 def _collect_feature(feature: Any, where: str, *, slide: str, collector: _Collector) -> None:
@@ -419,18 +425,24 @@ def _parse_outline(points: Any) -> np.ndarray:
 
 
 def _parse_points(points: Any) -> np.ndarray:
-    rows_and_cols = []
+    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+        raise ValueError("an outline is a list of (x, y) numbers")
     try:
-        for x, y, *_ in points:
-            rows_and_cols.append((float(y), float(x)))
-    except (TypeError, ValueError, OverflowError) as error:
+        ring = np.array([(point[1], point[0]) for point in points], dtype=np.float64).reshape(-1, 2)
+    except OverflowError as error:
         raise ValueError("an outline is a list of (x, y) numbers") from error
-    ring = np.array(rows_and_cols).reshape(-1, 2)
     if not np.isfinite(ring).all():
         raise ValueError("an outline needs finite coordinates")
     if (np.abs(ring) > _MAX_COORDINATE).any():
         raise ValueError(f"an outline with a coordinate of {np.abs(ring).max():g} is not in pixels of a slide")
     return ring
+
+
+def _is_point(point: Any) -> bool:
+    """Whether something begins with two numbers; text and true are none."""
+    if not isinstance(point, (list, tuple)) or len(point) < 2:
+        return False
+    return all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in point[:2])
 
 
 # ----------------------------------------------------------------------------------------------------------- ImageScope
@@ -492,7 +504,10 @@ def _collect_layer(layer: ElementTree.Element, where: str, *, slide: str, collec
 def _parse_region(region: ElementTree.Element) -> np.ndarray:
     points = []
     for vertex in region.iter("Vertex"):
-        points.append((vertex.get("X"), vertex.get("Y")))
+        try:
+            points.append((float(vertex.get("X", "")), float(vertex.get("Y", ""))))
+        except ValueError as error:
+            raise ValueError("an outline is a list of (x, y) numbers") from error
     if region.get("Type") == _ELLIPSE and len(points) == 2:
         corners = _parse_points(points)
         if (corners[0] == corners[1]).any():

@@ -164,6 +164,38 @@ def test_a_bad_object_is_left_out_and_the_others_are_used(tmp_path, caplog, bad,
     assert caplog.messages == [fault.reason]
 
 
+STRANGE = [
+    None, True, 0, -1, 1e308, float("nan"), float("inf"), 10**400, "", "x", "12", "\ud800", [], {}, [[]], [None],
+    ["12"], [1, 2], [[1, 2]], {"type": "Polygon"}, {"type": "GeometryCollection", "geometries": 5},
+]  # fmt: skip
+
+
+def list_places(value, place=()):
+    yield place
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield from list_places(value[key], (*place, key))
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=[f"{i}" for i in range(len(STRANGE))])
+def test_nothing_in_one_object_spoils_the_others(tmp_path, strange):
+    """Every part of the middle object in turn is something strange."""
+    hole = xy(BOX / 4 + 15)
+    middle = feature([[xy(BOX), hole], [xy(BOX + 100)]], kind="MultiPolygon", name="G4")
+    for place in list(list_places(middle))[1:]:
+        spoiled = copy.deepcopy(middle)
+        part = spoiled
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = strange
+        content = parse_annotations(write(tmp_path, "a.json", [GOOD, spoiled, GOOD]))
+        items = [area.item for area in content.areas["a"]]
+        assert [item for item in items if "feature 1" not in item] == ["feature 0 (Gleason 3)", "feature 2 (Gleason 3)"]
+        assert all(np.isfinite(area.ring).all() for area in content.areas["a"])
+        num_parts = sum(1 + len(area.holes) for area in content.areas["a"] if "feature 1" in area.item)
+        assert num_parts == 3 or content.faults, place
+
+
 def test_only_the_bad_part_of_an_object_is_left_out(tmp_path):
     line = [[1, 1], [2, 2]]
     collection = {"type": "GeometryCollection", "geometries": [
@@ -259,7 +291,7 @@ def test_each_tool_has_its_frame(tmp_path):
             assert area.frame == other
     with pytest.raises(ValueError, match="is 'bounds' .* or 'canvas' .*, but is 'qupath'"):
         read_annotations(path, frame="qupath")
-    with pytest.raises(ValueError, match=r"b\.json: the frame of coordinates is 'bounds'"):
+    with pytest.raises(ValueError, match=r"b\.json: its member 'frame' is 7, not .*say with --frame"):
         read_annotations(write(tmp_path, "b.json", {**contents["a.json"][0], "frame": 7}))
 
 
