@@ -55,6 +55,7 @@ LIBRARIES = {  # module that is imported: packages to install
     "tifffile": "tifffile",
     "imagecodecs": "imagecodecs",
     "openslide": "openslide-python openslide-bin",
+    "pydicom": "pydicom",
     "tensorboard": "tensorboard",
 }
 READERS = {"tifffile": "tifffile imagecodecs", "openslide": "openslide-python openslide-bin", "pil": "pillow"}

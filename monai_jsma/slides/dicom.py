@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,11 @@ _TAGS = (
     "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
 )  # fmt: skip
 _MAX_HEADERS = 1 << 16  # headers kept in a process
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, struct.error)
+_MAX_MAGICS = 1 << 10
+_DAMAGE = (  # what pydicom raises
+    OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +70,13 @@ class DicomPart:
 
 
 def read_magic(path: str) -> bytes:
-    """The first 132 bytes of a file, which tell a TIFF and a DICOM file."""
+    """The first 132 bytes of a file, which tell a TIFF and a DICOM file; read once in a process."""
+    state = os.stat(path)
+    return _read_magic(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=_MAX_MAGICS)
+def _read_magic(path: str, num_bytes: int, changed_ns: int) -> bytes:
     with open(path, "rb") as file:
         return file.read(_MAGIC.stop)
 
@@ -134,15 +145,23 @@ def _read_part(path: str, num_bytes: int, changed_ns: int) -> DicomPart | None:
     try:
         with open(path, "rb") as file:
             header = _read_tags(file)
+        return _describe_part(path, header)
     except _DAMAGE as e:
         return DicomPart(path=path, fault=f"the DICOM header is damaged ({e}); {COPY_AGAIN}")
 
-    series = str(header.get("SeriesInstanceUID", ""))
-    fault = _find_fault(header)
+
+def _describe_part(path: str, header: Any) -> DicomPart:
+    fault = ""
+    num_pixels = 0
+    if not header.get("SeriesInstanceUID"):
+        fault = f"the DICOM header is cut short; {COPY_AGAIN}"
+    elif _is_level(header):
+        fault = _find_level_fault(header)
+        num_pixels = 0 if fault else int(header.TotalPixelMatrixRows) * int(header.TotalPixelMatrixColumns)
     return DicomPart(
         path=path,
-        series=series,
-        num_pixels=0 if fault else _count_pixels(header),
+        series=str(header.get("SeriesInstanceUID") or ""),
+        num_pixels=num_pixels,
         patient=str(header.get("PatientID") or "").strip(),
         container=str(header.get("ContainerIdentifier") or "").strip(),
         fault=fault,
@@ -159,12 +178,14 @@ def _read_tags(file: BinaryIO) -> Any:
     return read_partial(file, stop_when=is_behind, specific_tags=[Tag(name) for name in _TAGS])
 
 
-def _find_fault(header: Any) -> str:
-    """Why a file is no part of a whole slide that can be read correctly, or ""."""
-    if not header.get("SeriesInstanceUID"):
-        return f"the DICOM header is cut short; {COPY_AGAIN}"
-    if header.get("SOPClassUID") != _WHOLE_SLIDE:
-        return ""  # such as annotations of the slide, kept in its series
+def _is_level(header: Any) -> bool:
+    """Whether a file holds a level of a whole slide, not its label, its overview or annotations of it."""
+    kinds = header.get("ImageType") or ()
+    return header.get("SOPClassUID") == _WHOLE_SLIDE and "VOLUME" in list(kinds)
+
+
+def _find_level_fault(header: Any) -> str:
+    """Why a level cannot be read correctly, or ""."""
     if not header.get("TotalPixelMatrixRows") or not header.get("TotalPixelMatrixColumns"):
         return f"the DICOM header is cut short; {COPY_AGAIN}"
     for name, things in (("NumberOfOpticalPaths", "optical paths"), ("TotalPixelMatrixFocalPlanes", "focal planes")):
@@ -172,14 +193,6 @@ def _find_fault(header: Any) -> str:
         if number is not None and int(number) > 1:
             return f"it has {number} {things}, but a slide with one is needed; export one of them."
     return ""
-
-
-def _count_pixels(header: Any) -> int:
-    """Pixels of the level that a file belongs to; 0 for what is no level of the slide."""
-    kinds = [str(kind) for kind in header.get("ImageType") or ()]
-    if header.get("SOPClassUID") != _WHOLE_SLIDE or "VOLUME" not in kinds:
-        return 0
-    return int(header.TotalPixelMatrixRows) * int(header.TotalPixelMatrixColumns)
 
 
 @lru_cache(maxsize=1024)
