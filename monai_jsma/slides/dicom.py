@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 
@@ -33,17 +33,19 @@ __all__ = [
 
 _MAGIC = slice(128, 132)  # after a preamble, which may be the header of a TIFF file
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # SOP class "VL Whole Slide Microscopy Image Storage"
+_NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"}  # ImageType of what belongs to a slide beside its levels
 _LAST_GROUP = 0x0048  # the group of the whole slide's size; behind it come one entry a tile, and the pixels
 _TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientID", "ImageType", "ContainerIdentifier",
-    "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
+    "SOPClassUID", "SeriesInstanceUID", "Modality", "PatientID", "ImageType", "ContainerIdentifier", "NumberOfFrames",
+    "DimensionOrganizationType", "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes",
+    "NumberOfOpticalPaths",
 )  # fmt: skip
+_PIXELS = b"\xe0\x7f\x10\0"  # tag of the pixels; they are encapsulated if their length is not defined
+_ENCAPSULATED = b"\xff\xff\xff\xff"
+_ITEM = b"\xfe\xff\0\xe0"
+_ITEM_BYTES = 8  # of an item's tag and length
 _MAX_HEADERS = 1 << 16  # headers kept in a process
 _MAX_MAGICS = 1 << 10
-_DAMAGE = (  # what pydicom raises
-    OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, struct.error,
-    zlib.error,
-)  # fmt: skip
 
 _logger = logging.getLogger(__name__)
 
@@ -142,30 +144,43 @@ def _read_part(path: str, num_bytes: int, changed_ns: int) -> DicomPart | None:
     if not is_dicom(read_magic(path)):
         is_named_so = path.lower().endswith(".dcm") and not os.path.basename(path).startswith("._")
         return DicomPart(path=path, fault=f"not a DICOM file; {COPY_AGAIN}") if is_named_so else None
+    header: Any = {}
     try:
         with open(path, "rb") as file:
             header = _read_tags(file)
-        return _describe_part(path, header)
-    except _DAMAGE as e:
-        return DicomPart(path=path, fault=f"the DICOM header is damaged ({e}); {COPY_AGAIN}")
+            part = _describe_part(path, header)
+            if part.num_pixels and header.get("DimensionOrganizationType") != "TILED_SPARSE":
+                fault = _find_offset_fault(file, num_bytes, num_frames=int(header.get("NumberOfFrames") or 1))
+                part = replace(part, fault=fault)
+        return part
+    except Exception as e:  # pydicom has no base class of its errors
+        fault = f"the DICOM header is damaged ({e}); {COPY_AGAIN}"
+        return DicomPart(path=path, series=_read_series(header), fault=fault)
 
 
 def _describe_part(path: str, header: Any) -> DicomPart:
     fault = ""
     num_pixels = 0
-    if not header.get("SeriesInstanceUID"):
+    if not _read_series(header):
         fault = f"the DICOM header is cut short; {COPY_AGAIN}"
     elif _is_level(header):
         fault = _find_level_fault(header)
         num_pixels = 0 if fault else int(header.TotalPixelMatrixRows) * int(header.TotalPixelMatrixColumns)
     return DicomPart(
         path=path,
-        series=str(header.get("SeriesInstanceUID") or ""),
+        series=_read_series(header),
         num_pixels=num_pixels,
         patient=str(header.get("PatientID") or "").strip(),
         container=str(header.get("ContainerIdentifier") or "").strip(),
         fault=fault,
     )
+
+
+def _read_series(header: Any) -> str:
+    try:
+        return str(header.get("SeriesInstanceUID") or "")
+    except Exception:  # as above
+        return ""
 
 
 def _read_tags(file: BinaryIO) -> Any:
@@ -179,9 +194,20 @@ def _read_tags(file: BinaryIO) -> Any:
 
 
 def _is_level(header: Any) -> bool:
-    """Whether a file holds a level of a whole slide, not its label, its overview or annotations of it."""
-    kinds = header.get("ImageType") or ()
-    return header.get("SOPClassUID") == _WHOLE_SLIDE and "VOLUME" in list(kinds)
+    """Whether a file holds a level of a whole slide, not its label, its overview or annotations of it.
+
+    Raises:
+        ValueError: if that cannot be known; OpenSlide would leave a level out.
+    """
+    kinds = [str(kind) for kind in header.get("ImageType") or ()]
+    uid = header.get("SOPClassUID")
+    if uid != _WHOLE_SLIDE:
+        if header.get("Modality") == "SM":
+            raise ValueError(f"SOPClassUID {uid} of a slide microscope")
+        return False
+    if "VOLUME" not in kinds and not _NO_LEVELS.intersection(kinds):
+        raise ValueError(f"ImageType {kinds}")
+    return "VOLUME" in kinds
 
 
 def _find_level_fault(header: Any) -> str:
@@ -193,6 +219,46 @@ def _find_level_fault(header: Any) -> str:
         if number is not None and int(number) > 1:
             return f"it has {number} {things}, but a slide with one is needed; export one of them."
     return ""
+
+
+def _find_offset_fault(file: BinaryIO, num_bytes: int, *, num_frames: int) -> str:
+    """Why the table of the frames' offsets cannot be right, or "". OpenSlide would end the process on such a table.
+
+    Sparse slides are not asked: their headers have an entry for each frame, which takes long to read.
+
+    Args:
+        file: the open file.
+        num_bytes: its length.
+        num_frames: number of frames that the header states.
+    """
+    _seek_pixels(file)
+    start = file.read(12)
+    if start[:4] != _PIXELS or start[-4:] != _ENCAPSULATED:
+        return ""  # frames of equal length, without a table
+    item = file.read(8)
+    table_bytes = int.from_bytes(item[4:], "little")
+    if table_bytes == 0:
+        return ""  # there is none
+
+    if item[:4] != _ITEM or table_bytes != 4 * num_frames:
+        return f"its table of offsets is not one of {num_frames} frames; {COPY_AGAIN}"
+    offsets = np.frombuffer(file.read(table_bytes), "<u4").astype(np.int64)
+    end = num_bytes - file.tell() - 8  # of the mark behind the last frame
+    gaps = np.diff(offsets, append=end)
+    if len(offsets) < num_frames or offsets[0] != 0 or gaps.min() <= _ITEM_BYTES:
+        return f"the offsets of its frames do not ascend within the file; {COPY_AGAIN}"
+    return ""
+
+
+def _seek_pixels(file: BinaryIO) -> None:
+    """Go to the tag of the pixels, behind all others."""
+    from pydicom.filereader import read_partial
+
+    def is_pixels(tag: int, vr: str | None, length: int) -> bool:
+        return tag == 0x7FE00010
+
+    file.seek(0)
+    read_partial(file, stop_when=is_pixels, specific_tags=[])
 
 
 @lru_cache(maxsize=1024)

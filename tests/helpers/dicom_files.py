@@ -71,7 +71,8 @@ def write_dicom(
     file.file_meta = FileMetaDataset()
     file.SOPClassUID = VLWholeSlideMicroscopyImageStorage
     file.SOPInstanceUID = generate_uid()
-    for name, value in {**_LAYOUT, **series, **attributes}.items():
+    attributes = {**_LAYOUT, "NumberOfFrames": len(tiles), **series, **attributes}
+    for name, value in attributes.items():
         setattr(file, name, value)
     file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
     file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID
@@ -79,7 +80,6 @@ def write_dicom(
     file.file_meta.ImplementationClassUID = generate_uid()
     file.ImageType = list(kind)
     file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = pixels.shape[:2]
-    file.NumberOfFrames = len(tiles)
     _add_sequences(file, mpp, kind)
     file.PixelData = encapsulate(tiles)
     file["PixelData"].is_undefined_length = True

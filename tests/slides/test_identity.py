@@ -182,7 +182,7 @@ def test_what_no_reader_gives_is_refused(tmp_path, attributes, message):
 
 
 @pytest.mark.parametrize(
-    "attributes", [{"SOPClassUID": CTImageStorage}, {"kind": ("DERIVED", "PRIMARY", "LABEL", "NONE")}]
+    "attributes", [{"SOPClassUID": CTImageStorage, "Modality": "CT"}, {"kind": ("DERIVED", "PRIMARY", "LABEL", "NONE")}]
 )
 def test_a_dicom_file_of_no_slide(tmp_path, attributes):
     path = write_dicom(tmp_path / "a.dcm", LEVELS[1], new_series(), **attributes)
@@ -210,6 +210,48 @@ def test_a_damaged_file_among_several_slides_is_named_and_the_slides_are_read(tm
     (tmp_path / "c.dcm").write_bytes(first[0].read_bytes()[:600])
     assert inspect_slide(first[0]).level_sizes == inspect_slide(second[1]).level_sizes == ((256, 256), (64, 64))
     assert caplog.text.count("c.dcm: the DICOM header is cut short") == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"kind": ("ORIGINAL", "PRIMARY", "VOLUMD", "NONE")}, r"ImageType \['ORIGINAL', 'PRIMARY', 'VOLUMD', 'NONE'\]"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.7"}, r"SOPClassUID 1[\d.]+7 of a slide microscope"),
+        ({"NumberOfFrames": 17}, "its table of offsets is not one of 17 frames"),
+    ],
+)
+def test_a_level_that_does_not_say_that_it_is_one(tmp_path, attributes, reason):
+    """OpenSlide would leave it out, and the slide were coarser without a word."""
+    for other in (False, True):
+        series = new_series()
+        folder = tmp_path / str(other)
+        coarse = write_dicom(folder / "coarse.dcm", LEVELS[1], series, mpp=2.0)
+        write_dicom(folder / "fine.dcm", LEVELS[0], series, **attributes)
+        if other:
+            write_dicom(folder / "other.dcm", LEVELS[1], new_series())
+        with pytest.raises(SlideError, match=rf"fine\.dcm: .*{reason}"):
+            inspect_slide(coarse)
+
+
+@pytest.mark.parametrize("damage", ["descending", "twice", "beyond"])
+def test_offsets_of_frames_that_would_end_the_process(tmp_path, damage):
+    """OpenSlide 4.0.1 reads a negative number of bytes."""
+    fine, _ = write_dicom_slide(tmp_path, LEVELS)
+    content = bytearray(fine.read_bytes())
+    table = content.index(b"\xe0\x7f\x10\0") + 20  # behind the tag of the pixels and of their first item
+    offsets = np.frombuffer(content, "<u4", 16, table)  # of the frames; the array changes the file's bytes
+    expected = inspect_slide(fine).level_sizes
+    assert (np.diff(offsets.astype(int)) > 0).all()
+    if damage == "descending":
+        offsets[[4, 5]] = offsets[[5, 4]]
+    elif damage == "twice":
+        offsets[5] = offsets[4]
+    else:
+        offsets[-1] = len(content)
+    fine.write_bytes(content)
+    assert expected == ((256, 256), (64, 64))
+    with pytest.raises(SlideError, match=r"level0\.dcm: the offsets of its frames do not ascend within the file"):
+        inspect_slide(fine)
 
 
 def test_missing_tiles_are_an_error_not_white(tmp_path):
