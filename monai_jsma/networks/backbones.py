@@ -28,6 +28,7 @@ __all__ = [
     "build_backbone",
     "hold_batch_statistics",
     "select_weights",
+    "warn_once",
 ]
 
 Weights = str | Mapping[str, str | None] | None  # of all backbones of a network, or of each by its name
@@ -247,7 +248,7 @@ def _find_normalization(module: nn.Module) -> tuple[Sequence[float], Sequence[fl
         )
     if stated:
         return stated.pop()
-    _warn_once(
+    warn_once(
         f"{name} states no normalization of its input (attributes 'mean' and 'std', or timm's 'pretrained_cfg'): it "
         "gets images from -1 to 1 (mean 0.5, standard deviation 0.5)."
     )
@@ -277,7 +278,8 @@ def _check_normalization(mean: Any, std: Any, name: str) -> tuple[tuple[float, .
 
 
 @cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log a warning that has not been logged before in this process."""
     _log.warning(message)
 
 

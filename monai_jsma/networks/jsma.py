@@ -26,6 +26,7 @@ from monai_jsma.networks.backbones import (
     build_backbone,
     hold_batch_statistics,
     select_weights,
+    warn_once,
 )
 from monai_jsma.networks.classifier import BagClassifier, BagReader
 from monai_jsma.networks.drawing import is_possible
@@ -231,6 +232,12 @@ class JSMANet(NoExport, nn.Module):
             raise ValueError(
                 "without a thumbnail encoder all cells have the same attention, and none has the highest: evaluate "
                 f"with a sampler that draws, such as {self.sampler!r}, not with {sampler!r}."
+            )
+        trained = self.sampler.for_evaluation()
+        if isinstance(sampler, TopK) and isinstance(trained, TopK) and sampler.normalize != trained.normalize:
+            warn_once(
+                f"{sampler!r} weighs the patches otherwise than the training with {self.sampler!r}, whose predictions "
+                f"are those of TopK({sampler.k}, normalize={trained.normalize})."
             )
         return sampler
 

@@ -123,6 +123,8 @@ def _check_settings(network: nn.Module, state_dict: dict[str, Any], prefix: str,
     saved = {}
     if key in state_dict:
         saved = _decode(state_dict[key])
+    else:
+        _warn_of_earlier_normalization(own)
     _compare_class_names(saved.get(_CLASS_NAMES), own[_CLASS_NAMES])
     for name, value in own.items():
         if name != _CLASS_NAMES and name in saved and saved[name] != value:
@@ -146,6 +148,19 @@ def _compare_class_names(saved: list[str] | None, own: list[str] | None) -> None
         "would get wrong names. Write 'labels' of the datalist in the order of the training; to rename classes on "
         "purpose, delete 'trained_with' from the state dict."
     )
+
+
+def _warn_of_earlier_normalization(own: Mapping[str, Any]) -> None:
+    """Earlier versions normalized the input of every module with 0.5, whatever it stated."""
+    half = [[0.5] * 3, [0.5] * 3]
+    for role in ("thumbnail", "patch"):
+        is_module = own.get(f"{role}_backbone") == "None"
+        if is_module and own[f"{role}_input"] != half:
+            _log.warning(
+                f"weights of an earlier version do not state how the input of the {role} encoder, a module, was "
+                f"normalized: then mean and standard deviation were 0.5, now they are {own[f'{role}_input']}, as the "
+                "module states; for 0.5 give Backbone(module, num_features)."
+            )
 
 
 def _report_difference(name: str, saved: object, own: object) -> None:

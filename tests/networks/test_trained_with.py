@@ -12,7 +12,7 @@ from monai.networks.utils import copy_model_state
 from tiny_networks import mil_net, tiny_net
 from torch import nn
 
-from monai_jsma.networks import ConvBackbone, PatchEncoder, Pathwise, read_class_names
+from monai_jsma.networks import ConvBackbone, PatchEncoder, Pathwise, TopK, read_class_names
 
 NAMES = ["benign", "Gleason 3", "Gleason 4/5"]
 NETWORKS = [tiny_net, mil_net]
@@ -33,6 +33,9 @@ def test_class_names_come_with_the_weights(make, tmp_path):
     assert network.class_names == NAMES
     assert read_class_names(nn.DataParallel(network)) == NAMES
     assert read_class_names(nn.Linear(1, 1)) is None
+    assert read_class_names(nn.Linear(1, 1), NAMES) == read_class_names(network, tuple(NAMES)) == NAMES
+    with pytest.raises(ValueError, match="the outputs would get wrong names"):
+        read_class_names(network, NAMES[::-1])
 
     by_monai = make()
     copy_model_state(by_monai, state)  # what monai.bundle.load does
@@ -124,6 +127,25 @@ def test_settings_that_may_differ_are_logged(options, message, caplog):
     caplog.clear()
     tiny_net(sampler=Pathwise(7)).load_state_dict(tiny_net().state_dict())  # another number of patches is a choice
     assert not caplog.records
+
+
+def test_weights_of_an_earlier_version_met_modules_normalized_with_one_half(caplog):
+    old = without_settings(tiny_net().state_dict())
+    tiny_net(patch_encoder=module_of_other_input()).load_state_dict(old)
+    assert "how the input of the patch encoder, a module, was normalized" in caplog.text
+    assert "[[0.7, 0.5, 0.7], [0.5, 0.5, 0.5]]" in caplog.text
+
+
+def test_patches_that_are_weighed_otherwise_than_in_training_are_told_once(caplog):
+    network = tiny_net(sampler=Pathwise(3, estimator="paper")).eval()
+    images = torch.rand(1, 3, 24, 20)
+    network(images)
+    network(images, sampler=TopK(2, normalize=False))
+    assert not caplog.records
+    for _ in range(2):
+        network(images, sampler=TopK(2))
+    (record,) = caplog.records
+    assert "whose predictions are those of TopK(2, normalize=False)" in record.getMessage()
 
 
 def test_a_folder_of_weights_is_not_kept(tmp_path):
