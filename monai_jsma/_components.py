@@ -29,6 +29,7 @@ SUBPACKAGES = (
     "losses",
     "metrics",
     "networks",
+    "overrides",
     "predictions",
     "report",
     "slides",

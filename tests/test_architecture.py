@@ -30,7 +30,7 @@ ORDER = [
     {"predictions"},
     {"visualize"},
     {"report"},
-    {"inferers", "engines", "metrics", "handlers"},
+    {"inferers", "engines", "metrics", "handlers", "overrides"},
     {"cli", "__main__"},
 ]
 

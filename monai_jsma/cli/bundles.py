@@ -86,7 +86,7 @@ def _find_config(bundle: Path, name: str) -> str:
 
 
 def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> ConfigParser:
-    """Read ``train.json`` of a bundle with overlays and values, as MONAI's command line does.
+    """Read ``train.json`` of a bundle with overlays and values, as MONAI's command line does, and check the values.
 
     Args:
         bundle: folder of the bundle.
@@ -95,15 +95,19 @@ def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, An
 
     Raises:
         FileNotFoundError: if a configuration is missing.
+        ValueError: if a value has an unknown name or a wrong type, see :mod:`monai_jsma.overrides`.
     """
     from fire.parser import DefaultParseValue  # MONAI parses the values of its command line with it
     from monai.bundle import ConfigParser
+
+    from monai_jsma.overrides import correct_settings
 
     files = find_configs(bundle, "train", *names)
     parser = ConfigParser()
     parser.read_config([str(bundle / file) for file in files])
     for name, value in (values or {}).items():
         parser.update({name: DefaultParseValue(str(value))})
+    correct_settings(parser, bundle / find_configs(bundle, "train")[0])
     return parser
 
 

@@ -28,6 +28,7 @@ from monai_jsma.cli.bundles import (
     format_command,
     make_variants,
     parse_seeds,
+    read_config,
 )
 
 __all__ = ["add_commands", "format_answer", "read_metrics", "train_demo", "train_variants"]
@@ -244,6 +245,8 @@ def _plan_runs(args: argparse.Namespace, out: Path) -> Runs:
     seeds = parse_seeds(args.seeds)
     values = _parse_values(args.values)
     variants = make_variants(bundle, args.variants, configs=args.config, values=values)
+    for variant in variants:
+        read_config(bundle, variant.configs, variant.values)  # a wrong value ends the command, not each run
     base_dir = (args.base_dir or args.datalist.parent).resolve()
     datalists = _write_datalists(args, out, base_dir)
 

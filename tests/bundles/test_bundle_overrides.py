@@ -1,0 +1,195 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Overrides of the bundles: names and types are checked before anything is built; words for no mean no."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle_runs import BUNDLES, causes, command, copy_bundle, each_bundle, execute, make_pictures, workflow
+from monai.bundle import ConfigParser
+
+from monai_jsma.cli.bundles import find_configs, read_config
+from monai_jsma.overrides import correct_settings
+
+TAKEN_BY_INFERENCE = ("aligned", "all_patches", "attention_mil", "paper", "random_patches", "thumbnail_only")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A bundle that no test changes."""
+    return copy_bundle(tmp_path_factory.mktemp("overrides"))
+
+
+def read(bundle: Path, *configs: str, **overrides: Any) -> ConfigParser:
+    """The checked configuration with overrides whose names may hold ``__`` for ``#``."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / file) for file in find_configs(bundle, *configs)])
+    parser.update({name.replace("__", "#"): value for name, value in overrides.items()})
+    correct_settings(parser, bundle / "configs" / f"{configs[0]}.json")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("resume", "false", False),
+        ("resume", "Yes", True),
+        ("resume", 1, True),
+        ("balanced", "no", False),
+        ("balanced", "off", False),
+        ("balanced", 0, False),
+        ("amp", "false", False),
+        ("aligned", "on", True),
+        ("weights", "none", None),
+        ("weights", False, None),
+        ("weights", "my.pth", "my.pth"),
+        ("feature_cache", "no", None),
+        ("default_mpp", "none", None),
+        ("default_mpp", 1, 1),
+        ("max_pictures", "none", None),
+        ("max_pictures", 0, 0),
+        ("lr", 1, 1),
+        ("thumbnail_size", (64, 96), [64, 96]),
+        ("output_dir", Path("results/a"), "results/a"),
+        ("epochs", "$2 + 3", 5),
+        ("warmup_patches", "@inference_patches", 5),
+        ("magnifications", "$[2 * @mpp]", [0.84]),
+        ("train__dataloader__shuffle", "no", False),
+    ],
+)
+def test_the_meant_value_is_used(bundle, name, value, meant):
+    found = read(bundle, "train", **{name: value}).get_parsed_content(name.replace("__", "#"), instantiate=False)
+    assert found == meant
+    assert type(found) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("resume", "flase", "'resume': expected true or false (yes, no, on, off, 1, 0), but got 'flase'"),
+        ("resume", 2, "'resume': expected true or false (yes, no, on, off, 1, 0), but got 2"),
+        ("alpha", (0, 1), "'alpha': expected a number with a decimal point, not a comma, but got (0, 1)"),
+        ("alpha", "0,01", "'alpha': expected a number with a decimal point, not a comma, but got '0,01'"),
+        ("default_mpp", (0, 25), "'default_mpp': expected a number or null with a decimal point, not a comma"),
+        ("lr", "fast", "'lr': expected a number, but got 'fast'"),
+        ("lr", float("nan"), "'lr': expected a number, but got nan"),
+        ("lr", True, "'lr': expected a number, but got True"),
+        ("epochs", 2.5, "'epochs': expected a whole number, but got 2.5"),
+        ("epochs", None, "'epochs': expected a whole number, but got None"),
+        ("max_pictures", "no", "'max_pictures': expected a whole number or null, but got 'no'"),
+        ("thumbnail_size", 224, "'thumbnail_size': expected a list such as [224, 299], but got 224"),
+        ("thumbnail_size", [224, 0.5], "'thumbnail_size': expected a list such as [224, 299], but got [224, 0.5]"),
+        ("output_dir", 2024, "'output_dir': expected a text (quote it twice if it looks like a number: \"'2024'\")"),
+        ("output_dir", ("a", "b"), "'output_dir': expected a text (quote it twice if it holds commas or brackets)"),
+        ("sampler", "paper", "'sampler': expected an object in braces, as the configuration has it, but got 'paper'"),
+        ("train__trainer__max_epochs", "x", "'train#trainer#max_epochs': expected a whole number, but got 'x'"),
+        ("train__random_transforms__1__prob", "x", "'train#random_transforms#1#prob': expected a number"),
+        ("lrr", 3, "'lrr' is no setting of this configuration, and nothing uses it (similar: 'lr'"),
+        ("datalist", "X", "'datalist' is no setting of this configuration, and nothing uses it (similar: '"),
+        ("train__iferer", {"_target_": "A"}, "'train#iferer' is no setting of this configuration, and nothing uses it"),
+        ("runid", "training", "(similar: 'run_id'"),
+        ("picture_size", [10, 10], "'picture_size' is no setting"),  # of an overlay that is not there
+    ],
+)
+def test_a_wrong_override_is_named(bundle, name, value, message):
+    with pytest.raises(ValueError, match=r"train\.json: ") as raised:
+        read(bundle, "train", **{name: value})
+    assert message in str(raised.value)
+    assert str(raised.value).startswith(f"{bundle / 'configs' / 'train.json'}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_all_wrong_overrides_are_named_at_once(bundle):
+    with pytest.raises(ValueError, match=r"train.json: 'lrr' is no setting .*; 'resume': expected true .*\.$"):
+        read(bundle, "train", lrr=3, resume="maybe")
+
+
+def test_what_something_uses_may_be_added(bundle):
+    """Metrics of the demo, handlers of an overlay, arguments of a component, and what a macro has copied."""
+    added = {
+        "validate__additional_metrics__truth": {"_target_": "monai_jsma.metrics.AttentionOnTruth"},
+        "train__dataloader__pin_memory": True,
+        "patience": 3,
+        "early_stop": {"_target_": "EarlyStopHandler", "patience": "@patience"},
+        "training": ["$@early_stop.attach(@validate#evaluator)"],
+    }
+    read(bundle, "train", **added)
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "train.json"))
+    parser["no_transforms"] = [{"_target_": "Identityd", "keys": "image"}]
+    parser["train#random_transforms"] = "%no_transforms"
+    parser.resolve_macro_and_relative_ids()
+    correct_settings(parser, bundle / "configs" / "train.json")
+
+
+@each_bundle
+@pytest.mark.parametrize("base", ["train", "inference"])
+def test_the_own_configurations_have_no_fault(shipped, base):
+    for overlay in sorted(set(shipped.configs) - {"train", "inference"}):
+        is_for_inference = overlay in TAKEN_BY_INFERENCE or overlay.endswith("inference")
+        if is_for_inference if base == "inference" else not overlay.endswith("inference"):
+            parser = ConfigParser()
+            parser.read_config([str(shipped.folder / file) for file in find_configs(shipped.folder, base, overlay)])
+            correct_settings(parser, shipped.folder / "configs" / f"{base}.json")
+
+
+@each_bundle
+def test_the_check_is_the_first_thing_that_is_done(shipped):
+    for name in ("train", "inference", "multi_gpu_train", "multi_gpu_inference"):
+        own = name.removeprefix("multi_gpu_")
+        assert shipped.configs[name]["initialize"][0] == f"$monai_jsma.overrides.check_overrides('{own}')"
+
+
+@pytest.mark.parametrize("configs", [("train",), ("train", "evaluate"), ("inference",)])
+def test_a_workflow_checks_its_overrides(bundle, configs):
+    with pytest.raises(RuntimeError) as raised:
+        workflow(bundle, *configs, batch_sise=3)
+    assert any("'batch_sise' is no setting" in str(error) for error in causes(raised.value))
+    assert workflow(bundle, *configs, amp="off").parser.get_parsed_content("amp") is False
+
+
+def test_a_number_sign_in_a_path_is_kept(tmp_path):
+    folder = tmp_path / "run#1 @home"
+    bundle = copy_bundle(tmp_path)
+    make_pictures(folder, 2, 1, 1)
+    made = workflow(bundle, "train", dataset_dir=str(folder), output_dir=str(folder / "eval"))
+    assert made.parser.get_parsed_content("data_list_file_path") == f"{folder}/datalist.json"
+    assert made.parser.get_parsed_content("output_dir") == f"{folder}/eval"
+    assert len(made.parser.get_parsed_content("train#data")) == 2
+    made = workflow(bundle, "train", log_dir="a::b", ckpt_dir="$'c' + 'd'")
+    assert made.parser.get_parsed_content("log_dir") == "a::b"
+    assert made.parser.get_parsed_content("ckpt_dir") == "cd"
+
+
+def test_the_command_line_is_checked(tmp_path):
+    """None, over which MONAI passes, is no too; a wrong value ends the command before the data are read."""
+    bundle = copy_bundle(tmp_path)
+    code, output = execute(command("training", "train", lr="0,01", resume="no"), bundle)
+    assert code == 1
+    assert "'lr': expected a number with a decimal point, not a comma, but got" in output
+    code, output = execute(command("training", "train", output_dir="runs#1"), bundle)
+    assert "'output_dir': of 'runs#1' only 'runs' arrived, as '#' begins a comment there; quote it twice" in output
+    program = {"weights": "None", "resume": "false", "told": "$print('told', @weights, @resume)"}
+    code, output = execute(command("told", "train", **program), bundle)
+    assert (code, "told None False" in output) == (0, True), output
+
+
+def test_values_of_compare_and_crossval_are_checked():
+    folder = BUNDLES["bach"].folder
+    with pytest.raises(ValueError, match="'lrr' is no setting"):
+        read_config(folder, values={"lrr": "3"})
+    with pytest.raises(ValueError, match=r"'alpha': expected a number with a decimal point"):
+        read_config(folder, ["paper"], {"alpha": "0,5"})
+    assert read_config(folder, values={"balanced": "no"})["balanced"] is False
+
+
+def test_without_the_bundles_own_configuration_nothing_is_checked(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"a": 1}))
+    parser = ConfigParser({"b": 2})
+    correct_settings(parser, tmp_path / "train.json")
+    assert parser["b"] == 2
