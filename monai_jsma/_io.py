@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import uuid
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any, Literal
 __all__ = [
     "IMAGE_SUFFIXES",
     "Fault",
+    "name_full_disk",
     "checkpoint_file",
     "count_cores",
     "file_sha256",
@@ -92,16 +94,29 @@ def count_cores() -> int:
 
 
 def checkpoint_file(path: str | Path) -> str:
-    """The path of a checkpoint, which must exist.
+    """The path of a checkpoint, which must exist and be whole.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it is a folder, empty, cut off or no checkpoint of PyTorch.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: this is a folder; name the file of the weights in it, such as model.pt.")
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path}: there is no such checkpoint; train first, without 'resume', or name the folder with 'ckpt_dir'."
         )
-    return str(path)
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start == b"PK" and zipfile.is_zipfile(path):
+        return str(path)
+    is_old = start[:1] == b"\x80"  # a pickle, as PyTorch wrote it before 1.6
+    if is_old:
+        return str(path)
+    fault = "its end is missing" if start == b"PK" else "it is no checkpoint of PyTorch"
+    if not start:
+        fault = "it is empty"
+    raise ValueError(f"{path}: {fault}; copy it again, or name another file.")
 
 
 @contextmanager
@@ -125,21 +140,58 @@ def replace_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
     writer = f"-{uuid.uuid4().hex}" if shared else ""
     unfinished = path.with_name(f".{path.stem}.part{writer}{path.suffix}")  # cuCIM goes by the suffix
     try:
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())  # before it gets its name, so that a power failure leaves no half file
+        with name_full_disk(path):
+            yield unfinished
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())  # before it gets its name, so that a power failure leaves no half file
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def name_full_disk(path: str | Path) -> Iterator[None]:
+    """Name the file in an error of the operating system that does not: that of a full disk.
+
+    Args:
+        path: path of the file that the block writes.
+
+    Raises:
+        OSError: the error of the block, with the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        reason = error.strerror or "it cannot be written"
+        raise OSError(error.errno, f"{reason}; make room, and give the same command again", str(path)) from error
+
+
 def write_whole(path: str | Path, content: str | bytes) -> Path:
-    """Write text or bytes to a file, whole or not at all (see :func:`replace_file`). Returns the path."""
+    """Write text or bytes to a file, whole or not at all (see :func:`replace_file`). Returns the path.
+
+    Raises:
+        ValueError: if the text holds the name of a file that is not UTF-8; it names the line.
+    """
     if isinstance(content, str):
-        content = content.encode("utf-8")  # bytes: text mode would change the line ends on Windows
+        content = _encode_text(content, path)
     with replace_file(path) as unfinished:
         unfinished.write_bytes(content)
     return Path(path)
+
+
+def _encode_text(text: str, path: str | Path) -> bytes:
+    """The bytes of a text for a file; bytes, as text mode would change the line ends on Windows."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        start = text.rfind("\n", 0, error.start) + 1
+        line = text[start:].partition("\n")[0].strip()
+        readable = line.encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f"{path}: not written, as a name is not UTF-8: {readable}; rename that file or folder."
+        ) from error
 
 
 def name_region(path: str, location: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None) -> str:

@@ -21,10 +21,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 
+from monai_jsma.causes import print_cause_last
+
 __all__ = ["check_overrides", "correct_settings"]
 
 # Settings that may be null, with an example of what they are otherwise.
 _OPTIONAL: dict[str, Any] = {
+    "class_weights": [1.0, 2.0],
     "default_mpp": 0.5,
     "feature_cache": "features",
     "feature_norm": "l2",
@@ -53,7 +56,8 @@ def check_overrides(name: str) -> None:
     """Check the overrides of the running workflow, and put the values that are meant in place of words for yes and no.
 
     The configuration itself calls it, first in ``initialize``: ``"$monai_jsma.overrides.check_overrides('train')"``.
-    Outside of a :class:`monai.bundle.ConfigWorkflow` the folder of the bundle is not known, and nothing is done.
+    On MONAI's command line, the reason of any later error will be the last line that is printed. Outside of a
+    :class:`monai.bundle.ConfigWorkflow` the folder of the bundle is not known, and nothing is done.
 
     Args:
         name: name of the bundle's own configuration that the overrides are checked against.
@@ -72,6 +76,7 @@ def check_overrides(name: str) -> None:
             overrides.update({key: value for key, value in arguments.items() if value is not None})
         if frame.f_code is run.__code__:
             overrides.update(frame.f_locals["override"])  # with None, over which MONAI passes
+            print_cause_last()
             _check_comments(sys.argv, overrides)
     if workflow is None:
         return

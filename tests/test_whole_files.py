@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from monai_jsma._io import replace_file, write_whole
+from monai_jsma.predictions.log import RecordLog
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -49,3 +52,24 @@ def test_shared_files_are_written_at_the_same_time(tmp_path: Path) -> None:
 def test_text_keeps_its_line_ends_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     assert write_whole(tmp_path / "a", "ä\n").read_bytes() == b"\xc3\xa4\n"
     assert write_whole(tmp_path / "a", b"\x00\r\n").read_bytes() == b"\x00\r\n"
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log = RecordLog(tmp_path / "predictions.jsonl", dict)
+    log.begin()
+    monkeypatch.setattr(os, "fsync", fail)
+    message = r"No space left on device; make room, and give the same command again: '.*/{}'$"
+    with pytest.raises(OSError, match=message.format("a.csv")):
+        write_whole(tmp_path / "a.csv", "text")
+    assert not (tmp_path / "a.csv").exists()
+    with pytest.raises(OSError, match=message.format(r"predictions\.jsonl\.part")):
+        log.append([])
+
+
+def test_an_error_that_names_its_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="/file'$"):
+        write_whole(tmp_path / "file" / "a.csv", "text")

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_jsma.causes import find_cause_in_log
+
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
@@ -265,13 +267,15 @@ class TrainingRun:
         command = build_command(run_id, files, values)
         log = self.folder / f"{run_id}.log"
         with log.open("a", encoding="utf-8") as file:
+            start = file.tell()  # of this command; those of before may have failed for another reason
             file.write(f"$ {format_command(command)}\n")
             file.flush()  # it stands before the output of the command
             process = subprocess.run(command, cwd=self.bundle, stdout=file, stderr=subprocess.STDOUT, check=False)
         if process.returncode:
-            output = log.read_text(encoding="utf-8", errors="replace")
-            last_line = output.strip().splitlines()[-1]
-            raise ValueError(f"{run_id} ended with exit code {process.returncode}: {last_line} (all of it in {log})")
+            output = log.read_bytes()[start:].decode("utf-8", errors="replace")
+            _, _, output = output.partition("\n")  # without the command itself
+            cause = find_cause_in_log(output)
+            raise ValueError(f"{run_id} ended with exit code {process.returncode}: {cause} (all of it in {log})")
 
 
 def finish_runs(runs: Sequence[TrainingRun], jobs: int) -> Iterator[tuple[TrainingRun, ValueError | None]]:

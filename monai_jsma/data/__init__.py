@@ -9,6 +9,7 @@ from monai_jsma import _moved
 from .balanced import BalancedSampler
 from .batch import PyramidBatch
 from .prediction_dataset import NotFiniteError, PatchError, PredictionDataset, collate_readable
+from .process_sampler import ProcessSampler
 from .pyramid import Pyramid
 from .stain import StainMap
 from .tensor_batch import TensorPyramidBatch
@@ -18,6 +19,7 @@ __all__ = [
     "NotFiniteError",
     "PatchError",
     "PredictionDataset",
+    "ProcessSampler",
     "Pyramid",
     "PyramidBatch",
     "StainMap",

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,28 +61,47 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no JSON object.
+        ValueError: if it is no JSON object in UTF-8, or has a name twice.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: this is a folder; name the datalist in it, such as {path / 'datalist.json'}.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such datalist.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the JSON or of its UTF-8
+        text = path.read_text(encoding="utf-8-sig")  # -sig: some editors write a byte order mark
+        content = json.loads(text, object_pairs_hook=_make_object)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a JSON file in UTF-8 ({error}); save it in this encoding.") from error
+    except ValueError as error:
         raise ValueError(f"{path}: not a JSON file: {error}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: not a datalist: its lists lie too deep in each other.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a datalist is a JSON object with lists such as 'training', but this holds none.")
     return content
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file; Python's own reader would keep the last of equal names."""
+    counts = Counter(name for name, _ in pairs)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(f"an object has the name '{repeated[0]}' more than once")
+    return dict(pairs)
 
 
 def save_datalist(content: Mapping[str, Any], path: str | Path) -> Path:
     """Write a datalist, whole or not at all; equal content gives equal bytes. Returns the path.
 
     Raises:
-        ValueError: if a group lies in two splits, or likely does under two spellings.
+        ValueError: if a group lies in two splits, or likely does under two spellings, or a number is not finite.
     """
     _check_leaks(content)
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not written, as the datalist cannot be JSON: {error}.") from error
     return write_whole(path, f"{text}\n")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,10 +222,13 @@ def split_by_group(
 
     Raises:
         ValueError: if the division cannot be free of leaks: some items have a group and others have none, there are
-            fewer groups than folds, a fold is left empty, or names are likely the same in two spellings.
+            fewer groups than folds, a fold is left empty, or names are likely the same in two spellings; also if a
+            label is no class, no class has as many items as there are folds, or the seed is negative.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed here only
 
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"the random seed of a split must be a whole number from 0 below 2**32, but is {seed}.")
     _check_all_or_none_have_a_group(items)
     if not names_as_written:
         check_spellings(find_spelling_doubles(items, base=base))
@@ -235,6 +238,7 @@ def split_by_group(
         raise ValueError(f"{num_groups} groups cannot make {folds} folds: use 2 to {num_groups}.")
 
     labels = [item["label"] for item in items]
+    _check_labels(items, folds)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of = [-1] * len(items)
     with warnings.catch_warnings():
@@ -251,6 +255,24 @@ def split_by_group(
         items_of[str(fold)].append(item)
     check_groups(items_of, base=base, names_as_written=names_as_written)
     return fold_of
+
+
+def _check_labels(items: Sequence[Item], folds: int) -> None:
+    """Check that the labels are classes, and that the most frequent one can be in every fold."""
+    for item in items:
+        label = item["label"]
+        if not isinstance(label, (int, str)) or isinstance(label, bool):
+            raise ValueError(
+                f"{item['image']}: the label {label!r} is no class: folds need whole numbers or names, such as the "
+                "labels 0, 1, 2."
+            )
+    counts = Counter(item["label"] for item in items)
+    most = max(counts.values())
+    if most < folds:
+        raise ValueError(
+            f"No class has {folds} items for {folds} folds, the most frequent one has {most}: use at most {most} "
+            "folds, or label more images."
+        )
 
 
 def _check_all_or_none_have_a_group(items: Sequence[Item]) -> None:

@@ -98,10 +98,17 @@ class _WholeFile(BaseSaveHandler):
         self.path = Path(folder) / filename
 
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
-        if idist.get_rank() == 0:
-            self._check_numbers(checkpoint)
-            with replace_file(self.path) as unfinished:
+        if idist.get_rank() != 0:
+            return
+        self._check_numbers(checkpoint)
+        with replace_file(self.path) as unfinished:
+            try:
                 torch.save(checkpoint, unfinished)
+            except RuntimeError as error:  # PyTorch writes in C++, which says neither file nor reason
+                raise OSError(
+                    f"{self.path}: the weights cannot be written ({str(error).splitlines()[0]}); is the disk full? "
+                    "The file of before is whole: make room, and go on with 'resume'."
+                ) from error
 
     def _check_numbers(self, checkpoint: Mapping) -> None:
         """Keep the file of the last sound weights: the next update may be the first to be NaN.

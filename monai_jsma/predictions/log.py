@@ -19,7 +19,7 @@ import ignite.distributed as idist
 import monai
 import torch
 
-from monai_jsma._io import checkpoint_file, file_sha256, replace_file
+from monai_jsma._io import checkpoint_file, file_sha256, name_full_disk, replace_file
 from monai_jsma._version import __version__
 from monai_jsma.predictions.records import PART, PredictionRecord
 
@@ -67,8 +67,12 @@ class RecordLog:
         os.truncate(self._part, len(_read_whole_lines(self._part)))
 
     def append(self, records: Iterable[PredictionRecord]) -> None:
-        """Write records to disk, where they survive the process."""
-        with open(self._part, "ab") as file:
+        """Write records to disk, where they survive the process.
+
+        Raises:
+            OSError: if they cannot be written; it names the file.
+        """
+        with name_full_disk(self._part), open(self._part, "ab") as file:
             for record in records:
                 file.write(_encode_line(record))
             file.flush()

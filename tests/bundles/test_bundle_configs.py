@@ -191,7 +191,8 @@ def test_training_and_inference_are_of_one_network_and_one_view(shipped):
     view = "@{0}deterministic_transforms + @{0}thumbnail_transforms"
     assert train["validate"]["preprocessing"]["transforms"] == "$" + view.format("train#")
     assert inference["preprocessing"]["transforms"] == "$" + view.format("")
-    shared = set(train) & set(inference) - {"batch_keys", "max_pictures", "output_dir", "run"}
+    shared = set(train) & set(inference) - {"batch_keys", "max_pictures", "output_dir", "run", "initialize"}
+    assert train["initialize"][1:] == inference["initialize"][1:]  # the first checks against the file itself
     assert {name: train[name] for name in shared} == {name: inference[name] for name in shared}
     assert {"mpp", "thumbnail_size", "patch_size", "num_patches", "magnifications", "sampler"} <= shared
 

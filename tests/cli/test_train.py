@@ -136,7 +136,12 @@ def test_an_item_of_any_split_that_is_none_is_named(small, tmp_path, capsys):
 def test_a_run_that_fails_is_named_with_its_log(folds, tmp_path, capsys):
     args = [f"--out={tmp_path}" if arg.startswith("--out") else arg for arg in folds[0]]
     assert main([*args, "lr=fast"]) == 1
+    assert "train.json: 'lr': expected a number, but got 'fast'." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+    assert main([*args, "thumbnail_backbone=resnet19"]) == 1
     printed = capsys.readouterr().out
+    assert "training ended with exit code 1: unknown backbone 'resnet19': timm has no model of that n" in printed
     assert f"all of it in {tmp_path / 'multi' / 'seed0' / 'fold0' / 'training.log'}" in printed
     assert "2 of 2 runs failed" in printed
 

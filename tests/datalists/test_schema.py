@@ -11,7 +11,7 @@ import re
 import pytest
 
 from monai_jsma._io import file_sha256
-from monai_jsma.datalists.schema import class_names, load_datalist, save_datalist
+from monai_jsma.datalists.schema import class_names, load_datalist, read_datalist, save_datalist
 from monai_jsma.datalists.splits import check_groups, group_of
 
 
@@ -234,3 +234,46 @@ def test_a_region_that_could_be_read_at_another_place_is_refused(write, keys, me
     path = write(test=[{"image": "a.png"}, {"image": "a.png", **keys}])
     with pytest.raises(ValueError, match=rf"test\[1\]: a\.png: {message}"):
         load_datalist(path, "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"labels": {"0": "T\xfc"}}'.encode("latin-1"), "not a JSON file in UTF-8 ("),
+        ('{"training": []}'.encode("utf-16"), "save it in this encoding."),
+        (b'{"training": [], "training": [1]}', "an object has the name 'training' more than once."),
+        (b'{"training": ' + 100_000 * b"[" + 100_000 * b"]" + b"}", "its lists lie too deep in each other."),
+    ],
+)
+def test_a_file_that_is_no_datalist_is_named(tmp_path, content, message):
+    path = tmp_path / "datalist.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
+        read_datalist(path)
+    assert message in str(raised.value)
+
+
+def test_a_folder_is_no_datalist(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"this is a folder; name the datalist in it, such as .*datalist\.json"):
+        read_datalist(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_datalist(tmp_path):
+    path = tmp_path / "datalist.json"
+    path.write_bytes(b'\xef\xbb\xbf{"labels": {"0": "a"}}')
+    assert read_datalist(path) == {"labels": {"0": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"training": [{"image": "caf\udce9.png"}]}, r'as a name is not UTF-8: "image": "caf\\udce9.png"; rename'),
+        ({"training": [], "mpp": float("nan")}, "not written, as the datalist cannot be JSON: "),
+    ],
+)
+def test_what_cannot_be_written_is_named_and_leaves_no_file(tmp_path, content, message):
+    path = tmp_path / "datalist.json"
+    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
+        save_datalist(content, path)
+    assert message.replace("\\\\", "\\") in str(raised.value)
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -133,3 +134,25 @@ def test_copies_are_named():
     check_copies(items[:2], Path("table.csv"))
     with pytest.raises(ValueError, match=r"table\.csv: files of the same image: a = c; keep one of each"):
         check_copies(items, Path("table.csv"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "folds", "message"),
+    [
+        ([0, 1, 2, 3], 3, "No class has 3 items for 3 folds, the most frequent one has 1: use at most 1 folds"),
+        ([0, 0, 1, 1], 4, "No class has 4 items for 4 folds, the most frequent one has 2: use at most 2 folds"),
+        ([0.5, 1.5, 0.5, 1.5], 2, "0.png: the label 0.5 is no class: folds need whole numbers or names"),
+        ([True, False, True, False], 2, "0.png: the label True is no class"),
+    ],
+)
+def test_labels_that_make_no_folds_are_named(labels, folds, message):
+    items = [{"image": f"{i}.png", "label": label} for i, label in enumerate(labels)]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        split_by_group(items, folds)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_named(seed):
+    items = [{"image": f"{i}.png", "label": i % 2} for i in range(4)]
+    with pytest.raises(ValueError, match=rf"from 0 below 2\*\*32, but is {seed}"):
+        split_by_group(items, 2, seed)

@@ -95,8 +95,9 @@ def test_a_write_that_breaks_off_leaves_the_file_before_it_whole(tmp_path, name)
 
 def test_a_file_that_must_be_there(tmp_path):
     path = tmp_path / "model.pt"
-    path.touch()
-    assert checkpoint_file(path) == str(path)
+    for is_zip in (True, False):  # as PyTorch wrote it before 1.6, too
+        torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=is_zip)
+        assert checkpoint_file(path) == str(path)
     with pytest.raises(FileNotFoundError, match=r"none\.pt: there is no such checkpoint; train first"):
         checkpoint_file(tmp_path / "none.pt")
 
@@ -129,3 +130,34 @@ def test_a_best_model_with_nan_replaces_no_file(tmp_path):
     with pytest.raises(ValueError, match="model.pt is not written: 'weight' is NaN"):
         validate(engine, 0.6)
     assert weight(tmp_path) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: b"", "it is empty"),
+        (lambda content: content[: len(content) // 2], "its end is missing"),
+        (lambda content: b"<html>not found</html>", "it is no checkpoint of PyTorch"),
+    ],
+)
+def test_a_file_that_is_no_whole_checkpoint_is_named(tmp_path, change, message):
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"model\.pt: {message}; copy it again, or name another file\."):
+        checkpoint_file(path)
+    with pytest.raises(ValueError, match="this is a folder; name the file of the weights in it"):
+        checkpoint_file(tmp_path)
+
+
+def test_weights_that_cannot_be_written_are_named(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("basic_ios::clear: iostream error\nframe #0: c10::Error")
+
+    net, engine = network(1), evaluator()
+    saver(tmp_path, net, engine)
+    monkeypatch.setattr(torch, "save", fail)
+    message = r"model\.pt: the weights cannot be written \(basic_ios::clear: iostream error\); is the disk full\?"
+    with pytest.raises(OSError, match=message):
+        validate(engine, 0.5)
+    assert list(tmp_path.iterdir()) == []
