@@ -21,7 +21,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 
-from monai_jsma.causes import print_cause_last
+from monai_jsma.failures import print_cause_last
 
 __all__ = ["check_overrides", "correct_settings"]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_jsma.causes import find_cause_in_log
+from monai_jsma.failures import find_cause_in_log
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser

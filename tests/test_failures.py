@@ -13,7 +13,7 @@ from monai.data import Dataset
 from monai.transforms import Lambda
 from torch.utils.data import DataLoader
 
-from monai_jsma.causes import describe_cause, find_cause_in_log
+from monai_jsma.failures import describe_cause, find_cause_in_log
 
 
 def fail(item: object = None) -> None:
@@ -70,7 +70,7 @@ def test_the_reason_in_a_log(log, cause):
 
 
 def test_the_reason_is_printed_last():
-    program = "from monai_jsma.causes import *; print_cause_last(); print_cause_last(); raise ValueError('a\\nb')"
+    program = "from monai_jsma.failures import *; print_cause_last(); print_cause_last(); raise ValueError('a\\nb')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
