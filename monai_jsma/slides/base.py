@@ -7,7 +7,8 @@ pickled, copied, forked and shared by threads, and only a few files are open at 
 
 All readers give the same kind of pixels: gray is repeated, transparency is laid on white, 16 bits become 8 by
 ``v / 257`` rounded to the nearest (so 65535 is 255, as in libtiff and with it OpenSlide), and color profiles are
-ignored. Coordinates are (row, column) of the level, sizes (height, width), axes (row, column, color).
+ignored. Where a file states fewer bits of data, the largest value of so many bits is 255. Coordinates are (row, column)
+of the level, sizes (height, width), axes (row, column, color).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ __all__ = [
     "to_rgb",
 ]
 
+_BLOCK_SAMPLES = 1 << 22
 MAX_OPEN = 32  # slides open at a time in a process
 _OPENING = threading.Lock()  # cuCIM crashes if two threads open their first slides at the same moment
 os.register_at_fork(after_in_child=_OPENING._at_fork_reinit)  # type: ignore[attr-defined]
@@ -303,30 +305,43 @@ def check_levels(info: SlideInfo, library: str, sizes: Sizes) -> None:
 # ---------------------------------------------------------------------------------------------------------- pixels
 
 
-def to_rgb(pixels: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
+def to_rgb(pixels: np.ndarray, *, premultiplied: bool = False, depth: int = 16) -> np.ndarray:
     """Convert pixels of 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha) samples to RGB on white.
 
     Args:
         pixels: ``uint8`` or ``uint16`` of shape ``(height, width, samples)``.
         premultiplied: whether the colors were already multiplied by alpha.
+        depth: bits of a 16-bit sample that hold data; the largest value of so many bits becomes 255.
 
     Returns:
         ``uint8`` of shape ``(height, width, 3)``; the input itself where it already is that.
     """
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    height, width, samples = pixels.shape
+    if pixels.dtype == np.uint8 and samples == 3:
+        return pixels
 
-    samples = pixels.shape[2]
-    if samples in (2, 4):
-        pixels = _lay_on_white(pixels[..., :-1], pixels[..., -1:], premultiplied)
-    if samples in (1, 2):
-        pixels = np.repeat(pixels, 3, axis=2)
-    return pixels
+    result = np.empty((height, width, 3), np.uint8)
+    step = max(1, _BLOCK_SAMPLES // max(1, width * samples))
+    for begin in range(0, height, step):  # in blocks, whose numbers in between need little memory
+        rows = slice(begin, begin + step)
+        block = pixels[rows]
+        if block.dtype == np.uint16:
+            block = _reduce_depth(block, depth)
+        if samples in (2, 4):
+            block = _lay_on_white(block[..., :-1], block[..., -1:], premultiplied)
+        result[rows] = block  # gray is repeated
+    return result
+
+
+def _reduce_depth(pixels: np.ndarray, depth: int) -> np.ndarray:
+    """16-bit samples, of which ``depth`` bits hold data, as 8 bits, rounded to the nearest."""
+    largest = 2**depth - 1
+    return ((pixels.astype(np.uint32) * 510 + largest) // (2 * largest)).astype(np.uint8)
 
 
 def _lay_on_white(color: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
     if alpha.size == 0 or alpha.min() == 255:
-        return np.ascontiguousarray(color)
+        return color
 
     light = color.astype(np.uint16)
     cover = alpha.astype(np.uint16)

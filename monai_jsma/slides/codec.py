@@ -1,21 +1,38 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Is a JPEG stream whole? A cheap look at its markers, since decoders paint damage without raising an error.
+"""Is a stored tile whole, and what its page promises? A cheap look at its header and markers, before it is decoded.
 
-Detected are: a stream that is cut short, a header that no decoder accepts, an image of another size than its tile, and
-markers where coded pixels should be. Changed bits inside the coded pixels are not; only a checksum finds those.
+Decoders paint damage without raising an error, and take as much memory as a damaged header asks for. Detected are: a
+stream that is cut short, a header that no decoder accepts, an image of another size, depth or number of samples than
+its tile, and markers where coded pixels should be. Changed bits inside the coded pixels are not; only a checksum finds
+those.
 """
 
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import imagecodecs
 
-__all__ = ["JpegHeader", "check_jpeg", "scan_jpeg"]
+__all__ = [
+    "JpegHeader",
+    "StreamForm",
+    "TileForm",
+    "check_jpeg",
+    "check_stream",
+    "find_png_chunk",
+    "is_known_codec",
+    "read_jpeg2000",
+    "read_png",
+    "scan_jpeg",
+    "states_size",
+]
 
+_JPEG = {7, 34892, 33007}  # compressions whose tiles and strips are JPEG streams
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15 without DHT, JPG and DAC
 _NO_SEGMENT = {0x00, *range(0xD0, 0xDA)}  # stuffing, restarts, begin and end: these have no length
@@ -23,11 +40,70 @@ _AFTER_SCAN = {0xC4, 0xCC, _SOS, *range(0xDB, 0xF0), 0xFE}  # tables, comments a
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither a stuffed 0xFF, nor a fill byte, nor a restart
 
 
-class JpegHeader(NamedTuple):
-    """Height and width that a JPEG stream states, and its bytes up to the first coded pixel."""
+_SOT = 0xFF90  # begins a tile-part of JPEG 2000
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_PALETTE = 3
+_PNG_SAMPLES = {0: 1, 2: 3, _PNG_PALETTE: 3, 4: 2, 6: 4}
+_XR_WIDTH, _XR_HEIGHT = 0xBC80, 0xBC81
+_XR_OFFSET, _XR_ALPHA = 0xBCC0, 0xBCC2
+_XR_SAMPLES = {0: 1, 1: 3, 2: 3, 3: 3, 7: 3}  # gray; YUV of RGB, its colors halved or not; RGB
+_XR_BITS = {1: 8, 2: 16}
+_JPEGXL_ENUM = ((0, 0), (1, 0), (2, 4), (18, 6))
+_JPEGXL_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+
+
+class StreamForm(NamedTuple):
+    """Height and width, bits of a sample, and samples of a pixel that a stream states."""
 
     size: tuple[int, int]
+    bits: int
+    samples: int
+
+
+class TileForm(NamedTuple):
+    """What the tags of a page promise of the stream of a tile.
+
+    Attributes:
+        size: height and width of a tile.
+        inside: height and width of the part of it that lies inside the level; a stream may be as small as that.
+        bits: bits of a sample.
+        samples: samples of a pixel.
+    """
+
+    size: tuple[int, int]
+    inside: tuple[int, int]
+    bits: int
+    samples: int
+
+    def compare(self, codec: str, stream: StreamForm) -> None:
+        """Raise ValueError unless a stream has the form that the tags promise."""
+        for length, full, inside in zip(stream.size, self.size, self.inside, strict=True):
+            if length != full and length != inside:
+                height, width = self.size
+                raise ValueError(
+                    f"{codec} stream is {stream.size[0]} x {stream.size[1]} in a tile of {height} x {width}"
+                )
+        if stream.bits != self.bits:
+            raise ValueError(f"{codec} stream has {stream.bits} bits a sample, but the tags say {self.bits}")
+
+        is_opaque_webp = codec == "WebP" and (stream.samples, self.samples) == (3, 4)
+        if stream.samples != self.samples and not is_opaque_webp:
+            raise ValueError(f"{codec} stream has {stream.samples} samples a pixel, but the tags say {self.samples}")
+
+
+# ------------------------------------------------------------------------------------------------------------ JPEG
+
+
+class JpegHeader(NamedTuple):
+    """What a JPEG stream states, and its bytes up to the first coded pixel."""
+
+    form: StreamForm
     data: bytes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.form.size
 
 
 def scan_jpeg(data: bytes) -> JpegHeader:
@@ -42,29 +118,29 @@ def scan_jpeg(data: bytes) -> JpegHeader:
 
 
 def check_jpeg(
-    data: bytes, tables: bytes | None, limit: tuple[int, int], *, like: JpegHeader | None = None
+    data: bytes, page: TileForm, *, tables: bytes | None = None, like: JpegHeader | None = None
 ) -> JpegHeader:
     """Check a JPEG tile and its shared ``tables``.
 
     Args:
         data: bytes of the tile.
+        page: what the tags promise.
         tables: the page's JPEGTables, or None.
-        limit: height and width of the tile, which the stream must not exceed.
         like: header of another tile of the page that was found good; a tile that begins alike is checked faster.
 
     Returns:
         The header of the tile.
 
     Raises:
-        ValueError: if the stream is damaged.
+        ValueError: if the stream is damaged, or of another size, depth or number of samples.
     """
     if like is not None and data.startswith(like.data):
         header = like
+        if header.size != page.size:  # as small as its part of the level is: another tile may have another part
+            page.compare("JPEG", header.form)
     else:
         header = _read_header(data)
-        height, width = header.size
-        if height > limit[0] or width > limit[1] or min(header.size) < 1:
-            raise ValueError(f"JPEG stream is {height} x {width} in a tile of {limit[0]} x {limit[1]}")
+        page.compare("JPEG", header.form)
         _try_header(header.data, tables)
 
     _walk_scans(data, len(header.data))
@@ -75,19 +151,27 @@ def _read_header(data: bytes) -> JpegHeader:
     if data[:2] != bytes((0xFF, _SOI)):
         raise ValueError("does not begin as a JPEG stream")
 
-    size = None
+    form = None
     segment = _Segment(_SOI, 0, 2)
     while segment.marker != _SOS:
         segment = _read_segment(data, segment.end)
         if segment.marker in _FRAMES:
-            frame = segment.begin + 3  # after the length and the precision
-            height = int.from_bytes(data[frame : frame + 2])
-            width = int.from_bytes(data[frame + 2 : frame + 4])
-            size = (height, width)
+            if form is not None:
+                raise ValueError("JPEG header states two sizes")
+            form = _read_frame(data[segment.begin : segment.end])
 
-    if size is None:
+    if form is None:
         raise ValueError("JPEG header states no size")
-    return JpegHeader(size, data[: segment.end])
+    return JpegHeader(form, data[: segment.end])
+
+
+def _read_frame(segment: bytes) -> StreamForm:
+    if len(segment) < 8:
+        raise ValueError("JPEG header is damaged or cut short")
+    _, bits, height, width, samples = struct.unpack_from(">HBHHB", segment)
+    if len(segment) != 8 + 3 * samples:
+        raise ValueError("JPEG header is damaged or cut short")
+    return StreamForm((height, width), bits, samples)
 
 
 def _walk_scans(data: bytes, position: int) -> None:
@@ -135,3 +219,302 @@ def _try_header(header: bytes, tables: bytes | None) -> None:
         imagecodecs.jpeg8_decode(header + bytes((0xFF, _EOI)), tables=tables)
     except RuntimeError as e:
         raise ValueError(f"JPEG header is damaged: {e}") from e
+
+
+# ---------------------------------------------------------------------------------------- streams of every other codec
+
+
+def check_stream(data: bytes, compression: int, page: TileForm) -> None:
+    """Check a tile whose codec states a size of its own (JPEG 2000, PNG, WebP, JPEG XL, JPEG XR) before it is decoded.
+
+    Args:
+        data: bytes of the tile.
+        compression: number of the codec in the TIFF tags; tiles of other codecs pass.
+        page: what the tags promise.
+
+    Raises:
+        ValueError: if the stream is damaged, cut short, or of another size, depth or number of samples.
+    """
+    entry = _STREAMS.get(compression)
+    if entry is None:
+        return
+    codec, read_form = entry
+    try:
+        form = read_form(data)
+    except (IndexError, struct.error) as e:
+        raise ValueError(f"{codec} header is damaged or cut short") from e
+    page.compare(codec, form)
+
+
+def read_jpeg2000(data: bytes) -> StreamForm:
+    """What a JPEG 2000 stream, or the one in a JP2 file, states; all of its tiles must be there up to the end marker.
+
+    Raises:
+        ValueError: if a marker is missing or out of place, or the stream is cut short.
+    """
+    begin = 0
+    if data[4:8] == b"jP  ":
+        begin = _find_box(data, b"jp2c")
+    if data[begin : begin + 4] != b"\xff\x4f\xff\x51":
+        raise ValueError("does not begin as a JPEG 2000 stream")
+
+    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, samples = struct.unpack_from(
+        ">8IH", data, begin + 8
+    )
+    components = data[begin + 42 : begin + 42 + 3 * samples]
+    depths = set(components[::3])
+    if min(tile_width, tile_height) < 1 or len(components) < 3 * samples or len(depths) != 1:
+        raise ValueError("JPEG 2000 header is damaged, or its components differ in depth")
+
+    rows = -(-(bottom - tile_top) // tile_height)
+    columns = -(-(right - tile_left) // tile_width)
+    _walk_tile_parts(data, begin, num_tiles=rows * columns)
+    bits = (depths.pop() & 0x7F) + 1
+    return StreamForm((bottom - top, right - left), bits, samples)
+
+
+def _find_box(data: bytes, kind: bytes) -> int:
+    """First byte of the content of a box of an ISO file."""
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4])
+        head = 8
+        if length == 1:
+            length = int.from_bytes(data[position + 8 : position + 16])
+            head = 16
+        if data[position + 4 : position + 8] == kind:
+            return position + head
+        if length < head:
+            break
+        position += length
+    raise ValueError(f"holds no {kind.decode()} box")
+
+
+def _walk_tile_parts(data: bytes, begin: int, *, num_tiles: int) -> None:
+    """From the start marker of a JPEG 2000 stream to its end marker, from one tile-part to the next."""
+    position = begin + 2
+    tiles = set()
+    while data[position : position + 2] != b"\xff\xd9":
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker >> 8 != 0xFF or length < 2:
+            raise ValueError("JPEG 2000 stream is damaged or cut short")
+        if marker != _SOT:  # a segment of the main header
+            position += 2 + length
+            continue
+
+        tile, part_length = struct.unpack_from(">HI", data, position + 4)
+        tiles.add(tile)
+        if part_length == 0:  # the last part, up to the end
+            position = len(data.rstrip(b"\0")) - 2
+            if data[position : position + 2] != b"\xff\xd9":
+                raise ValueError("JPEG 2000 stream is cut short")
+        elif part_length < 14:
+            raise ValueError("JPEG 2000 stream is damaged")
+        else:
+            position += part_length
+
+    if len(tiles) != num_tiles:
+        raise ValueError(f"JPEG 2000 stream has {len(tiles)} of {num_tiles} tiles")
+
+
+def read_png(data: bytes) -> StreamForm:
+    """What a PNG stream states; its chunks must reach to the end.
+
+    Raises:
+        ValueError: if it is no PNG stream, or cut short.
+    """
+    if data[:8] != _PNG or data[12:16] != b"IHDR":
+        raise ValueError("does not begin as a PNG stream")
+    width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
+    if color not in _PNG_SAMPLES:
+        raise ValueError("PNG header is damaged")
+    find_png_chunk(data, b"IEND")
+    if color == _PNG_PALETTE:
+        bits = 8
+    return StreamForm((height, width), bits, _PNG_SAMPLES[color])
+
+
+def find_png_chunk(data: bytes, kind: bytes) -> bytes | None:
+    """Content of the first chunk of a kind, or None if there is none before the end.
+
+    Raises:
+        ValueError: if the stream is cut short.
+    """
+    position = len(_PNG)
+    while position + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        if name == kind:
+            return data[position + 8 : position + 8 + length]
+        if name == b"IEND":
+            return None
+        position += 12 + length
+    raise ValueError("PNG stream is cut short")
+
+
+def _read_webp(data: bytes) -> StreamForm:
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise ValueError("does not begin as a WebP stream")
+    if int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise ValueError("WebP stream is cut short")
+
+    kind = data[12:16]
+    if kind == b"VP8X":
+        has_alpha = bool(data[20] & 0x10)
+        width = int.from_bytes(data[24:27], "little") + 1
+        height = int.from_bytes(data[27:30], "little") + 1
+    elif kind == b"VP8L":
+        fields = int.from_bytes(data[21:25], "little")
+        width = (fields & 0x3FFF) + 1
+        height = (fields >> 14 & 0x3FFF) + 1
+        has_alpha = bool(fields >> 28 & 1)
+    elif kind == b"VP8 ":
+        has_alpha = False
+        width = int.from_bytes(data[26:28], "little") & 0x3FFF
+        height = int.from_bytes(data[28:30], "little") & 0x3FFF
+    else:
+        raise ValueError("WebP header is damaged")
+    return StreamForm((height, width), 8, 4 if has_alpha else 3)
+
+
+def _read_jpegxr(data: bytes) -> StreamForm:
+    if data[:3] != b"II\xbc":
+        raise ValueError("does not begin as a JPEG XR stream")
+    directory = struct.unpack_from("<I", data, 4)[0]
+    num_entries = struct.unpack_from("<H", data, directory)[0]
+    entries = {}
+    for i in range(num_entries):
+        tag, _, _, value = struct.unpack_from("<HHII", data, directory + 2 + 12 * i)
+        entries[tag] = value
+
+    begin = entries.get(_XR_OFFSET, 0)
+    if data[begin : begin + 8] != b"WMPHOTO\0":
+        raise ValueError("JPEG XR header is damaged")
+    is_short = data[begin + 10] & 0x80
+    width, height = struct.unpack_from(">HH" if is_short else ">II", data, begin + 12)
+    size = (height + 1, width + 1)
+    if size != (entries.get(_XR_HEIGHT), entries.get(_XR_WIDTH)):
+        raise ValueError("JPEG XR header states two sizes")
+
+    color = data[begin + 11] >> 4
+    depth = data[begin + 11] & 0x0F
+    if color not in _XR_SAMPLES or depth not in _XR_BITS:
+        raise ValueError("JPEG XR stream is neither gray nor RGB of 8 or 16 bits")
+    has_alpha = data[begin + 10] & 1 or _XR_ALPHA in entries
+    samples = _XR_SAMPLES[color] + bool(has_alpha)
+    return StreamForm(size, _XR_BITS[depth], samples)
+
+
+class _Bits:
+    """The bits of a JPEG XL stream, the lowest of every byte first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.value = int.from_bytes(data, "little")
+
+    def take(self, count: int) -> int:
+        """The next ``count`` bits as a number."""
+        number = self.value & ((1 << count) - 1)
+        self.value >>= count
+        return number
+
+    def choose(self, *choices: tuple[int, int]) -> int:
+        """A number in one of four forms, each a smallest value and the bits of what is added."""
+        smallest, count = choices[self.take(2)]
+        return smallest + self.take(count)
+
+
+def _read_jpegxl(data: bytes) -> StreamForm:
+    begin = 0
+    if data[4:8] == b"JXL ":
+        try:
+            begin = _find_box(data, b"jxlc")
+        except ValueError:
+            begin = _find_box(data, b"jxlp") + 4
+    if data[begin : begin + 2] != b"\xff\x0a":
+        raise ValueError("does not begin as a JPEG XL stream")
+
+    bits = _Bits(data[begin + 2 : begin + 200])
+    size = _take_jpegxl_size(bits)
+    if bits.take(1):  # all of the metadata is as usual
+        return StreamForm(size, 8, 3)
+    if bits.take(1):
+        bits.take(3)  # the orientation, which TIFF readers ignore
+        if bits.take(3):
+            raise ValueError("JPEG XL stream holds a preview or an animation")
+
+    depth = _take_jpegxl_depth(bits)
+    bits.take(1)
+    num_extra = bits.choose((0, 0), (1, 0), (2, 4), (1, 12))
+    for _ in range(num_extra):
+        _skip_jpegxl_channel(bits)
+    bits.take(1)
+    color_space = 0
+    if not bits.take(1) and not bits.take(1):
+        color_space = bits.choose(*_JPEGXL_ENUM)
+    samples = 1 if color_space == 1 else 3
+    return StreamForm(size, depth, samples + num_extra)
+
+
+def _take_jpegxl_size(bits: _Bits) -> tuple[int, int]:
+    is_small = bits.take(1)
+    height = _take_jpegxl_length(bits, is_small)
+    ratio = bits.take(3)
+    if ratio == 0:
+        return height, _take_jpegxl_length(bits, is_small)
+    across, down = _JPEGXL_RATIOS[ratio]
+    return height, height * across // down
+
+
+def _take_jpegxl_length(bits: _Bits, is_small: int) -> int:
+    if is_small:
+        return 8 * (bits.take(5) + 1)
+    return bits.choose((1, 9), (1, 13), (1, 18), (1, 30))
+
+
+def _take_jpegxl_depth(bits: _Bits) -> int:
+    if bits.take(1):
+        raise ValueError("JPEG XL stream holds floating-point numbers")
+    return bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
+
+
+def _skip_jpegxl_channel(bits: _Bits) -> None:
+    if bits.take(1):  # alpha of 8 bits
+        return
+    kind = bits.choose(*_JPEGXL_ENUM)
+    if kind != 0:
+        raise ValueError("JPEG XL stream has a channel that is neither color nor alpha")
+    _take_jpegxl_depth(bits)
+    bits.choose((0, 0), (3, 0), (4, 0), (1, 3))
+    length = bits.choose((0, 0), (0, 4), (16, 5), (48, 10))
+    bits.take(8 * length)
+    bits.take(1)
+
+
+_JPEG_2000 = ("JPEG 2000", read_jpeg2000)
+_JPEG_XL = ("JPEG XL", _read_jpegxl)
+_JPEG_XR = ("JPEG XR", _read_jpegxr)
+_WEBP = ("WebP", _read_webp)
+_STREAMS: dict[int, tuple[str, Callable[[bytes], StreamForm]]] = {
+    33003: _JPEG_2000,
+    33004: _JPEG_2000,
+    33005: _JPEG_2000,
+    34712: _JPEG_2000,
+    22610: _JPEG_XR,
+    34934: _JPEG_XR,
+    34927: _WEBP,
+    50001: _WEBP,
+    34933: ("PNG", read_png),
+    50002: _JPEG_XL,
+    52546: _JPEG_XL,
+}
+
+_PIXELS_ONLY = {1, 5, 8, 32773, 32946, 34925, 34926, 50000}  # raw, LZW, Deflate, PackBits, LZMA, Zstd: state no size
+
+
+def states_size(compression: int) -> bool:
+    """Whether tiles of a codec state a size of their own, which is compared with the page."""
+    return compression in _STREAMS or compression in _JPEG
+
+
+def is_known_codec(compression: int) -> bool:
+    """Whether tiles of a codec can be checked before they are decoded, or cannot ask for more memory than the page."""
+    return states_size(compression) or compression in _PIXELS_ONLY

@@ -8,27 +8,40 @@ to every program. An image that is cut short is an error, never filled up. Sizes
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from monai_jsma.slides.base import ArrayReader, Header, Layout, Reader, SlideInfo, to_rgb
-from monai_jsma.slides.codec import scan_jpeg
+from monai_jsma.slides.codec import StreamForm, read_jpeg2000, read_png, scan_jpeg
+from monai_jsma.slides.depth import choose_depth, read_png_depth
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp, find_vendor, refuse_preview, refuse_unknown_vendor
 from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings, read_exif_spacings
-from monai_jsma.slides.tiff import TiffHeader, is_tiff
+from monai_jsma.slides.tiff import TiffHeader, TiffLevel, is_tiff
 from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
 
 __all__ = ["PlainImageReader", "read_image", "read_image_header"]
 
 _MAX_PIXELS = 400_000_000  # 1.2 GB as RGB
+_MAX_BYTES = 1_400_000_000  # of memory that a decoder and the RGB take together
+_BLOCK_PIXELS = 1 << 22
 # Those that begin with bytes of their own: Pillow takes any file for some others, and runs Ghostscript for EPS.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "WEBP")
+_CHECKED = ("JPEG", "JPEG2000", "PNG")  # whose streams are looked at before they are decoded
+_DEEP: dict[str | None, tuple[Callable[[bytes], StreamForm], Callable[[bytes], np.ndarray]]] = {
+    "JPEG2000": (read_jpeg2000, imagecodecs.jpeg2k_decode),
+    "PNG": (read_png, imagecodecs.png_decode),
+}
+_DEEP_BITS = 16
+_TILE_IT = "convert it to a tiled pyramid (for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)."
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"}
 _EXPANDED_MODES = {"1": "L", "P": "RGB"}  # what Pillow makes of black and white, and of a palette
 _UNDECODABLE = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
@@ -116,6 +129,7 @@ def _read_tiff(header: TiffHeader, max_pixels: int) -> np.ndarray:
 
     size = header.levels[0].size
     _check_size(header.path, size, max_pixels)
+    _check_bytes(header.path, 3 * math.prod(size) + _count_tile_bytes(header.levels[0]))
     tiles = TileFile(header)
     pixels = np.empty((*size, 3), np.uint8)
     for tile in tiles.find_tiles(0, (0, 0), size):
@@ -129,10 +143,19 @@ def _read_other(path: str, max_pixels: int) -> np.ndarray:
         if ImageFile.LOAD_TRUNCATED_IMAGES:
             raise SlideError(f"{path}: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which hides cut images; unset it.")
         try:
+            _check_bytes(path, _count_bytes(image))
+            data = b"" if image.format not in _CHECKED else Path(path).read_bytes()
             if image.format == "JPEG":
-                scan_jpeg(Path(path).read_bytes())
+                scan_jpeg(data)
+            if image.format in _DEEP:
+                read_form, decode = _DEEP[image.format]
+                form = read_form(data)
+                if form.size != (image.height, image.width):
+                    raise ValueError(f"its header states {form.size} and {(image.height, image.width)} pixels")
+                if form.bits > 8:
+                    return _decode_deep(path, data, form, decode)
             return _convert_to_rgb(image)
-        except _UNDECODABLE as e:
+        except (MemoryError, *_UNDECODABLE) as e:
             raise SlideError(f"{path}: the image is damaged ({e}); {COPY_AGAIN}") from e
 
 
@@ -166,20 +189,66 @@ def _read_spacings(image: Image.Image) -> list[StatedSpacing]:
 
 
 def _convert_to_rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of a Pillow image; decodes it."""
+    """The pixels of a Pillow image; decodes it, and converts it in blocks of rows."""
+    mode = _EXPANDED_MODES.get(image.mode, image.mode)
     if "transparency" in image.info or image.mode == "PA":
-        return to_rgb(np.asarray(image.convert("RGBA")))
+        mode = "RGBA"
 
-    pixels = np.asarray(image.convert(_EXPANDED_MODES.get(image.mode, image.mode)))
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    height, width = pixels.shape[:2]
-    return to_rgb(pixels.reshape(height, width, -1))
+    result = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _BLOCK_PIXELS // image.width)
+    for begin in range(0, image.height, step):
+        end = min(begin + step, image.height)
+        block = image.crop((0, begin, image.width, end))
+        pixels = np.asarray(block.convert(mode))
+        result[begin:end] = to_rgb(pixels.reshape(end - begin, image.width, -1))
+    return result
+
+
+def _decode_deep(path: str, data: bytes, form: StreamForm, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """RGB of samples of more than 8 bits, of which Pillow would cut off the lower ones instead of rounding."""
+    pixels = decode(data)
+    pixels = pixels.reshape(*form.size, -1)
+    samples = pixels.shape[2]
+    colors = pixels[..., :-1] if samples in (2, 4) else pixels
+    largest = int(colors.max())
+    stated = form.bits if form.bits < _DEEP_BITS else None
+    if stated is None and data.startswith(b"\x89PNG"):
+        stated = read_png_depth(data, largest)
+    try:
+        depth = choose_depth(largest, stated)
+    except ValueError as e:
+        raise SlideError(f"{path}: {e}.") from e
+    return to_rgb(pixels, depth=depth)
+
+
+def _count_bytes(image: Image.Image) -> int:
+    """Bytes of memory that decoding an image takes at most, with its RGB."""
+    per_pixel = 3 + (1 if image.mode in ("1", "L", "P") else 4)
+    if image.format == "JPEG2000":
+        per_pixel += 4 * len(image.getbands())  # the decoder's own numbers
+    if image.format == "PNG" and image.mode != "P":
+        per_pixel = max(per_pixel, 3 + 2 * len(image.getbands()))  # it may have 16 bits
+    return per_pixel * image.width * image.height
+
+
+def _count_tile_bytes(level: TiffLevel) -> int:
+    """Bytes of memory that decoding one tile or strip takes at most, with its RGB."""
+    sample_bytes = 1 if level.dtype is None else level.dtype.itemsize
+    per_pixel = 3 + 2 * level.samples * sample_bytes
+    return per_pixel * math.prod(level.tile)
+
+
+def _check_bytes(path: str, num_bytes: int) -> None:
+    if num_bytes > _MAX_BYTES:
+        raise SlideError(
+            f"{path}: decoding it as a whole takes {num_bytes / 1e9:.1f} GB of memory (limit {_MAX_BYTES / 1e9:g} GB); "
+            f"{_TILE_IT}"
+        )
 
 
 def _check_size(path: str, size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise SlideError(
             f"{path}: {size[0]} x {size[1]} pixels are too many to decode as a whole (limit {max_pixels / 1e6:g} "
-            "million); convert it to a tiled pyramid (for example: vips tiffsave IN OUT.tif --tile --pyramid "
-            "--compression jpeg)."
+            f"million); {_TILE_IT}"
         )

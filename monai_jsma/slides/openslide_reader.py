@@ -18,11 +18,13 @@ from monai_jsma.slides.base import Header, Layout, SlideInfo, SlideReader, check
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.frame import read_bounds
 from monai_jsma.slides.spacing import read_openslide_spacings
-from monai_jsma.slides.tiff import TiffHeader, find_color_fault
+from monai_jsma.slides.tiff import TiffHeader, find_color_fault, is_tiff
+from monai_jsma.slides.tifffile_reader import TileFile
 
 __all__ = ["OpenSlideReader"]
 
 _OPAQUE = 0xFF000000  # an RGBA pixel as one number is at least this where it is opaque
+_JPEG2000 = {33003, 33004, 33005, 34712}  # Compression
 _PRECISION = 1 / 256  # pixels: OpenSlide's
 
 
@@ -48,6 +50,8 @@ class OpenSlideReader(SlideReader):
                 return fault
             if level.orientation != 1:
                 return "OpenSlide turns some images by their orientation tag, others not"
+            if level.bits == 16 and level.depth != 16:
+                return "OpenSlide takes all 16-bit samples for 16 bits of data, which the file does not state"
             if level.extra_samples:
                 return "OpenSlide lays only some transparent images on white"
         if header.is_aperio and header.num_empty_tiles:
@@ -79,19 +83,23 @@ class OpenSlideReader(SlideReader):
         except openslide.OpenSlideError as e:
             raise SlideError(f"{info.path}: OpenSlide cannot open it ({e}); {COPY_AGAIN}") from e
         check_levels(info, "OpenSlide", tuple((height, width) for width, height in slide.level_dimensions))
-        return slide
+        return slide, _open_tiles(info)
 
     def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         row, col = location
         height, width = size
         down = self._downsample(level)
         corner = round(col * down), round(row * down)  # x and y at level 0
+        slide, tiles = self.open_file()
+        if tiles is not None:
+            tiles.check_tiles(level, location, size)
         try:
-            return _convert_to_rgb(self.open_file().read_region(corner, level, (width, height)))
+            return _convert_to_rgb(slide.read_region(corner, level, (width, height)))
         except openslide.OpenSlideError:
             self.close()  # an error stays with an open slide, and may be that of another window: ask a fresh one
         try:
-            return _convert_to_rgb(self._open(self.info).read_region(corner, level, (width, height)))
+            slide, _ = self._open(self.info)
+            return _convert_to_rgb(slide.read_region(corner, level, (width, height)))
         except openslide.OpenSlideError as e:
             raise SlideError(
                 f"{self.path}: the window of {height} x {width} pixels at row {row}, column {col} of level {level} is "
@@ -108,6 +116,16 @@ class OpenSlideReader(SlideReader):
         height, width = self.level_sizes[level]
         full_height, full_width = self.level_sizes[0]
         return (full_height / height + full_width / width) / 2
+
+
+def _open_tiles(info: SlideInfo) -> TileFile | None:
+    """The tiles of a TIFF file of JPEG 2000, whose headers OpenSlide does not check; None for other files."""
+    if not is_tiff(info.file):
+        return None
+    header = TiffHeader.recall(info.file)
+    if not any(level.compression in _JPEG2000 for level in header.levels):
+        return None
+    return TileFile(header)
 
 
 def _convert_to_rgb(window: Image.Image) -> np.ndarray:

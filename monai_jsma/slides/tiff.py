@@ -21,6 +21,8 @@ import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from monai_jsma.slides.base import MAX_OPEN, Header
+from monai_jsma.slides.codec import TileForm
+from monai_jsma.slides.depth import read_tiff_depth
 from monai_jsma.slides.dicom import is_dicom, read_magic
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import file_stamp, find_vendor
@@ -38,6 +40,7 @@ _CODECS = {1: "raw", 8: "Deflate", 32946: "Deflate", 33003: "JPEG 2000", 33005: 
 _APERIO = "Aperio "  # begins the description of every page that an Aperio scanner wrote
 _REDUCED, _MASK, _MACRO = 1, 4, 8  # bits of NewSubfileType; the last is Aperio's own
 _MAX_TILE = 1 << 26  # pixels
+_MAX_TILE_BYTES = 1 << 28
 
 _DAMAGE = (struct.error, OSError, ArithmeticError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
@@ -63,6 +66,7 @@ class TiffLevel:
         photometric: number of the kind of color.
         dtype: NumPy type of a sample, or None if there is none like it.
         bits: bits of a sample; several where they differ.
+        depth: bits of a sample that hold data, if the file states it: 12 for values of 0 to 4095; else None.
         samples: samples of a pixel, alpha included.
         extra_samples: meaning of the samples that are no color.
         planar: 1 if the samples of a pixel lie together, 2 if the colors are stored apart.
@@ -87,6 +91,7 @@ class TiffLevel:
     photometric: int
     dtype: np.dtype | None
     bits: int
+    depth: int | None
     samples: int
     extra_samples: tuple[int, ...]
     planar: int
@@ -106,6 +111,14 @@ class TiffLevel:
     def is_premultiplied(self) -> bool:
         """Whether the colors were already multiplied by alpha."""
         return _PREMULTIPLIED in self.extra_samples
+
+    def find_form(self, index: int) -> TileForm:
+        """What the tags promise of a tile or strip."""
+        row, column = divmod(index, self.columns)
+        height, width = self.tile
+        inside = (min(height, self.size[0] - row * height), min(width, self.size[1] - column * width))
+        samples = self.samples if self.planar == 1 else 1
+        return TileForm(self.tile, inside, self.bits, samples)
 
     @property
     def codec(self) -> str:
@@ -237,7 +250,7 @@ def _read_header(path: str, stamp: tuple[int, int], tif: TiffFile) -> TiffHeader
         return TiffHeader(path=path, stamp=stamp, summary=f"{vendor} slide", lazy=True, vendor=vendor)
 
     level_pages = _find_level_pages(path, pages)
-    levels = tuple(_read_level(page) for page in level_pages)
+    levels = tuple(_read_level(page, tif) for page in level_pages)
     _check_page_list(path, tif)
     _check_tiles(path, tif.filehandle.size, levels)
     return TiffHeader(
@@ -280,9 +293,19 @@ def _check_page(path: str, page: TiffPage) -> None:
         tile = f"{page.tilelength} x {page.tilewidth}"
         raise SlideError(f"{path}: page {page.index} states tiles of {tile} pixels; {COPY_AGAIN}")
 
+    sample_bytes = page.dtype.itemsize if page.dtype is not None else 1
+    num_bytes = page.tilelength * page.tilewidth * page.samplesperpixel * sample_bytes
+    if page.is_tiled and num_bytes > _MAX_TILE_BYTES:
+        raise SlideError(
+            f"{path}: page {page.index} states tiles of {num_bytes} bytes (limit {_MAX_TILE_BYTES}); {COPY_AGAIN}, or "
+            "write it with smaller tiles."
+        )
 
-def _read_level(page: TiffPage) -> TiffLevel:
-    tile = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+
+def _read_level(page: TiffPage, tif: TiffFile) -> TiffLevel:
+    tile = (page.tilelength, page.tilewidth)
+    if not page.is_tiled:
+        tile = (min(page.rowsperstrip, page.imagelength), page.imagewidth)
     try:
         decode = page.decode
     except (ValueError, NotImplementedError):
@@ -301,6 +324,7 @@ def _read_level(page: TiffPage) -> TiffLevel:
         photometric=int(page.photometric),
         dtype=page.dtype,
         bits=page.bitspersample,
+        depth=read_tiff_depth(page, tif.pages.first.description),
         samples=int(page.samplesperpixel),
         extra_samples=tuple(int(sample) for sample in page.extrasamples),
         planar=int(page.planarconfig),

@@ -18,13 +18,15 @@ import numpy as np
 import tifffile
 
 from monai_jsma.slides.base import Header, SlideInfo, SlideReader, check_levels, to_rgb
-from monai_jsma.slides.codec import JpegHeader, check_jpeg
+from monai_jsma.slides.codec import JpegHeader, check_jpeg, check_stream, is_known_codec, states_size
+from monai_jsma.slides.depth import choose_depth
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.tiff import GRAY, RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
 
 __all__ = ["TiffReader", "TileFile", "TilePlace", "find_decoding_fault", "paste_tile"]
 
 _CACHE_BYTES = 8_000_000  # decoded tiles kept per open slide: neighboring patches share tiles
+_NUM_SAMPLED = 64  # tiles that are looked at for the largest value of 16-bit samples
 _BACKGROUND = 255  # a tile that was never written is white, as the background of a slide
 _OLD_JPEG, _YCBCR_JPEG2000 = 6, 33003  # Compression
 _UNDECODABLE = (RuntimeError, ValueError, TypeError, IndexError, struct.error, OSError)
@@ -41,6 +43,8 @@ def find_decoding_fault(level: TiffLevel) -> str | None:
         return f"tifffile leaves the colors of {level.codec} in YCbCr"
     if level.compression not in tifffile.TIFF.DECOMPRESSORS:
         return f"{level.codec} is unknown to tifffile and imagecodecs"
+    if not is_known_codec(level.compression):
+        return f"the header of {level.codec} tiles cannot be checked"
     if level.photometric not in (GRAY, RGB, YCBCR) or level.bits not in (8, 16):
         return f"tifffile does not make RGB of {level.bits}-bit {level.color}"
     if level.samples > 1 and level.planar != 1:
@@ -72,6 +76,7 @@ class TileFile:
         self.whole_tiles = whole_tiles
         self._is_sound = [bytearray(len(level.offsets)) for level in header.levels]  # 1 for a tile that was checked
         self._last_jpeg: list[JpegHeader | None] = [None] * len(header.levels)  # of the tile that was checked last
+        self._depth: int | None = None  # bits of data where the file states none
         self._lock = threading.Lock()
         self._file = open(header.path, "rb")  # noqa: SIM115
 
@@ -91,8 +96,11 @@ class TileFile:
                 yield TilePlace(number, i * tile_height, j * tile_width)
 
     def check_tiles(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> None:
-        """Raise :class:`SlideError` if a JPEG tile under the window is damaged. Each tile is checked once."""
-        if not self.levels[level].is_jpeg:
+        """Raise :class:`SlideError` if a tile under the window is damaged. Each tile is checked once.
+
+        Tiles of codecs that state no size (raw, LZW, Deflate) have nothing to check.
+        """
+        if not states_size(self.levels[level].compression):
             return
         is_sound = self._is_sound[level]
         for tile in self.find_tiles(level, location, size):
@@ -106,15 +114,47 @@ class TileFile:
         if not data:
             return np.full((*stored.tile, 3), _BACKGROUND, np.uint8)
 
+        pixels = self._decode(level, index, data)
+        depth = 16
+        if pixels.dtype == np.uint16:
+            depth = self._find_depth(level, pixels)
+        return to_rgb(pixels, premultiplied=stored.is_premultiplied, depth=depth)
+
+    def _decode(self, level: int, index: int, data: bytes) -> np.ndarray:
+        stored = self.levels[level]
         options = {"jpegtables": stored.jpeg_tables} if stored.is_jpeg else {}
         try:
             pixels = stored.decode(data, index, **options)[0]  # type: ignore[misc]
-        except _UNDECODABLE as e:
+        except (*_UNDECODABLE, MemoryError) as e:
             raise self._damage(level, index, str(e)) from e
-        return to_rgb(pixels[0], premultiplied=stored.is_premultiplied)
+        return pixels[0]
+
+    def _find_depth(self, level: int, pixels: np.ndarray) -> int:
+        """Bits of data of the 16-bit samples of a tile."""
+        stated = self.levels[level].depth
+        try:
+            if stated is not None:
+                return choose_depth(_find_largest(pixels, self.levels[level].samples), stated)
+            if self._depth is None:
+                self._depth = choose_depth(self._sample_largest(), None)
+        except ValueError as e:
+            raise SlideError(f"{self.path}: {e}.") from e
+        return self._depth
+
+    def _sample_largest(self) -> int:
+        """Largest color value of the coarsest level, from tiles spread over it."""
+        level = len(self.levels) - 1
+        stored = self.levels[level]
+        written = np.flatnonzero(stored.byte_counts)
+        step = -(-len(written) // _NUM_SAMPLED)
+        largest = 0
+        for index in written[:: max(1, step)]:
+            pixels = self._decode(level, int(index), self._read_bytes(level, int(index)))
+            largest = max(largest, _find_largest(pixels, stored.samples))
+        return largest
 
     def _read_bytes(self, level: int, index: int) -> bytes:
-        """The bytes of a tile, checked if it is JPEG; none for a tile that was never written."""
+        """The bytes of a tile, checked if its codec states a size; none for a tile that was never written."""
         stored = self.levels[level]
         num_bytes = stored.byte_counts[index]
         with self._lock:
@@ -123,14 +163,25 @@ class TileFile:
         if len(data) < num_bytes:
             raise SlideError(f"{self.path}: the file was cut short at tile {index} of level {level} while in use.")
 
-        if data and stored.is_jpeg and not self._is_sound[level][index]:
-            self._check_jpeg(level, index, data)
+        if data and not self._is_sound[level][index]:
+            if stored.is_jpeg:
+                self._check_jpeg(level, index, data)
+            else:
+                self._check_stream(level, index, data)
+            self._is_sound[level][index] = 1
         return data
+
+    def _check_stream(self, level: int, index: int, data: bytes) -> None:
+        stored = self.levels[level]
+        try:
+            check_stream(data, stored.compression, stored.find_form(index))
+        except ValueError as e:
+            raise self._damage(level, index, str(e)) from e
 
     def _check_jpeg(self, level: int, index: int, data: bytes) -> None:
         stored = self.levels[level]
         try:
-            jpeg = check_jpeg(data, stored.jpeg_tables, stored.tile, like=self._last_jpeg[level])
+            jpeg = check_jpeg(data, stored.find_form(index), tables=stored.jpeg_tables, like=self._last_jpeg[level])
         except ValueError as e:
             raise self._damage(level, index, str(e)) from e
 
@@ -139,7 +190,6 @@ class TileFile:
             height, width = jpeg.size
             reason = f"JPEG stream of {height} x {width} in a tile of {stored.tile}; reader='tifffile' may read it"
             raise self._damage(level, index, reason)
-        self._is_sound[level][index] = 1
 
     def _damage(self, level: int, index: int, reason: str) -> SlideError:
         stored = self.levels[level]
@@ -153,6 +203,12 @@ class TileFile:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+
+
+def _find_largest(pixels: np.ndarray, samples: int) -> int:
+    """Largest value of the colors of a tile, without its alpha."""
+    colors = pixels[..., :-1] if samples in (2, 4) else pixels
+    return int(colors.max())
 
 
 class TiffReader(SlideReader):

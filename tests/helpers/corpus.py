@@ -192,7 +192,7 @@ CASES: dict[str, tuple[Sample, Any]] = {
     "zeroed Zstd tile": (tiled(compression="zstd").but(zero), Fails(IN_TILE)),
     "zeroed WebP tile": (tiled(compression="webp").but(zero), Fails(IN_TILE)),
     "zeroed JPEG 2000 tile": (tiled(compression=33005).but(zero), Fails(IN_TILE)),
-    "zeroed JPEG 2000 tile, 33003": (ycbcr_jpeg2000().but(zero), Fails("level 0 is damaged")),
+    "zeroed JPEG 2000 tile, 33003": (ycbcr_jpeg2000().but(zero), Fails("tile 5 of level 0 .* is damaged")),
     "zeroed LZW, colours apart": (single(APART, **APARTS, compression="lzw").but(zero), Fails("level 0 is damaged")),
     "flipped bit, Deflate": (tiled(compression="zlib").but(flip), Fails(IN_TILE)),
     "flipped bit, PNG": (pillow("a.png").but(flip), Fails("the image is damaged")),

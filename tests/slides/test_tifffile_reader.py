@@ -22,7 +22,7 @@ from slide_files import (
     write_pyramid,
 )
 
-from monai_jsma.slides.codec import JpegHeader
+from monai_jsma.slides.codec import JpegHeader, TileForm
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.tifffile_reader import TiffReader, TileFile
 
@@ -67,7 +67,7 @@ def test_each_tile_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reader.read(0, (0, 0), (1, 1))
     checked: list[int] = []
 
-    def count(data: bytes, tables: bytes | None, limit: tuple[int, int], *, like: JpegHeader) -> JpegHeader:
+    def count(data: bytes, page: TileForm, *, tables: bytes | None, like: JpegHeader) -> JpegHeader:
         checked.append(len(data))
         return like
 
