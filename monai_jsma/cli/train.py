@@ -291,9 +291,11 @@ def _write_datalists(args: argparse.Namespace, out: Path, base_dir: Path) -> lis
     check_items(content, args.datalist)
     datalists: Sequence[Mapping[str, Any]] = [content]
     if args.folds is not None:
-        datalists = make_fold_datalists(
-            content, args.folds, args.split_seed, validation=not args.no_validation, base=base_dir
-        )
+        validation = not args.no_validation
+        try:
+            datalists = make_fold_datalists(content, args.folds, args.split_seed, validation=validation, base=base_dir)
+        except ValueError as error:
+            raise ValueError(f"{args.datalist}: {error}") from error
 
     _record(out / "datalists.json", datalists)
     paths = []

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_jsma._io import file_sha256, is_system_name, join_few, list_data_folders, read_lines, read_table
-from monai_jsma.datalists.splits import check_copies, check_groups, hold_out, split_by_group
+from monai_jsma.datalists.spelling import check_spellings
+from monai_jsma.datalists.splits import (
+    check_copies,
+    check_groups,
+    find_spelling_doubles,
+    hold_out,
+    split_by_group,
+)
 from monai_jsma.slides.convert import REDUCTIONS, TILE, tile_image
 from monai_jsma.slides.open import inspect_slide
 
@@ -107,6 +114,8 @@ def bach_datalist(
     check_copies(items, root)
     if patients is not None:
         _add_patients(items, Path(patients))
+        if not names_as_written:
+            check_spellings(find_spelling_doubles(items), str(patients))
     splits = _split(items, folds=folds, fold=fold, seed=seed, names_as_written=names_as_written)
     if tiled_folder is not None:
         for name in splits:

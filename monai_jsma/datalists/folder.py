@@ -29,7 +29,7 @@ from monai_jsma._io import (
 )
 from monai_jsma.datalists.schema import check_mpp
 from monai_jsma.datalists.spelling import check_spellings, find_doubles
-from monai_jsma.datalists.splits import check_copies, make_splits, split_by_group
+from monai_jsma.datalists.splits import check_copies, find_spelling_doubles, make_splits, split_by_group
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
@@ -107,6 +107,8 @@ def folder_datalist(
         texts = [f"{image} ({rejection})" for image, rejection in rejections.items()]
         _logger.warning("%s: mpp=%.5g takes the place of what files state: %s.", root, mpp, join_few(texts))
 
+    if not names_as_written:
+        check_spellings(find_spelling_doubles(items, base=root), str(table))
     fold_of = split_by_group(items, folds, seed, base=root, names_as_written=names_as_written)
     content: dict[str, Any] = {
         "name": root.resolve().name,

@@ -179,7 +179,10 @@ def load_datalist(
             f"{path}: {len(missing)} of {len(loaded)} images under '{key}' are missing: {join_few(missing)}. "
             f"Relative paths start at {base}; give the folder of the images (base_dir)."
         )
-    _check_leaks(content, base)
+    try:
+        _check_leaks(content, base)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return loaded
 
 

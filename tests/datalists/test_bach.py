@@ -124,6 +124,15 @@ def test_wrong_patients(tmp_path, root):
             bach_datalist(root, patients=table)
 
 
+def test_patients_in_two_spellings(tmp_path, root):
+    patient_of = {name: name for name, _ in truth(root)}
+    first, second, *_ = patient_of
+    table = write_patients(tmp_path / "patients.csv", {**patient_of, first: "Pat-001", second: "pat 1"})
+    with pytest.raises(ValueError, match=r"patients\.csv: .*patient 'Pat-001' and 'pat 1'.*--names-as-written"):
+        bach_datalist(root, patients=table)
+    assert bach_datalist(root, patients=table, names_as_written=True)["names_as_written"] is True
+
+
 def test_tiled(tmp_path, root, caplog):
     flat, out = bach_datalist(root), tmp_path / "tiled"
     content = bach_datalist(root, tiled=out)

@@ -91,7 +91,9 @@ def write_images(folder: Path, groups: list[str], column: str = "group") -> Path
 @pytest.mark.parametrize("column", ["group", "patient"])
 def test_prepare_folder_asks(tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path, ["001", "1", "2", "02", "3", "4"], column)
-    with pytest.raises(ValueError, match=rf"{column} '001' and '1'.*{column} '02' and '2'.*--names-as-written"):
+    with pytest.raises(
+        ValueError, match=rf"labels\.csv: .*{column} '001' and '1'.*{column} '02' and '2'.*--names-as-written"
+    ):
         folder_datalist(tmp_path, folds=3, mpp=1.0)
     command = ["prepare", "folder", str(tmp_path), "--folds=3", "--mpp=1"]
     assert main(command) != 0
@@ -174,7 +176,7 @@ def test_one_file_under_two_paths(pics: Path) -> None:
 def test_copies_of_another_case(pics: Path) -> None:
     shutil.copy(pics / "0.png", pics / "0.PNG")
     path = write(pics, training=[item("0.png"), item("1.png")], test=[item("0.PNG")])
-    with pytest.raises(ValueError, match=r"image '0\.PNG' and '0\.png'"):
+    with pytest.raises(ValueError, match=r"datalist\.json: .*image '0\.PNG' and '0\.png'"):
         load_datalist(path, "training")
     Image.new("RGB", (300, 300)).save(pics / "0.PNG")  # another image, by its size
     assert load_datalist(path, "training")
