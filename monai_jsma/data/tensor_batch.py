@@ -100,7 +100,9 @@ def check_pixel_range(images: Tensor) -> None:
         raise ValueError(f"images of {images.dtype}: give uint8, or floats in [0, 1] (divide by the largest value).")
     if not images.numel():
         return
-    low, high = (float(extreme) for extreme in images.detach().aminmax())
+    extremes = images.detach().aminmax()
+    low = float(extremes.min)
+    high = float(extremes.max)
     if low < -_TOLERANCE:
         raise ValueError(
             f"float images must be in [0, 1], but these begin at {low:.4g}: leave out the normalization by mean and "
