@@ -89,7 +89,15 @@ def draw_predictions(args: argparse.Namespace) -> int:
         table = args.output / _POINTING_FILE
         areas, faults = _read_areas(args.annotations, list(records_by_file), skip=table, frame=args.frame)
         for file, of_file in records_by_file.items():
-            if file in areas:
+            if file not in areas:
+                continue
+            try:
+                for area in areas[file]:
+                    _check_bounds(of_file[0], slides[file], area.frame)
+            except ValueError as error:
+                faults.append(str(error))
+                del areas[file]
+            else:
                 inside, outside = _move_to_canvas(areas[file], of_file[0], slides[file])
                 areas[file] = inside
                 faults += outside
@@ -97,6 +105,7 @@ def draw_predictions(args: argparse.Namespace) -> int:
 
     for of_file in records_by_file.values():
         try:
+            _check_bounds(of_file[0], slides[of_file[0].file], args.geojson_frame)
             print(_write_geojson(of_file, args.output, cells=args.cells, frame=args.geojson_frame))
         except ValueError as error:
             faults.append(str(error))
@@ -129,6 +138,23 @@ def _complete_bounds(record: PredictionRecord, info: SlideInfo | None) -> Predic
     if record.bounds is not None or info is None or info.bounds is None:
         return record
     return replace(record, bounds=info.bounds)
+
+
+def _check_bounds(record: PredictionRecord, info: SlideInfo | None, frame: Frame) -> None:
+    """Check that it is known where the image lies on the canvas, if a frame needs it.
+
+    Raises:
+        ValueError: if neither the record, of an earlier version, nor the file says so.
+    """
+    from monai_jsma.slides.frame import CANVAS_SUFFIXES
+
+    if frame == "canvas" or record.bounds is not None or info is not None:
+        return
+    if Path(record.file).suffix.lower() in CANVAS_SUFFIXES:
+        raise ValueError(
+            f"{record.file}: the prediction does not say where the image lies on the canvas, and the file cannot be "
+            "read; name its folder with --base-dir, or count from the canvas with --geojson-frame and --frame."
+        )
 
 
 def _move_to_canvas(

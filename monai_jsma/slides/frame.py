@@ -20,10 +20,20 @@ from typing import Literal
 
 from monai_jsma.geometry import Box
 
-__all__ = ["FRAMES", "FRAME_NAMES", "Frame", "check_frame", "describe_bounds", "find_origin", "read_bounds"]
+__all__ = [
+    "CANVAS_SUFFIXES",
+    "FRAMES",
+    "FRAME_NAMES",
+    "Frame",
+    "check_frame",
+    "describe_bounds",
+    "find_origin",
+    "read_bounds",
+]
 
 Frame = Literal["bounds", "canvas"]
 FRAMES: tuple[Frame, ...] = ("bounds", "canvas")
+CANVAS_SUFFIXES = (".bif", ".mrxs", ".scn")  # of slides whose image nearly always lies on a larger canvas
 FRAME_NAMES: dict[Frame, str] = {
     "bounds": "the corner of the image (as in QuPath)",
     "canvas": "the corner of the canvas (level 0 of the file)",

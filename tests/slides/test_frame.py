@@ -243,3 +243,22 @@ def test_draw_uses_the_frames(slide, tmp_path, capsys):
     assert main([*argv, "--annotations", str(notes), "--frame=canvas"]) == 0
     with open(out / "pointing.csv", encoding="utf-8") as file:
         assert [row["expected"] for row in csv.DictReader(file)][0] == "0.5"
+
+
+def test_an_image_of_unknown_place_is_not_drawn_somewhere(slide, tmp_path, capsys):
+    """Records of earlier versions do not say where the image lies; without the file nobody knows."""
+    records = [replace(record, file="gone.scn", bounds=None) for record in records_of(slide)]
+    notes = tmp_path / "gone.geojson"
+    notes.write_text(json.dumps([feature([in_qupath(box(40, 60, 60, 50))], "tumour")]), encoding="utf-8")
+    out = tmp_path / "out"
+    argv = ["draw", save(tmp_path / "p.jsonl", records), "--output", str(out), "--geojson-only"]
+    assert main([*argv, "--annotations", str(notes)]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: gone.scn: the prediction does not say where the image lies on the canvas")
+    assert not list(out.glob("*.geojson"))
+    assert len((out / "pointing.csv").read_text().splitlines()) == 1
+    assert main([*argv, "--annotations", str(notes), "--geojson-frame=canvas", "--frame=canvas"]) == 0
+    assert len(list(out.glob("*.geojson"))) == 1
+    assert len((out / "pointing.csv").read_text().splitlines()) > 1
+    known = [replace(record, bounds=BOUNDS) for record in records]
+    assert main([*argv[:1], save(tmp_path / "k.jsonl", known), *argv[2:]]) == 0
