@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import math
 import os
 import re
@@ -24,6 +25,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 from monai_jsma.failures import print_cause_last
 
 __all__ = ["check_overrides", "correct_settings"]
+
+_logger = logging.getLogger(__name__)
 
 # Settings that may be null, with an example of what they are otherwise.
 _OPTIONAL: dict[str, Any] = {
@@ -163,14 +166,28 @@ def _find_unused(config: Any, own: Mapping[str, Any], entries: frozenset[str]) -
 
 
 def _find_known(config: Mapping[str, Any], own: Mapping[str, Any], file: Path) -> set[str]:
-    """Names beyond the bundle's own that an overlay of the bundle sets so: some overlays are for inference too."""
-    known = set()
-    overlays = [*file.parent.glob("*.json"), *file.parent.parent.parent.glob("variants/*.json")]
+    """Names beyond the bundle's own that are right in another of its configurations, where they do something.
+
+    One overlay is often put on training and inference alike. What an overlay of the bundle itself sets is passed over;
+    of other settings a warning says that they change nothing.
+    """
     new = dict(_list_new(config, own))
-    for overlay in overlays if new else []:
+    if not new:
+        return set()
+    known = set()
+    for overlay in [*file.parent.glob("*.json"), *file.parent.parent.parent.glob("variants/*.json")]:
         for name, value in ConfigParser.load_config_file(overlay).items():
             if name in new and new[name] == value:
                 known.add(name)
+
+    for base in ("train", "inference"):
+        other = file.with_name(f"{base}.json")
+        if other == file or not other.is_file():
+            continue
+        unused = sorted(set(ConfigParser.load_config_file(other)) & set(new) - known)
+        known.update(unused)
+        if unused:
+            _logger.warning("%s: settings of %s change nothing here: %s.", file, other.name, ", ".join(unused))
     return known
 
 

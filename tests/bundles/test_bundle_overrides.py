@@ -165,6 +165,18 @@ def test_a_number_sign_in_a_path_is_kept(tmp_path):
     assert made.parser.get_parsed_content("ckpt_dir") == "cd"
 
 
+def test_a_setting_of_the_other_configuration_is_told(bundle, caplog):
+    """One overlay is often put on training and inference; a name that neither has is an error."""
+    read(bundle, "inference", epochs=3, lr=0.1)
+    message = f"{bundle / 'configs' / 'inference.json'}: settings of train.json change nothing here: epochs, lr."
+    assert [record.message for record in caplog.records] == [message]
+    caplog.clear()
+    read(bundle, "inference", regularizer="entropy", balanced=False)  # as in paper.json
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"inference\.json: 'epoch' is no setting"):
+        read(bundle, "inference", epoch=3)
+
+
 def test_the_command_line_is_checked(tmp_path):
     """None, over which MONAI passes, is no too; a wrong value ends the command before the data are read."""
     bundle = copy_bundle(tmp_path)

@@ -131,9 +131,6 @@ def workflow(bundle: Path, *configs: str, workflow_type: str = "train", **overri
     """The initialized workflow of these configurations, in this process."""
     files = [str(bundle / file) for file in find_configs(bundle, *configs)]
     options = settings(bundle, **overrides)
-    if "inference" in configs:  # it has no settings of a training
-        known = BUNDLES[bundle.name].configs["inference"]
-        options = {name: value for name, value in options.items() if name in known or name not in TINY}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "parsing config_file")  # MONAI asks whether one trusts the configuration
         return create_workflow(config_file=files, workflow_type=workflow_type, logging_file=False, **options)
