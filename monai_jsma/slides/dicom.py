@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ __all__ = [
 _MAGIC = slice(128, 132)  # after a preamble, which may be the header of a TIFF file
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # SOP class "VL Whole Slide Microscopy Image Storage"
 _NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"}  # ImageType of what belongs to a slide beside its levels
+_UID = re.compile(r"[0-9.]{1,64}")
 _LAST_GROUP = 0x0048  # the group of the whole slide's size; behind it come one entry a tile, and the pixels
 _TAGS = (
     "SOPClassUID", "SeriesInstanceUID", "Modality", "PatientID", "ImageType", "ContainerIdentifier", "NumberOfFrames",
@@ -61,6 +63,7 @@ class DicomPart:
         patient: ``PatientID``, or "".
         container: ``ContainerIdentifier``, the name of the glass slide, or "".
         fault: why it cannot be used, or "".
+        is_damaged: whether that is damage, so that the other statements may be wrong too.
     """
 
     path: str
@@ -69,6 +72,7 @@ class DicomPart:
     patient: str = ""
     container: str = ""
     fault: str = ""
+    is_damaged: bool = False
 
 
 def read_magic(path: str) -> bytes:
@@ -118,8 +122,9 @@ def list_series(folder: str) -> dict[str, list[DicomPart]]:
 
     slides = {}
     for uid, parts in series.items():
-        is_slide = any(part.num_pixels or part.fault for part in parts)
-        if is_slide:
+        if all(part.is_damaged for part in parts):
+            unknown += parts  # the series may be what is damaged
+        elif any(part.num_pixels or part.fault for part in parts):
             slides[uid] = sorted(parts, key=lambda part: (-part.num_pixels, part.path))
     if len(slides) == 1:
         [parts] = slides.values()
@@ -155,20 +160,27 @@ def _read_part(path: str, num_bytes: int, changed_ns: int) -> DicomPart | None:
         return part
     except Exception as e:  # pydicom has no base class of its errors
         fault = f"the DICOM header is damaged ({e}); {COPY_AGAIN}"
-        return DicomPart(path=path, series=_read_series(header), fault=fault)
+        return DicomPart(path=path, series=_read_series(header), fault=fault, is_damaged=True)
 
 
 def _describe_part(path: str, header: Any) -> DicomPart:
+    series = _read_series(header)
+    is_level = bool(series) and _is_level(header)
+    has_size = bool(header.get("TotalPixelMatrixRows") and header.get("TotalPixelMatrixColumns"))
+    if not series or (is_level and not has_size):
+        fault = f"the DICOM header is cut short; {COPY_AGAIN}"
+        return DicomPart(path=path, series=series, fault=fault, is_damaged=True)
+    if not _UID.fullmatch(series):
+        raise ValueError(f"SeriesInstanceUID {series!r}")
+
     fault = ""
     num_pixels = 0
-    if not _read_series(header):
-        fault = f"the DICOM header is cut short; {COPY_AGAIN}"
-    elif _is_level(header):
+    if is_level:
         fault = _find_level_fault(header)
         num_pixels = 0 if fault else int(header.TotalPixelMatrixRows) * int(header.TotalPixelMatrixColumns)
     return DicomPart(
         path=path,
-        series=_read_series(header),
+        series=series,
         num_pixels=num_pixels,
         patient=str(header.get("PatientID") or "").strip(),
         container=str(header.get("ContainerIdentifier") or "").strip(),
@@ -212,8 +224,6 @@ def _is_level(header: Any) -> bool:
 
 def _find_level_fault(header: Any) -> str:
     """Why a level cannot be read correctly, or ""."""
-    if not header.get("TotalPixelMatrixRows") or not header.get("TotalPixelMatrixColumns"):
-        return f"the DICOM header is cut short; {COPY_AGAIN}"
     for name, things in (("NumberOfOpticalPaths", "optical paths"), ("TotalPixelMatrixFocalPlanes", "focal planes")):
         number = header.get(name)
         if number is not None and int(number) > 1:

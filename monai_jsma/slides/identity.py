@@ -121,9 +121,9 @@ def find_dicom_parts(path: str) -> list[DicomPart]:
     part = read_dicom_part(path)
     if part is None:
         return []
-    if not part.series:
-        raise SlideError(f"{path}: {part.fault}")
     series = list_series(os.path.dirname(path))
+    if part.series not in series and part.is_damaged:
+        raise SlideError(f"{path}: {part.fault}")
     if part.series not in series:
         raise explain_no_slide(path)
     return series[part.series]

@@ -195,10 +195,13 @@ def test_a_dicom_file_of_no_slide(tmp_path, attributes):
 def test_a_file_of_the_only_slide_with_a_damaged_header(tmp_path):
     """OpenSlide would leave the level out, and the slide were coarser without a word."""
     fine, coarse = write_dicom_slide(tmp_path, LEVELS)
-    fine.write_bytes(fine.read_bytes()[:600])
-    for path in (coarse, fine, tmp_path):
-        with pytest.raises(SlideError, match=r"level0\.dcm: the DICOM header is cut short; copy the file again"):
-            inspect_slide(path)
+    content = fine.read_bytes()
+    series = content.index(b"\x20\0\x0e\0UI") + 8
+    for length in (400, series, series + 7, 900):  # before, at, in and behind the name of the series
+        fine.write_bytes(content[:length])
+        for path in (coarse, fine, tmp_path):
+            with pytest.raises(SlideError, match=r"level0\.dcm: the DICOM header is (cut short|damaged)"):
+                inspect_slide(path)
     fine.write_bytes(b"")
     with pytest.raises(SlideError, match=r"level0\.dcm: not a DICOM file; copy the file again"):
         inspect_slide(coarse)
@@ -217,6 +220,7 @@ def test_a_damaged_file_among_several_slides_is_named_and_the_slides_are_read(tm
     [
         ({"kind": ("ORIGINAL", "PRIMARY", "VOLUMD", "NONE")}, r"ImageType \['ORIGINAL', 'PRIMARY', 'VOLUMD', 'NONE'\]"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.7"}, r"SOPClassUID 1[\d.]+7 of a slide microscope"),
+        ({"SeriesInstanceUID": "1.2.8x6"}, "SeriesInstanceUID '1.2.8x6'"),
         ({"NumberOfFrames": 17}, "its table of offsets is not one of 17 frames"),
     ],
 )
@@ -227,7 +231,7 @@ def test_a_level_that_does_not_say_that_it_is_one(tmp_path, attributes, reason):
         folder = tmp_path / str(other)
         coarse = write_dicom(folder / "coarse.dcm", LEVELS[1], series, mpp=2.0)
         write_dicom(folder / "fine.dcm", LEVELS[0], series, **attributes)
-        if other:
+        if other and "SeriesInstanceUID" not in attributes:  # else it may belong to any slide
             write_dicom(folder / "other.dcm", LEVELS[1], new_series())
         with pytest.raises(SlideError, match=rf"fine\.dcm: .*{reason}"):
             inspect_slide(coarse)
