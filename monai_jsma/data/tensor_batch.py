@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
+from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.geometry import Box, Magnification, PatchGeometry, sorted_magnifications
+from monai_jsma.slides.base import ArrayReader
 from monai_jsma.slides.resample import area_resample_tensor
 
 __all__ = ["TensorPyramidBatch", "check_pixel_range"]
@@ -48,6 +52,27 @@ class TensorPyramidBatch:
         self.images = images
         self.geometry = PatchGeometry(
             (height, width), finest.mpp if mpp is None else mpp, magnifications, patch_size, aligned
+        )
+
+        self.mpp_source = "the finest magnification" if mpp is None else "given"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Pyramid]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Pyramid:
+        """The pyramid of one image, in the memory of the CPU: so that MONAI can take the batch apart."""
+        pixels = round_to_uint8(self.images[number]).cpu().numpy().transpose(1, 2, 0)
+        return Pyramid(
+            ArrayReader(np.ascontiguousarray(pixels)),
+            mpp=self.geometry.mpp,
+            magnifications=self.geometry.magnifications,
+            patch_size=self.geometry.patch_size,
+            mpp_source=self.mpp_source,
+            max_upsampling=math.inf,
+            aligned=self.geometry.aligned,
         )
 
     @property
@@ -113,6 +138,20 @@ def check_pixel_range(images: Tensor) -> None:
             f"float images must be in [0, 1], but these reach {high:.4g}: divide images of 0..255 by 255 (MONAI's "
             "ScaleIntensityRange), or give them as uint8."
         )
+
+
+def round_to_uint8(images: Tensor) -> Tensor:
+    """Images as ``uint8``, of any shape: ``uint8`` as it is, floats in [0, 1] times 255.
+
+    Raises:
+        ValueError: if they are neither.
+    """
+    if isinstance(images, MetaTensor):
+        images = images.as_tensor()
+    if images.dtype == torch.uint8:
+        return images
+    check_pixel_range(images)
+    return (images.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _to_float(images: Tensor) -> Tensor:

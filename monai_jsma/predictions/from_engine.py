@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine
-from monai.data import decollate_batch
+from monai.data import MetaTensor, decollate_batch
 
 from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.data.tensor_batch import TensorPyramidBatch, round_to_uint8
 from monai_jsma.predictions.evidence import Evidence
 
 __all__ = ["collect_evidence"]
@@ -28,7 +29,8 @@ def collect_evidence(engine: Engine) -> list[Evidence]:
 
     Args:
         engine: an engine whose batch has ``"pyramid"`` and whose output has ``"attention"``, such as
-            :class:`~monai_jsma.engines.JSMAEvaluator`. An item of the batch may have its ``"evidence"`` instead, as
+            :class:`~monai_jsma.engines.JSMAEvaluator`. Without ``"pyramid"``, ``"image"`` is the whole image, seen
+            through the patches of ``engine.network``. An item of the batch may have its ``"evidence"`` instead, as
             :class:`~monai_jsma.engines.JSMAPredictor` takes it from a record.
 
     Raises:
@@ -42,7 +44,10 @@ def collect_evidence(engine: Engine) -> list[Evidence]:
             collected.append(_add_truth(item["evidence"], item))
         else:
             # Where both have a key, the item has the value as it was loaded, the output as the network took it.
-            collected.append(_make_evidence({**output, **item}))
+            data = {**output, **item}
+            if data.get("pyramid") is None:
+                data |= _see_whole_image(data, engine)
+            collected.append(_make_evidence(data))
     return collected
 
 
@@ -53,18 +58,37 @@ def _split_batch(state: Any) -> list[dict[str, Any]]:
     if not isinstance(state, Mapping):
         raise ValueError(f"engine.state must hold a dictionary or MONAI's list of dictionaries, but has {type(state)}.")
     items = decollate_batch({key: value for key, value in state.items() if key != "pyramid"})
-    if "pyramid" in state:
+    if state.get("pyramid") is not None:
         for item, pyramid in zip(items, state["pyramid"], strict=True):
             item["pyramid"] = pyramid
     return items
 
 
+def _see_whole_image(data: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
+    """The pyramid and the thumbnail that the engine's network makes of a whole image; nothing if it is no such network.
+
+    The spacing of the image is then the network's finest, as in ``network(image)``.
+    """
+    network: Any = getattr(engine, "network", None)
+    network = getattr(network, "module", network)  # of a network on several processes
+    image = data.get("image")
+    if not hasattr(network, "magnifications") or image is None:
+        return {}
+    image = torch.as_tensor(image)
+    (pyramid,) = TensorPyramidBatch(image[None], network.magnifications, network.patch_size, aligned=network.aligned)
+    size = getattr(network, "thumbnail_size", pyramid.geometry.size)
+    thumbnail = torch.from_numpy(pyramid.thumbnail(size))
+    metadata = getattr(image, "meta", None)  # it has the file's name
+    return {"pyramid": pyramid, "image": MetaTensor(thumbnail, meta=metadata)}
+
+
 def _make_evidence(data: Mapping[str, Any]) -> Evidence:
     """The evidence of one image, from its item in the batch and its part of the output."""
-    if "pyramid" not in data or "attention" not in data:
+    if data.get("pyramid") is None or "attention" not in data:
         raise ValueError(
             f"there is no attention to show or to measure: engine.state holds {sorted(data)}, but 'pyramid' (of the "
-            "transforms) and 'attention' (of JSMATrainer or JSMAEvaluator) are needed."
+            "transforms; or 'image', and a network of monai_jsma in the engine) and 'attention' (of JSMATrainer or "
+            "JSMAEvaluator) are needed."
         )
     pyramid: Pyramid = data["pyramid"]
     metadata = getattr(data.get("image"), "meta", {})
@@ -88,9 +112,17 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         draw_probabilities=_optional_array(data, "draw_probabilities"),
         true_cells=_optional_array(data, "cell"),
         true_magnification=data.get("level"),
-        thumbnail=_optional_array(data, "image"),
+        thumbnail=_find_thumbnail(data),
         pyramid=pyramid,
     )
+
+
+def _find_thumbnail(data: Mapping[str, Any]) -> np.ndarray | None:
+    """The thumbnail as it is drawn, ``uint8``: the network takes floats in [0, 1] too."""
+    image = _optional_array(data, "image")
+    if image is None or image.dtype == np.uint8:
+        return image
+    return round_to_uint8(torch.from_numpy(image)).numpy()
 
 
 def _add_truth(evidence: Evidence, item: Mapping[str, Any]) -> Evidence:
