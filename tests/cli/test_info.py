@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tifffile
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 from places import ROOT
 from slide_files import levels_of, overwrite, picture, shared_slide, tile_range, write_pyramid
 
@@ -215,3 +216,24 @@ def test_spacings_do_not_tell_infos_apart(slide):
     assert first == second
     assert hash(first) == hash(second)
     assert [s.source for s in first.spacings] == ["Aperio MPP", "TIFF resolution"]
+
+
+def test_a_spacing_with_a_decimal_comma(tmp_path, capsys):
+    path = write_pyramid(tmp_path / "a.tif", levels_of(picture(200, 260), [2]))
+    assert main(["info", path, "--mpp=0,25", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mpp"] == 0.25
+    with pytest.raises(SystemExit):
+        main(["info", path, "--mpp=1.000,5"])
+    assert "argument --mpp: '1.000,5' is not a number with one decimal point or comma" in capsys.readouterr().err
+
+
+def test_the_default_of_a_bundle_in_place_of_a_statement(tmp_path, capsys, caplog):
+    path = tmp_path / "camera.jpg"
+    exif = Image.Exif()
+    exif[0x011A] = exif[0x011B] = IFDRational(300)
+    exif[0x0128] = 2
+    Image.fromarray(picture(1200, 1200)).save(path, exif=exif)
+    assert main(["info", str(path), "--bundle", str(BACH), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["mpp"], content["mpp_source"][:7]) == (0.42, "default")
+    assert "EXIF resolution 84.667 um/px rejected: outside 0.05-20; the default of 0.42 um/px" in caplog.text

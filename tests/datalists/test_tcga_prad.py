@@ -345,3 +345,16 @@ def test_two_dicom_slides_of_one_glass(slides):
     [failure] = failures_of(slides)
     assert (failure["stage"], failure["slide"]) == ("match", slide_name(0).split(".")[0])
     assert "2 slides have this name: 0000-0.dcm, again0.dcm; name the annotation as its slide." in failure["reason"]
+
+
+def test_patients_in_two_spellings(slides, capsys):
+    """Slides without a barcode: the patient is the name of the file."""
+    for i, name in ((0, "Case-1"), (3, "case_01")):
+        (slides / str(i) / slide_name(i)).rename(slides / str(i) / f"{name}.svs")
+        notes = slides.parent / "notes"
+        (notes / f"{slide_name(i).split('.')[0]}.geojson").rename(notes / f"{name}.geojson")
+    assert prepare(slides) == 1
+    assert "patient 'Case-1' and 'case_01'" in capsys.readouterr().err
+    assert not (slides / "datalist.json").exists()
+    assert prepare(slides, "--names-as-written") == 0
+    assert content_of(slides)["names_as_written"] is True
