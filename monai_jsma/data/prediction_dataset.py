@@ -60,10 +60,18 @@ class PredictionDataset(Dataset):
         transform: transform that loads an item.
         recorded: evidence of the items that were predicted before, by their number, as
             :attr:`monai_jsma.handlers.PredictionSaver.recorded` has it.
+        regions: items that are predicted in place of ``data``, such as the tissue regions of its slides; None: none.
     """
 
-    def __init__(self, data: Sequence[Any], transform: Callable, recorded: Mapping[int, Any] | None = None) -> None:
-        super().__init__(data, transform)
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Callable,
+        recorded: Mapping[int, Any] | None = None,
+        *,
+        regions: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(data if regions is None else regions, transform)
         self.recorded = {} if recorded is None else recorded
 
     def _transform(self, index: int) -> Any:

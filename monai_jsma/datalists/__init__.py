@@ -11,7 +11,7 @@ from .bach import bach_datalist
 from .folder import folder_datalist
 from .prostate import Cohort, RegionSettings, class_mapping, gather_cohort
 from .regions import Area, Region, choose_balanced, place_regions
-from .schema import class_names, load_datalist, save_datalist
+from .schema import Datalist, class_names, load_datalist, make_items, save_datalist
 from .splits import check_groups, group_of, hold_out, make_splits, shuffle_labels, split_by_group
 from .synthetic import SyntheticPicture, make_dataset, make_digit_picture, make_picture
 from .tissue import TissueRegion, tissue_mask, tissue_regions, whole_slide_items
@@ -21,6 +21,7 @@ __all__ = [
     "Annotations",
     "Area",
     "Cohort",
+    "Datalist",
     "Fault",
     "Region",
     "RegionSettings",
@@ -38,6 +39,7 @@ __all__ = [
     "load_datalist",
     "make_dataset",
     "make_digit_picture",
+    "make_items",
     "make_picture",
     "make_splits",
     "parse_annotations",

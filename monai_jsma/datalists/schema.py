@@ -31,6 +31,8 @@ from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
 
 __all__ = [
+    "Datalist",
+    "check_is_list",
     "check_items",
     "check_mpp",
     "class_names",
@@ -41,6 +43,7 @@ __all__ = [
     "find_monai_fault",
     "find_region",
     "load_datalist",
+    "make_items",
     "read_datalist",
     "resolve_item",
     "save_datalist",
@@ -51,6 +54,22 @@ _MONAI_KEYS = ("level", "patch_level", "patch_size", "center_location")  # of it
 
 
 # ----------------------------------------------------------------------------------------------------- reading, writing
+
+
+class Datalist(list[Item]):
+    """The items of one split of a datalist.
+
+    Args:
+        items: the items.
+        path: path of the JSON file that they are from.
+    """
+
+    def __init__(self, items: Iterable[Item], path: str) -> None:
+        super().__init__(items)
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[Datalist], tuple[list[Item], str]]:
+        return type(self), (list(self), self.path)
 
 
 def read_datalist(path: str | Path) -> dict[str, Any]:
@@ -128,7 +147,7 @@ def load_datalist(
     mpp: float | None = None,
     num_classes: int | None = None,
     min_classes: int = 1,
-) -> list[Item]:
+) -> Datalist:
     """Load and check one split of a datalist.
 
     Args:
@@ -183,7 +202,37 @@ def load_datalist(
         _check_leaks(content, base)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return loaded
+    return Datalist(loaded, str(path))
+
+
+def check_is_list(entries: object) -> None:
+    """Check that items come as a list, not as one of them.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if isinstance(entries, str | os.PathLike | Mapping) or not isinstance(entries, Iterable):
+        raise ValueError(f"a list of items such as [{{'image': 'slide.svs'}}] is needed, but got {entries!r}.")
+
+
+def make_items(entries: Iterable[Item | str | os.PathLike[str]]) -> list[Item]:
+    """The items of entries that may be paths of images: what a user gives in place of a datalist.
+
+    Raises:
+        ValueError: if there is no entry, or one is neither a path nor an item.
+    """
+    check_is_list(entries)
+    items: list[Item] = []
+    for number, entry in enumerate(entries):
+        if isinstance(entry, str | os.PathLike):
+            items.append({"image": os.fspath(entry)})
+        elif isinstance(entry, Mapping) and isinstance(entry.get("image"), str | os.PathLike):
+            items.append({**entry, "image": os.fspath(entry["image"])})
+        else:
+            raise ValueError(f"item {number} is {entry!r}: give a path, or a mapping such as {{'image': 'slide.svs'}}.")
+    if not items:
+        raise ValueError("the list of items is empty: give at least one image, such as [{'image': 'slide.svs'}].")
+    return items
 
 
 def _check_classes(labels: Any, num_classes: int | None, path: Path) -> None:

@@ -25,7 +25,7 @@ from skimage.filters import threshold_otsu
 
 from monai_jsma._io import Fault
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.datalists.schema import find_item_faults, find_region
+from monai_jsma.datalists.schema import check_is_list, find_item_faults, find_region
 from monai_jsma.datalists.splits import Item
 from monai_jsma.geometry import Magnification, check_fine_enough, grid_size, patch_start, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
@@ -183,8 +183,9 @@ def whole_slide_items(
         "slide" if it cannot be read, "tissue" if it has no tissue.
 
     Raises:
-        ValueError: if ``region_size``, ``default_mpp`` or ``min_tissue`` is out of range.
+        ValueError: if ``region_size``, ``default_mpp`` or ``min_tissue`` is out of range, or ``items`` is no list.
     """
+    check_is_list(items)
     if len(region_size) != 2 or min(region_size) < 1 or not 0 < min_tissue <= 1:
         raise ValueError(
             "region_size must be two positive numbers of pixels and min_tissue above 0 and at most 1, but got "

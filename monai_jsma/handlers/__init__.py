@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from .attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
-from .checkpoints import BestModelSaver, TrainingStateSaver, checkpoint_file
+from .checkpoints import BestModelSaver, EarlyStopper, TrainingStateSaver, checkpoint_file
 from .num_patches import NumPatchesScheduler
 from .prediction_saver import PredictionSaver
 
@@ -13,6 +13,7 @@ __all__ = [
     "AttentionImageHandler",
     "AttentionImageSaver",
     "BestModelSaver",
+    "EarlyStopper",
     "NumPatchesScheduler",
     "PredictionSaver",
     "TrainingStateSaver",

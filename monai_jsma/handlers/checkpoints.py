@@ -8,6 +8,7 @@ file at any moment.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,9 @@ from monai.handlers import CheckpointSaver
 
 from monai_jsma._io import checkpoint_file, replace_file
 
-__all__ = ["BestModelSaver", "TrainingStateSaver", "checkpoint_file"]
+__all__ = ["BestModelSaver", "EarlyStopper", "TrainingStateSaver", "checkpoint_file"]
+
+_logger = logging.getLogger(__name__)
 
 
 class BestModelSaver(CheckpointSaver):
@@ -37,6 +40,9 @@ class BestModelSaver(CheckpointSaver):
         save_dict: objects to save; ``{"model": network}`` gives a plain state dict.
         filename: name of the file.
         options: further arguments of MONAI's class.
+
+    Attributes:
+        validations_since_best: number of validations since the last one that was better than all before.
     """
 
     def __init__(self, save_dir: str, save_dict: dict, filename: str = "model.pt", **options: Any) -> None:
@@ -51,26 +57,84 @@ class BestModelSaver(CheckpointSaver):
         self._best = cast(Any, self._key_metric_checkpoint)
         self._best.save_handler = _WholeFile(save_dir, filename)
         self._evaluator: Engine | None = None
+        self._best_value: float | None = None
+        self.validations_since_best = 0
 
     def attach(self, engine: Engine) -> None:
         """Attach to the evaluator."""
         super().attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._count)
         self._evaluator = engine
 
+    def _count(self, engine: Engine) -> None:
+        state: Any = engine.state
+        value = state.metrics[state.key_metric_name]
+        if self._best_value is None or value > self._best_value:
+            self._best_value = value
+            self.validations_since_best = 0
+        else:
+            self.validations_since_best += 1
+
     def state_dict(self) -> dict[str, Any]:
-        """The best value and the file that holds it."""
-        return dict(self._best.state_dict())
+        """The best value, the file that holds it, and the number of validations since."""
+        return {**self._best.state_dict(), "validations_since_best": self.validations_since_best}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Restore a saved best value, here and in the evaluator, which reports new best values."""
         super().load_state_dict(state_dict)
+        self.validations_since_best = state_dict.get("validations_since_best", 0)  # earlier versions did not count
         saved = state_dict["_saved"]
-        if self._evaluator is None or not saved:
+        if not saved:
             return
         best_value, _ = max(saved)
+        self._best_value = best_value
+        if self._evaluator is None:
+            return
         state: Any = self._evaluator.state
         state.best_metric = best_value
         state.best_metric_epoch = 0
+
+
+class EarlyStopper:
+    """Ends a training whose validations no longer improve.
+
+    It belongs to the trainer's handlers, after the one that runs the validation. What it counts is part of the state of
+    ``best``, so a resumed training counts on. (MONAI's ``EarlyStopHandler`` belongs to the evaluator and holds the
+    trainer, which holds the evaluator: a configuration cannot write this circle.)
+
+    Args:
+        patience: number of validations in a row that are not better than the best before them, after which the training
+            ends; None: it never does.
+        best: saver of the best model, attached to the evaluator.
+
+    Raises:
+        ValueError: if the patience is not a positive whole number.
+    """
+
+    def __init__(self, patience: int | None, best: BestModelSaver) -> None:
+        is_count = isinstance(patience, int) and not isinstance(patience, bool) and patience >= 1
+        if patience is not None and not is_count:
+            raise ValueError(
+                f"early_stopping_patience must be a whole number of validations, at least 1, but is {patience!r}; None "
+                "never stops early."
+            )
+        self.patience = patience
+        self.best = best
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        if self.patience is None:
+            return
+        engine.add_event_handler(Events.EPOCH_STARTED, self)  # a training that was stopped so and is resumed
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """End the training if it is time."""
+        count = self.best.validations_since_best
+        if self.patience is None or count < self.patience or engine.should_terminate:
+            return
+        _logger.warning("Training ends in epoch %d: no better validation in the last %d.", engine.state.epoch, count)
+        engine.terminate()
 
 
 class TrainingStateSaver:
