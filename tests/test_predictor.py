@@ -72,7 +72,7 @@ def test_an_iteration_of_which_nothing_is_left_is_not_completed(tmp_path, items,
     many = list(items)
     spoil(many)
     text, patch = many[0], many[5]
-    bad = [{**text, "location": [0, i]} for i in range(4)]
+    bad = [{**text, "location": [0, i], "size": [8, 8]} for i in range(4)]
     witness = Witness()
     with pytest.raises(RuntimeError, match="^5 of 9 regions failed"):
         predict(tmp_path / "out", [*bad, *sound, patch], net, handlers=[witness])
