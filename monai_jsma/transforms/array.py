@@ -84,8 +84,8 @@ class LoadPyramid(Transform):
         Args:
             path: path of an image or slide.
             mpp: spacing of level 0 in um per pixel; overrides what the file states.
-            location: row and column of a region's top-left corner, in level-0 pixels; by default all of the image.
-            size: height and width of the region, in level-0 pixels; without ``location`` those of the image.
+            location: row and column of a region's top-left corner, in level-0 pixels; by default that of the image.
+            size: height and width of the region, in level-0 pixels; by default all of the image.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -97,6 +97,8 @@ class LoadPyramid(Transform):
         for name, pair in (("location", location), ("size", size)):
             if pair is not None:
                 region[name] = _whole_pair(pair, name, os.fspath(path))
+        if location is None and size is not None:
+            region["location"] = (0, 0)
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
         level_0_mpp, mpp_source = known_mpp(info, self.default_mpp)
         # Taken before any pixel is read: if the file is exchanged meanwhile, the pixels are never kept under its name.
