@@ -158,11 +158,19 @@ def _find_unused(config: Any, own: Mapping[str, Any], entries: frozenset[str]) -
     for name, value in _list_new(config, own):
         if name in entries or _is_used(name, references) or _is_repeated(value, config):
             continue
-        similar = difflib.get_close_matches(name, [*_list_names(own), *_RUN_OPTIONS], n=2, cutoff=0.5)
+        similar = _find_similar(name, [*_list_names(own), *_RUN_OPTIONS])
         names = " or ".join(f"'{match}'" for match in similar)
         hint = f" (similar: {names})" if names else ""
         faults.append(f"'{name}' is no setting of this configuration, and nothing uses it{hint}")
     return faults
+
+
+def _find_similar(name: str, names: Sequence[str]) -> list[str]:
+    """At most two names that may be meant: first those that begin alike without underscores, then similar ones."""
+    beginning = name.replace("_", "")
+    alike = [other for other in names if other.replace("_", "").startswith(beginning)]
+    alike += difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    return list(dict.fromkeys(alike))[:2]
 
 
 def _find_known(config: Mapping[str, Any], own: Mapping[str, Any], file: Path) -> set[str]:

@@ -89,7 +89,7 @@ def test_the_meant_value_is_used(bundle, name, value, meant):
         ("train__trainer__max_epochs", "x", "'train#trainer#max_epochs': expected a whole number, but got 'x'"),
         ("train__random_transforms__1__prob", "x", "'train#random_transforms#1#prob': expected a number"),
         ("lrr", 3, "'lrr' is no setting of this configuration, and nothing uses it (similar: 'lr'"),
-        ("datalist", "X", "'datalist' is no setting of this configuration, and nothing uses it (similar: '"),
+        ("datalist", "X", "and nothing uses it (similar: 'data_list_file_path' or 'dataset_dir')"),
         ("train__iferer", {"_target_": "A"}, "'train#iferer' is no setting of this configuration, and nothing uses it"),
         ("runid", "training", "(similar: 'run_id'"),
         ("picture_size", [10, 10], "'picture_size' is no setting"),  # of an overlay that is not there
