@@ -174,7 +174,7 @@ def _stat(path: str, base: Path | None) -> os.stat_result | None:
         return None  # missing files are another check's errors
 
 
-def find_same_files(paths: Iterable[str], base: Path) -> dict[str, str]:
+def find_same_files(paths: Iterable[str], base: Path) -> dict[str, tuple[str, ...]]:
     """Find paths of the same file: relative and absolute ones, ``..``, links.
 
     Args:
@@ -182,21 +182,20 @@ def find_same_files(paths: Iterable[str], base: Path) -> dict[str, str]:
         base: folder that relative ones start at.
 
     Returns:
-        for each path that is not the only one of its file, all of them in one text: "0.png = ../pics/0.png".
+        for each path that is not the only one of its file, all of them.
     """
     paths_of: dict[tuple[int, int] | str, list[str]] = defaultdict(list)
     for path in dict.fromkeys(os.path.normpath(path) for path in paths):
         state = _stat(path, base)
         has_number = state is not None and state.st_ino != 0  # some file systems have none
-        file = (state.st_dev, state.st_ino) if state is not None and has_number else os.path.realpath(base / path)
+        file = (state.st_dev, state.st_ino) if state is not None and has_number else os.path.abspath(base / path)
         paths_of[file].append(path)
 
-    text_of = {}
+    same_files = {}
     for same in paths_of.values():
         if len(same) > 1:
-            text = " = ".join(sorted(same))
-            text_of.update(dict.fromkeys(same, text))
-    return text_of
+            same_files.update(dict.fromkeys(same, tuple(sorted(same))))
+    return same_files
 
 
 def read_names_as_written(content: Mapping[str, Any]) -> bool:

@@ -112,7 +112,7 @@ def find_shared(pairs: Iterable[tuple[str, Identity]]) -> dict[Identity, list[st
 
 
 def find_spelling_doubles(items: Sequence[Mapping[str, Any]], *, base: Path | None = None) -> list[Double]:
-    """The groups, patients and images of items that are likely the same in several spellings.
+    """The groups, patients and images of items that are likely, or as paths of one file surely, the same.
 
     Args:
         items: items with ``image``.
@@ -125,7 +125,11 @@ def find_spelling_doubles(items: Sequence[Mapping[str, Any]], *, base: Path | No
         for kind, name in list_identities(item):
             if kind != "image":
                 names.add((kind, name))
-    return find_doubles(names, items, base=base)
+    doubles = find_doubles(names, items, base=base)
+    if base is not None:
+        same_files = find_same_files([item["image"] for item in items], base)
+        doubles += [Double("image", paths) for paths in same_files.values()]
+    return sorted(set(doubles))
 
 
 def check_groups(
@@ -145,13 +149,14 @@ def check_groups(
         ValueError: if one does; it names the first.
     """
     all_items = [item for items in splits.values() for item in items]
-    text_of = {} if base is None else find_same_files([item["image"] for item in all_items], base)
+    same_files = {} if base is None else find_same_files([item["image"] for item in all_items], base)
     pairs = []
     for split, items in splits.items():
         for item in items:
             for kind, value in list_identities(item):
-                text = text_of.get(value, value) if kind == "image" else value
-                pairs.append((split, (kind, text)))
+                if kind == "image" and value in same_files:
+                    value = " = ".join(same_files[value])
+                pairs.append((split, (kind, value)))
     shared = find_shared(pairs)
     if shared:
         leaks = set()  # without the kinds: a patient is often the group too

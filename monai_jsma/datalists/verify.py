@@ -315,7 +315,7 @@ def _find_doubles(entries: Sequence[_Entry], verifier: _Verifier) -> dict[Identi
             checksum = verifier.checksums.get(entry.image)
             items.append({**entry.item, "sha256": checksum})
     double_of = {}
-    for double in find_spelling_doubles(items):
+    for double in find_spelling_doubles(items, base=verifier.base):
         for spelling in double.spellings:
             double_of[double.kind, spelling] = str(double)
     return double_of

@@ -173,6 +173,14 @@ def test_one_file_under_two_paths(pics: Path) -> None:
     assert set(find_same_files(["0.png", "../pics/0.png", "1.png"], pics)) == {"0.png", "../pics/0.png"}
 
 
+def test_one_file_under_two_paths_before_a_split(pics: Path) -> None:
+    items = [item("0.png", mpp=1.0), item("../pics/0.png", mpp=1.0), item("1.png", mpp=1.0)]
+    with pytest.raises(ValueError, match=r"image '\.\./pics/0\.png' and '0\.png'"):
+        split_by_group(items, 2, base=pics)
+    faults, _ = verify_datalist(write(pics, test=items))
+    assert [(fault.item, fault.stage) for fault in faults] == [("test[0]", "split"), ("test[1]", "split")]
+
+
 def test_copies_of_another_case(pics: Path) -> None:
     shutil.copy(pics / "0.png", pics / "0.PNG")
     path = write(pics, training=[item("0.png"), item("1.png")], test=[item("0.PNG")])
@@ -203,3 +211,8 @@ def test_saving_a_likely_leak_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="group '01' and '1'"):
         save_datalist(content, tmp_path / "d.json")
     save_datalist({**content, "names_as_written": True}, tmp_path / "d.json")
+
+
+def test_paths_that_no_file_can_have(tmp_path: Path) -> None:
+    assert find_same_files(["a\0", "\ud800", "../a/b.png"], tmp_path) == {}
+    assert find_same_files(["b.png", str(tmp_path / "b.png")], tmp_path) != {}  # though neither exists
