@@ -39,6 +39,8 @@ _CODECS = {1: "raw", 8: "Deflate", 32946: "Deflate", 33003: "JPEG 2000", 33005: 
 
 _APERIO = "Aperio "  # begins the description of every page that an Aperio scanner wrote
 _REDUCED, _MASK, _MACRO = 1, 4, 8  # bits of NewSubfileType; the last is Aperio's own
+# Sizes, codec and colors, where the strips and tiles are, and the JPEG tables.
+_LAYOUT_TAGS = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347, 530}
 _MAX_TILE = 1 << 26  # pixels
 _MAX_TILE_BYTES = 1 << 28
 
@@ -249,6 +251,8 @@ def _read_header(path: str, stamp: tuple[int, int], tif: TiffFile) -> TiffHeader
     if vendor is not None:
         return TiffHeader(path=path, stamp=stamp, summary=f"{vendor} slide", lazy=True, vendor=vendor)
 
+    for page in pages:
+        _check_tags(path, tif, page)
     level_pages = _find_level_pages(path, pages)
     levels = tuple(_read_level(page, tif) for page in level_pages)
     _check_page_list(path, tif)
@@ -300,6 +304,19 @@ def _check_page(path: str, page: TiffPage) -> None:
             f"{path}: page {page.index} states tiles of {num_bytes} bytes (limit {_MAX_TILE_BYTES}); {COPY_AGAIN}, or "
             "write it with smaller tiles."
         )
+
+
+def _check_tags(path: str, tif: TiffFile, page: TiffPage) -> None:
+    """Raise :class:`SlideError` if tifffile left out a tag that says how pixels are stored, because it is damaged."""
+    layout = tif.tiff
+    file = tif.filehandle
+    file.seek(page.offset)
+    (num_tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    entries = file.read(num_tags * layout.tagsize)
+    for position in range(0, len(entries), layout.tagsize):
+        (code,) = struct.unpack_from(f"{layout.byteorder}H", entries, position)
+        if code in _LAYOUT_TAGS and code not in page.tags:
+            raise SlideError(f"{path}: tag {code} of page {page.index} cannot be read; {COPY_AGAIN}")
 
 
 def _read_level(page: TiffPage, tif: TiffFile) -> TiffLevel:

@@ -1,15 +1,22 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The walk along the markers of a JPEG stream: whole streams pass, cut and foreign ones do not."""
+"""Headers and markers of stored tiles: whole streams of the right form pass, cut and foreign ones do not."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import imagecodecs
+import numpy as np
 import pytest
-from slide_files import encode_jpeg, picture
+import tifffile
+from corpus_files import ycbcr_jpeg2000
+from slide_files import encode_jpeg, needs_cucim, overwrite, picture, tile_range, write_pyramid
 
-from monai_jsma.slides.codec import TileForm, check_jpeg, scan_jpeg
+from monai_jsma.slides.codec import TileForm, check_jpeg, check_stream, scan_jpeg
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.open import inspect_slide, open_slide
 
 PIXELS = picture(90, 120)
 PAGE = TileForm((90, 120), (90, 120), 8, 3)
@@ -47,3 +54,130 @@ def test_jpeg_stream_unlike_the_one_before_is_checked_in_full() -> None:
     assert small == scan_jpeg(encode_jpeg(PIXELS))
     with pytest.raises(ValueError, match="JPEG stream is 90 x 120 in a tile of 64 x 128"):
         check_jpeg(encode_jpeg(PIXELS), OTHER, like=scan_jpeg(encode_jpeg(PIXELS, quality=5)))
+
+
+# ------------------------------------------------------------------------------------ what a header and the page state
+
+
+def encode(codec: int, pixels: np.ndarray) -> bytes:
+    return {
+        33005: lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k", reversible=True, level=0),
+        34712: lambda p: imagecodecs.jpeg2k_encode(p, codecformat="jp2", reversible=True, level=0),
+        34933: imagecodecs.png_encode,
+        50001: lambda p: imagecodecs.webp_encode(p, lossless=True),
+        50002: lambda p: imagecodecs.jpegxl_encode(p, lossless=True),
+        34934: lambda p: imagecodecs.jpegxr_encode(p, level=100),
+    }[codec](pixels)
+
+
+RGB = np.ascontiguousarray(picture(90, 120))
+DEEP = RGB.astype(np.uint16) * 257
+GRAY = np.ascontiguousarray(RGB[..., 0])
+CODECS = [33005, 34712, 34933, 50001, 50002, 34934]
+NAMES = {33005: "JPEG 2000", 34712: "JPEG 2000", 34933: "PNG", 50001: "WebP", 50002: "JPEG XL", 34934: "JPEG XR"}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_streams_as_the_tags_say_pass(codec: int) -> None:
+    check_stream(encode(codec, RGB), codec, PAGE)
+    check_stream(encode(codec, RGB), codec, TileForm((96, 128), (90, 120), 8, 3))
+    if codec != 50001:
+        check_stream(encode(codec, DEEP), codec, PAGE._replace(bits=16))
+        check_stream(encode(codec, GRAY), codec, PAGE._replace(samples=1))
+    if codec in (34933, 50001, 50002):
+        clear = np.dstack([RGB, GRAY])
+        check_stream(encode(codec, clear), codec, PAGE._replace(samples=4))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_streams_of_another_form_are_refused(codec: int) -> None:
+    data = encode(codec, RGB)
+    with pytest.raises(ValueError, match=f"{NAMES[codec]} stream is 90 x 120 in a tile of 64 x 128"):
+        check_stream(data, codec, OTHER)
+    with pytest.raises(ValueError, match=f"{NAMES[codec]} stream is 90 x 120 in a tile of 128 x 128"):
+        check_stream(data, codec, TileForm((128, 128), (128, 128), 8, 3))
+    with pytest.raises(ValueError, match=f"{NAMES[codec]} stream has 8 bits a sample, but the tags say 16"):
+        check_stream(data, codec, PAGE._replace(bits=16))
+    with pytest.raises(ValueError, match=f"{NAMES[codec]} stream has 3 samples a pixel, but the tags say 1"):
+        check_stream(data, codec, PAGE._replace(samples=1))
+    for size in range(0, len(data), len(data) // 7):
+        if codec in (50002, 34934) and size > 200:
+            continue  # their decoders notice
+        with pytest.raises(ValueError, match=r"damaged|cut short|begin|holds no"):
+            check_stream(data[:size], codec, PAGE)
+
+
+def test_jpeg_2000_must_be_whole() -> None:
+    data = encode(33005, RGB)
+    for lost in (1, 2, 3, 50, len(data) // 2):
+        with pytest.raises(ValueError, match="JPEG 2000 stream is damaged or cut short|JPEG 2000 header is damaged"):
+            check_stream(data[:-lost] + bytes(lost), 33005, PAGE)
+    open_end = bytearray(data)
+    start = data.index(b"\xff\x90")
+    open_end[start + 6 : start + 10] = bytes(4)  # the tile-part reaches to the end
+    check_stream(bytes(open_end), 33005, PAGE)
+    check_stream(bytes(open_end) + b"\0", 33005, PAGE)
+    with pytest.raises(ValueError, match="JPEG 2000 stream is cut short"):
+        check_stream(bytes(open_end[:-2]) + b"\0\0", 33005, PAGE)
+    more_tiles = bytearray(data)
+    more_tiles[24:28] = (64).to_bytes(4)  # XTsiz: two tiles, of which one is there
+    with pytest.raises(ValueError, match="JPEG 2000 stream has 1 of 2 tiles"):
+        check_stream(bytes(more_tiles), 33005, PAGE)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_jpeg_of_other_components_is_refused(samples: int) -> None:
+    pixels = GRAY if samples == 1 else np.dstack([RGB, GRAY])
+    data = imagecodecs.jpeg8_encode(pixels)
+    with pytest.raises(ValueError, match=f"JPEG stream has {samples} samples a pixel, but the tags say 3"):
+        check_jpeg(data, PAGE)
+
+
+def test_jpeg_of_12_bits_is_refused() -> None:
+    data = bytearray(encode_jpeg(PIXELS))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 4] = 12
+    with pytest.raises(ValueError, match="JPEG stream has 12 bits a sample, but the tags say 8"):
+        check_jpeg(bytes(data), PAGE)
+
+
+@pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile"])
+@pytest.mark.parametrize("damage", ["12 bits", "1 component", "4 components"])
+def test_no_reader_paints_jpeg_tiles_of_another_form(tmp_path: Path, reader: str, damage: str) -> None:
+    pixels = picture(128, 128)
+    tiles = [encode_jpeg(pixels[r : r + 64, c : c + 64]) for r in (0, 64) for c in (0, 64)]
+    kind = {"shape": pixels.shape, "dtype": "uint8", "tile": (64, 64), "compression": "jpeg", "photometric": "ycbcr"}
+    if damage == "12 bits":
+        last = bytearray(tiles[3])
+        last[last.index(b"\xff\xc0") + 4] = 12
+        tiles[3] = bytes(last)
+    else:
+        gray = np.ascontiguousarray(pixels[64:, 64:, 0])
+        tiles[3] = imagecodecs.jpeg8_encode(gray if damage[0] == "1" else np.dstack([gray] * 4))
+    tifffile.imwrite(tmp_path / "a.tif", iter(tiles), **kind, metadata=None, subsampling=(2, 2))  # type: ignore[arg-type]
+    opened = open_slide(inspect_slide(tmp_path / "a.tif", reader=reader))
+    assert opened.read(0, (0, 0), (64, 64)).shape == (64, 64, 3)
+    with pytest.raises(
+        SlideError, match=r"a\.tif: tile 3 of level 0 .* is damaged: JPEG stream has \d+ (bits|samples)"
+    ):
+        opened.read(0, (64, 64), (64, 64))
+
+
+def test_one_bit_of_a_jpeg_2000_size_takes_no_memory(tmp_path: Path) -> None:
+    path = Path(write_pyramid(tmp_path / "a.tif", [picture(128, 128)], compression=33005))
+    begin, _ = tile_range(path, 0, 2)
+    overwrite(path, begin + path.read_bytes()[begin:].index(b"\xff\x51") + 6, b"\x40")  # Xsiz + 2^30
+    opened = open_slide(inspect_slide(path))
+    with pytest.raises(SlideError, match=r"tile 2 of level 0 .* is damaged: JPEG 2000 stream"):
+        opened.read(0, (64, 0), (64, 64))
+
+
+def test_openslide_sees_only_jpeg_2000_that_is_whole(tmp_path: Path) -> None:
+    sample = ycbcr_jpeg2000()
+    path = sample.make(tmp_path)
+    begin, size = tile_range(path, 0, 1)
+    overwrite(path, begin + size - 40, bytes(40))
+    opened = open_slide(inspect_slide(path))
+    assert opened.read(0, (0, 0), (64, 64)).shape == (64, 64, 3)
+    with pytest.raises(SlideError, match=r"a\.svs: tile 1 of level 0 .* is damaged: JPEG 2000 .* cut short"):
+        opened.read(0, (0, 64), (64, 64))

@@ -1,0 +1,291 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Mutated files: every kind of file of the corpus, damaged in every way, each read in a process of its own.
+
+The whole run: ``python tests/helpers/mutations.py [NUMBER]``. A mutant is named by its file, its damage and its seed.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from corpus import CASES, NoSpacing, Reads
+from PIL import Image
+
+from monai_jsma.data import SlideError, inspect_slide
+from monai_jsma.slides import open_slide
+
+__all__ = ["Outcome", "list_mutants", "run_mutants"]
+
+MAX_BYTES = 2 << 30  # of memory of a process
+MAX_SECONDS = 60
+
+
+class Mutant(NamedTuple):
+    """A file of the corpus and what is done to it."""
+
+    case: str
+    damage: str
+    seed: int
+
+
+class Outcome(NamedTuple):
+    """What became of a mutant: "right", "error", "hidden" (other pixels), "silent", "crash" or "hang"; and its memory.
+
+    "silent" means other pixels without an error where another reader refuses the file.
+    """
+
+    mutant: Mutant
+    kind: str
+    message: str
+    peak_bytes: int
+
+
+# ------------------------------------------------------------------------------------------------------------ damage
+
+
+def _find_tile(path: Path, rng: np.random.Generator) -> tuple[int, int]:
+    """First byte and length of a stored tile or strip; of a file that is no TIFF, of all after its first 64 bytes."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            page = tif.pages[int(rng.integers(len(tif.pages)))]
+            assert isinstance(page, tifffile.TiffPage)
+            index = int(rng.integers(len(page.dataoffsets)))
+            return page.dataoffsets[index], page.databytecounts[index]
+    except (tifffile.TiffFileError, ValueError):
+        return 64, path.stat().st_size - 64
+
+
+def _find_tags(path: Path, rng: np.random.Generator) -> tuple[int, int]:
+    """First byte and length of the tags of a page; of a file that is no TIFF, of its first 64 bytes."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            page = tif.pages[int(rng.integers(len(tif.pages)))]
+            assert isinstance(page, tifffile.TiffPage)
+            size = tif.tiff.tagnosize + tif.tiff.tagsize * len(page.tags)
+            return page.offset, size
+    except (tifffile.TiffFileError, ValueError):
+        return 0, 64
+
+
+def _flip_in(data: bytearray, begin: int, length: int, rng: np.random.Generator) -> None:
+    place = min(begin + int(rng.integers(max(1, length))), len(data) - 1)
+    data[place] ^= 1 << int(rng.integers(8))
+
+
+def _flip_start(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    _flip_in(data, 0, 32, rng)
+
+
+def _flip_tags(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    _flip_in(data, *_find_tags(path, rng), rng)
+
+
+def _flip_tile_header(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    begin, length = _find_tile(path, rng)
+    _flip_in(data, begin, min(length, 120), rng)
+
+
+def _flip_tile_body(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    _flip_in(data, *_find_tile(path, rng), rng)
+
+
+def _cut(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    del data[int(rng.integers(1, len(data))) :]
+
+
+def _zero_block(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    begin = int(rng.integers(len(data)))
+    end = min(begin + int(rng.integers(1, 512)), len(data))
+    data[begin:end] = bytes(end - begin)
+
+
+def _zero_tile_end(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    begin, length = _find_tile(path, rng)
+    half = length // 2
+    data[begin + half : begin + length] = bytes(length - half)
+
+
+def _swap_tiles(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    first, second = _find_tile(path, rng), _find_tile(path, rng)
+    length = min(first[1], second[1], 64)
+    a = bytes(data[first[0] : first[0] + length])
+    b = bytes(data[second[0] : second[0] + length])
+    data[first[0] : first[0] + len(b)] = b
+    data[second[0] : second[0] + len(a)] = a
+
+
+def _change_tag(path: Path, data: bytearray, rng: np.random.Generator) -> None:
+    """Another number in one tag: its count, or its value or offset."""
+    begin, length = _find_tags(path, rng)
+    place = min(begin + 4 + 4 * int(rng.integers(max(1, length // 4))), len(data) - 4)
+    data[place : place + 4] = int(rng.choice([0, 1, 255, 4096, 2**16, 2**31, 2**32 - 1])).to_bytes(4, "little")
+
+
+DAMAGES: dict[str, Callable[[Path, bytearray, np.random.Generator], None]] = {
+    "bit of the start": _flip_start,
+    "bit of the tags": _flip_tags,
+    "bit of a tile's header": _flip_tile_header,
+    "bit of a tile": _flip_tile_body,
+    "cut": _cut,
+    "zeroed block": _zero_block,
+    "zeroed end of a tile": _zero_tile_end,
+    "swapped tiles": _swap_tiles,
+    "changed tag": _change_tag,
+}
+
+
+def list_mutants(number: int) -> list[Mutant]:
+    """``number`` mutants, always the same: all files with all ways of damage in turn, then again with other seeds."""
+    cases = [name for name, (sample, kind) in CASES.items() if isinstance(kind, (Reads, NoSpacing)) and sample.levels]
+    mutants: list[Mutant] = []
+    seed = 0
+    while len(mutants) < number:
+        for index, case in enumerate(cases):
+            damage = list(DAMAGES)[(index + seed) % len(DAMAGES)]
+            mutants.append(Mutant(case, damage, seed))
+        seed += 1
+    step = len(mutants) / number
+    return [mutants[int(i * step)] for i in range(number)]
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _read_levels(path: Path) -> list[np.ndarray]:
+    info = inspect_slide(path)
+    reader = open_slide(info)
+    return [reader.read(level, (0, 0), size) for level, size in enumerate(reader.level_sizes)]
+
+
+def _ask_other_readers(path: Path) -> str:
+    """What tifffile or Pillow says of a file that they refuse; nothing where they read it."""
+    if path.suffix in (".tif", ".svs"):
+        try:
+            with tifffile.TiffFile(path) as tif:
+                for page in tif.pages:
+                    page.asarray()
+        except Exception as e:
+            return f"tifffile: {e}"
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Image.UnidentifiedImageError:
+        return ""  # it does not know this kind of file even when it is sound
+    except Exception as e:
+        return "" if "decoder" in str(e) or "unknown" in str(e) else f"Pillow: {e}"
+    return ""
+
+
+def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
+    sample, _ = CASES[mutant.case]
+    path = sample.make(folder, sound=True)
+    sound = _read_levels(path)
+    refused_before = _ask_other_readers(path)
+    data = bytearray(path.read_bytes())
+    number = list(CASES).index(mutant.case)
+    DAMAGES[mutant.damage](path, data, np.random.default_rng([mutant.seed, number]))
+    path = path.with_name(f"mutant{path.suffix}")  # no reader remembers it
+    path.write_bytes(data)
+
+    limit = _count_memory() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        levels = _read_levels(path)
+    except SlideError as e:
+        return "error", str(e).replace(str(folder), "")
+    is_same = len(levels) == len(sound) and all(map(np.array_equal, levels, sound))
+    if is_same:
+        return "right", ""
+    refused = "" if refused_before else _ask_other_readers(path)
+    return ("silent", refused) if refused else ("hidden", "")
+
+
+def _count_memory() -> int:
+    """Bytes of address space of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def _run_one(mutant: Mutant) -> Outcome:
+    """In a forked process, which may crash, hang or ask for too much memory."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        answer = folder / "answer.json"
+        process = os.fork()
+        if process == 0:
+            _answer(mutant, folder, answer)
+        status, peak = _wait(process)
+        if status == signal.SIGKILL:
+            return Outcome(mutant, "hang", f"more than {MAX_SECONDS} s", peak)
+        if status != 0 or not answer.exists():
+            return Outcome(mutant, "crash", f"status {status}", peak)
+        kind, message = json.loads(answer.read_text())
+        return Outcome(mutant, kind, message, peak)
+
+
+def _answer(mutant: Mutant, folder: Path, answer: Path) -> None:
+    try:
+        text = json.dumps(_read_mutant(mutant, folder))
+    except BaseException as e:
+        text = json.dumps(["crash", f"{type(e).__name__}: {e}"])
+    answer.write_text(text)
+    os._exit(0)
+
+
+def _wait(process: int) -> tuple[int, int]:
+    """Exit status and peak of memory of a process, which is killed after some time."""
+    end = time.monotonic() + MAX_SECONDS
+    while True:
+        done, status, usage = os.wait4(process, os.WNOHANG)
+        if done:
+            return status, usage.ru_maxrss * 1024
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+            end += MAX_SECONDS
+        time.sleep(0.005)
+
+
+def run_mutants(mutants: list[Mutant], *, num_processes: int = 2) -> Iterator[Outcome]:
+    """The outcome of each mutant, in order."""
+    _import_readers()
+    context = multiprocessing.get_context("fork")
+    with context.Pool(num_processes) as pool:
+        yield from pool.imap(_run_one, mutants)
+
+
+def _import_readers() -> None:
+    """Import what readers import late, so that no process has to."""
+    with tempfile.TemporaryDirectory() as name:
+        for case in ("raw", "LZW", "palette", "PNG"):
+            _read_levels(CASES[case][0].make(Path(name)))
+
+
+def _main(number: int) -> int:
+    counts: collections.Counter[str] = collections.Counter()
+    largest = 0
+    for outcome in run_mutants(list_mutants(number)):
+        counts[outcome.kind] += 1
+        largest = max(largest, outcome.peak_bytes)
+        if outcome.kind in ("silent", "crash", "hang"):
+            print(outcome, flush=True)
+    print(dict(counts), f"largest process {largest / 1e9:.2f} GB")
+    return int(any(counts[kind] for kind in ("silent", "crash", "hang")))
+
+
+if __name__ == "__main__":
+    arguments: list[Any] = sys.argv[1:] or [720]
+    sys.exit(_main(int(arguments[0])))
