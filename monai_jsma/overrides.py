@@ -32,6 +32,7 @@ _logger = logging.getLogger(__name__)
 _OPTIONAL: dict[str, Any] = {
     "class_weights": [1.0, 2.0],
     "default_mpp": 0.5,
+    "early_stopping_patience": 10,
     "feature_cache": "features",
     "feature_norm": "l2",
     "level_prior": "balanced",
