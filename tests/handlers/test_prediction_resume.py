@@ -52,7 +52,7 @@ def test_all_was_predicted_but_not_put_in_place(tmp_path, items, net):
     ("change", "message"),
     [
         (
-            {"weights": b"other"},
+            {"weights": b"\x80other"},
             "an unfinished run with another model; finish it with the same settings, delete",
         ),
         ({"seed": 8}, "with another seed;"),

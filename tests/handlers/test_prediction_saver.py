@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prediction_cases import CLASSES, NAMES, VIEW, by_hand, predict, spoil, stopped, table
+from prediction_cases import CLASSES, NAMES, VIEW, WEIGHTS, by_hand, predict, spoil, stopped, table
 from scipy.stats import entropy
 from tiny_networks import tiny_net
 
@@ -59,7 +59,7 @@ def test_the_records(tmp_path, items, net):
     ]
     run = records[0].run
     assert (run["seed"], run["settings"], run["datalist"]) == (7, {"magnifications": [2.0, 1.0]}, None)
-    assert run["model"] == hashlib.sha256(b"weights").hexdigest()
+    assert run["model"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert set(run["versions"]) == {"monai_jsma", "monai", "torch", "python"}
     assert len(records[0].patches) == 4 + 16
     assert {p.box[:2] for p in records[1].patches if p.magnification == "100X"} == {
