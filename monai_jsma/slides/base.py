@@ -112,6 +112,7 @@ class SlideInfo:
         spacings: every statement of the file about the size of its pixels, in order of trust.
         bounds: the scanned part of the canvas in level-0 pixels (:mod:`monai_jsma.slides.frame`); None if it is all.
         files: all files of the slide, the one to open first, if it has several.
+        identity: a text that differs between any two slides, and between two states of the same slide.
     """
 
     path: str
@@ -124,6 +125,7 @@ class SlideInfo:
     spacings: tuple[StatedSpacing, ...] = field(default=(), compare=False)  # may hold NaN, which equals nothing
     bounds: Box | None = None
     files: tuple[str, ...] = field(default=(), compare=False)
+    identity: str = field(default="", compare=False)
 
     @property
     def file(self) -> str:

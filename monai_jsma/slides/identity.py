@@ -18,19 +18,30 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import openslide
 
 from monai_jsma._io import file_sha256, is_system_name
-from monai_jsma.slides.dicom import DicomPart, explain_no_slide, is_dicom, list_series, read_dicom_part, read_magic
+from monai_jsma.slides.dicom import (
+    DicomPart,
+    explain_no_slide,
+    find_series_fault,
+    is_dicom,
+    list_series,
+    read_dicom_part,
+    read_magic,
+)
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 
 __all__ = [
+    "SlideFiles",
     "Stamp",
     "file_stamp",
     "find_dicom_parts",
+    "find_slide_files",
     "find_slide_key",
     "find_vendor",
     "group_slide_files",
@@ -79,6 +90,43 @@ _NO_READER = {  # suffixes of slides that no reader here can read; some begin wi
 # --------------------------------------------------------------------------------------------------- the files of one
 
 
+@dataclass(frozen=True)
+class SlideFiles:
+    """All files of one slide, as they were when they were listed.
+
+    Attributes:
+        path: the path that names the slide: a file of it, or the folder of a DICOM series.
+        files: all its files, the one to open first.
+        stamp: length in bytes and time of the last change (ns) of each of them.
+        identity: a text that differs between any two slides, and between two states of the same slide.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    stamp: Stamp
+    identity: str
+
+
+def find_slide_files(path: str) -> SlideFiles:
+    """The files of a slide that is about to be opened.
+
+    Args:
+        path: a file of the slide, or the folder of a DICOM series.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        SlideError: as in :func:`list_slide_files`, if nothing here can read the vendor's format, and if the files of a
+            DICOM series do not make one slide.
+    """
+    refuse_unknown_vendor(path)
+    parts = find_dicom_parts(path)
+    fault = find_series_fault(parts)
+    if fault is not None:
+        raise SlideError(fault)
+    files = _list_files(path, parts)
+    return SlideFiles(path, files, _stamp_files(files), _identify_files(files))
+
+
 def list_slide_files(path: str) -> tuple[str, ...]:
     """All files of the slide that a path names, the one to open first.
 
@@ -90,10 +138,12 @@ def list_slide_files(path: str) -> tuple[str, ...]:
         SlideError: if it is a folder that does not hold one DICOM series, a file without bytes, or a DICOM file that
             belongs to no whole slide.
     """
-    parts = find_dicom_parts(path)
+    return _list_files(path, find_dicom_parts(path))
+
+
+def _list_files(path: str, parts: Sequence[DicomPart]) -> tuple[str, ...]:
     if parts:
         return tuple(part.path for part in parts)
-
     suffix = Path(path).suffix.lower()
     if suffix == ".mrxs":
         return (path, *_list_folder(os.path.splitext(path)[0]))
@@ -205,9 +255,13 @@ def file_stamp(path: str) -> tuple[int, int]:
 
 def slide_stamp(path: str) -> Stamp:
     """Length in bytes and time of the last change in ns of each file of a slide; raises as :func:`list_slide_files`."""
+    return _stamp_files(list_slide_files(path))
+
+
+def _stamp_files(files: Iterable[str]) -> Stamp:
     stamp: Stamp = ()
-    for part in list_slide_files(path):
-        state = os.stat(part)
+    for file in files:
+        state = os.stat(file)
         stamp += (state.st_size, state.st_mtime_ns)
     return stamp
 
@@ -238,7 +292,10 @@ def slide_identity(path: str) -> str:
     Raises:
         FileNotFoundError, SlideError: as :func:`list_slide_files`.
     """
-    files = list_slide_files(path)
+    return _identify_files(list_slide_files(path))
+
+
+def _identify_files(files: Sequence[str]) -> str:
     identity: list[str | int] = [os.path.abspath(files[0])]
     for file in files:
         state = os.stat(file)

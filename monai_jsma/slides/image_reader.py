@@ -23,7 +23,7 @@ from monai_jsma.slides.base import ArrayReader, Header, Layout, Reader, SlideInf
 from monai_jsma.slides.codec import StreamForm, read_jpeg2000, read_png, scan_jpeg
 from monai_jsma.slides.depth import choose_depth, read_png_depth
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
-from monai_jsma.slides.identity import file_stamp, find_vendor, refuse_preview, refuse_unknown_vendor
+from monai_jsma.slides.identity import Stamp, find_vendor, refuse_preview, refuse_unknown_vendor
 from monai_jsma.slides.spacing import StatedSpacing, read_dpi_spacings, read_exif_spacings
 from monai_jsma.slides.tiff import TiffHeader, TiffLevel, is_tiff
 from monai_jsma.slides.tifffile_reader import TileFile, find_decoding_fault, paste_tile
@@ -77,13 +77,16 @@ class PlainImageReader:
         return ArrayReader(pixels, info.path)
 
 
-def read_image_header(path: str) -> Header:
+def read_image_header(path: str, *, stamp: Stamp) -> Header:
     """Read the header of an image that is not a TIFF file.
+
+    Args:
+        path: the file.
+        stamp: length and time of the last change of the file.
 
     Raises:
         SlideError: if Pillow does not know the format, or its pixels are not gray, RGB or RGBA.
     """
-    stamp = file_stamp(path)
     with _open(path) as image:
         return Header(
             path=path,

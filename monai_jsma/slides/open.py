@@ -21,16 +21,8 @@ from functools import cache
 
 from monai_jsma.slides.base import Header, Reader, SlideInfo, SlideReader
 from monai_jsma.slides.cucim_reader import CuCIMReader
-from monai_jsma.slides.dicom import find_series_fault
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.identity import (
-    find_dicom_parts,
-    find_vendor,
-    list_slide_files,
-    refuse_preview,
-    refuse_unknown_vendor,
-    slide_stamp,
-)
+from monai_jsma.slides.identity import SlideFiles, find_slide_files, find_vendor, refuse_preview
 from monai_jsma.slides.image_reader import PlainImageReader, read_image_header
 from monai_jsma.slides.openslide_reader import OpenSlideReader
 from monai_jsma.slides.spacing import resolve_mpp
@@ -66,7 +58,8 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
     if reader is not None and reader not in READERS:
         raise ValueError(f"reader='{reader}' is not one of {', '.join(READERS)}.")
 
-    header = _read_header(path)
+    slide = find_slide_files(path)
+    header = _read_header(slide)
     chosen, reason = _choose_reader(header, reader)
     if chosen.lazy and isinstance(header, TiffHeader) and header.num_empty_tiles:
         _logger.warning("%s: %d tiles were never written; they are read as white.", path, header.num_empty_tiles)
@@ -82,7 +75,8 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
         level_sizes=layout.level_sizes,
         mpp=known,
         mpp_source=source,
-        stamp=header.stamp,
+        stamp=slide.stamp,
+        identity=slide.identity,
         spacings=layout.spacings,
         bounds=layout.bounds,
         files=header.files,
@@ -124,27 +118,21 @@ def _warn_of_default(path: str, rejected: str, default: float) -> None:
     )
 
 
-def _read_header(path: str) -> Header:
-    refuse_unknown_vendor(path)
-    stamp = slide_stamp(path)
-    fault = find_series_fault(find_dicom_parts(path))
-    if fault is not None:
-        raise SlideError(fault)
-
-    files = list_slide_files(path)
-    if is_tiff(files[0]):
-        header = TiffHeader.read(path)
+def _read_header(slide: SlideFiles) -> Header:
+    path = slide.path
+    if is_tiff(slide.files[0]):
+        header = TiffHeader.read(path, stamp=slide.stamp)
         refuse_preview(path, header.vendor)
         return header
 
-    vendor = find_vendor(files[0])
+    vendor = find_vendor(slide.files[0])
     refuse_preview(path, vendor)
     if vendor is None:
-        return read_image_header(path)
+        return read_image_header(path, stamp=slide.stamp)
     summary = f"{vendor} slide"
-    if len(files) > 1:
-        summary += f" of {len(files)} files"
-    return Header(path=path, stamp=stamp, summary=summary, lazy=True, vendor=vendor, files=files)
+    if len(slide.files) > 1:
+        summary += f" of {len(slide.files)} files"
+    return Header(path=path, stamp=slide.stamp, summary=summary, lazy=True, vendor=vendor, files=slide.files)
 
 
 def _choose_reader(header: Header, name: str | None) -> tuple[AnyReader, str]:

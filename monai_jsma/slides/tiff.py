@@ -25,7 +25,7 @@ from monai_jsma.slides.codec import TileForm
 from monai_jsma.slides.depth import read_tiff_depth
 from monai_jsma.slides.dicom import is_dicom, read_magic
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
-from monai_jsma.slides.identity import file_stamp, find_vendor
+from monai_jsma.slides.identity import Stamp, file_stamp, find_vendor
 from monai_jsma.slides.spacing import read_tiff_spacings
 
 __all__ = ["GRAY", "RGB", "YCBCR", "PageEntry", "TiffHeader", "TiffLevel", "find_color_fault", "is_tiff"]
@@ -168,15 +168,20 @@ class TiffHeader(Header):
     is_utf8: bool = True
 
     @classmethod
-    def read(cls, path: str) -> TiffHeader:
+    def read(cls, path: str, *, stamp: Stamp | None = None) -> TiffHeader:
         """Read the tags of a file, and check that all that they promise is there.
+
+        Args:
+            path: the file.
+            stamp: length and time of the last change of the file, if they are known already.
 
         Raises:
             FileNotFoundError: if there is no such file.
             SlideError: if the tags are damaged or make no sense, a part of the file is missing, or it holds several
                 images.
         """
-        stamp = file_stamp(path)
+        if stamp is None:
+            stamp = file_stamp(path)
         try:
             with TiffFile(path) as tif:
                 header = _read_header(path, stamp, tif)
@@ -204,7 +209,7 @@ class TiffHeader(Header):
 
 
 @lru_cache(maxsize=MAX_OPEN)
-def _last_header(path: str, stamp: tuple[int, int]) -> list[TiffHeader]:
+def _last_header(path: str, stamp: Stamp) -> list[TiffHeader]:
     """Room for the header of a file, empty at first; the cache drops it after others were read."""
     return []
 
@@ -245,7 +250,7 @@ def find_color_fault(level: TiffLevel) -> str | None:
 # ------------------------------------------------------------------------------------------------ reading the tags
 
 
-def _read_header(path: str, stamp: tuple[int, int], tif: TiffFile) -> TiffHeader:
+def _read_header(path: str, stamp: Stamp, tif: TiffFile) -> TiffHeader:
     pages = _read_pages(path, tif)
     vendor = find_vendor(path)  # asked only now: OpenSlide aborts the process on absurd tiles
     if vendor is not None:

@@ -23,7 +23,6 @@ from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
 from monai_jsma.datalists.schema import find_region
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, oriented_size, sorted_magnifications
-from monai_jsma.slides.identity import slide_identity
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
@@ -101,8 +100,6 @@ class LoadPyramid(Transform):
             region["location"] = (0, 0)
         info = inspect_slide(path, reader=self.reader, mpp=mpp)
         level_0_mpp, mpp_source = known_mpp(info, self.default_mpp)
-        # Taken before any pixel is read: if the file is exchanged meanwhile, the pixels are never kept under its name.
-        identity = slide_identity(info.path)
         origin, region_size = find_region(region, info)
         return Pyramid(
             open_slide(info),
@@ -115,7 +112,7 @@ class LoadPyramid(Transform):
             size=_pair(region_size),
             max_upsampling=self.max_upsampling,
             aligned=self.aligned,
-            identity=identity,
+            identity=info.identity,
         )
 
 
