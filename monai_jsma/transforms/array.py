@@ -9,6 +9,7 @@ transforms come before the thumbnail: one that was made already does not change 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from operator import index
 from typing import Any
@@ -21,18 +22,21 @@ from monai.utils import TransformBackends
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
+from monai_jsma.data.tensor_batch import round_to_uint8
 from monai_jsma.datalists.schema import find_region
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, oriented_size, sorted_magnifications
+from monai_jsma.slides.base import ArrayReader, SlideInfo
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidCrop", "RandPyramidOrientation", "RandPyramidStain"]
 
+_MAX_STRETCH = 0.02  # relative difference of height and width of a pixel
 _BACKENDS = [TransformBackends.NUMPY]
 
 
 class LoadPyramid(Transform):
-    """Open an image or slide as a :class:`~monai_jsma.data.Pyramid`.
+    """Open an image or slide as a :class:`~monai_jsma.data.Pyramid`, or see an image in memory as one.
 
     Flat images (PNG, JPEG, BMP, strip TIFF) are decoded into memory; tiled pyramids and slides stay on disk, and only
     the patches that are asked for are decoded.
@@ -73,7 +77,7 @@ class LoadPyramid(Transform):
 
     def __call__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike | np.ndarray | torch.Tensor,
         mpp: float | None = None,
         location: Sequence[int] | None = None,
         size: Sequence[int] | None = None,
@@ -81,17 +85,22 @@ class LoadPyramid(Transform):
         """Open ``path``.
 
         Args:
-            path: path of an image or slide.
-            mpp: spacing of level 0 in um per pixel; overrides what the file states.
+            path: path of an image or slide; or an image in memory: an array ``(height, width, 3)``, or a tensor
+                ``(3, height, width)`` such as MONAI's ``LoadImage(reader="PILReader", reverse_indexing=False,
+                ensure_channel_first=True)`` gives, ``uint8``, floats in [0, 1], or whole numbers in 0..255.
+            mpp: spacing of level 0 in um per pixel; overrides what the file states. That of a ``MetaTensor`` is
+                multiplied by its ``pixdim``, so that an image that MONAI has resized keeps its place in the world.
             location: row and column of a region's top-left corner, in level-0 pixels; by default that of the image.
             size: height and width of the region, in level-0 pixels; by default all of the image.
 
         Raises:
             FileNotFoundError: if there is no such file.
             SlideError: if the file cannot be read.
-            ValueError: if its spacing is unknown, too coarse for the magnifications, the region leaves it, or
-                ``location`` is without ``size``.
+            ValueError: if its spacing is unknown, too coarse for the magnifications, the region leaves it,
+                ``location`` is without ``size``, or an image in memory is no RGB image, or turned by its loader.
         """
+        if isinstance(path, (np.ndarray, torch.Tensor)):
+            return self._see_image(path, mpp, location, size)
         region = {}
         for name, pair in (("location", location), ("size", size)):
             if pair is not None:
@@ -114,6 +123,136 @@ class LoadPyramid(Transform):
             aligned=self.aligned,
             identity=info.identity,
         )
+
+    def _see_image(
+        self,
+        image: np.ndarray | torch.Tensor,
+        mpp: float | None,
+        location: Sequence[int] | None,
+        size: Sequence[int] | None,
+    ) -> Pyramid:
+        """The pyramid of an image in memory; without an identity, so that nothing is cached under its name."""
+        metadata = getattr(image, "meta", {})
+        path = str(metadata.get("filename_or_obj") or "")
+        where = path or "an image in memory"
+        _check_turned(image, where)
+        pixels = _find_rgb(image, where)
+        spacing, _ = resolve_mpp(where, (), self.default_mpp if mpp is None else mpp)
+        if spacing is None:
+            raise ValueError(f"{where}: an image in memory states no spacing; give 'mpp', in um per pixel.")
+
+        region = {}
+        for name, pair in (("location", location), ("size", size)):
+            if pair is not None:
+                region[name] = _whole_pair(pair, name, where)
+        if location is None and size is not None:
+            region["location"] = (0, 0)
+        height, width = pixels.shape[:2]
+        info = SlideInfo(
+            path=where,
+            reader="array",
+            reason="an image in memory",
+            level_sizes=((height, width),),
+            mpp=spacing,
+            mpp_source="given",
+        )
+        origin, region_size = find_region(region, info)
+        return Pyramid(
+            ArrayReader(pixels, path),
+            mpp=spacing * _find_scale(image, where),
+            magnifications=self.magnifications,
+            patch_size=self.patch_size,
+            path=path,
+            mpp_source="given" if mpp is not None else "default",
+            origin=_pair(origin),
+            size=_pair(region_size),
+            max_upsampling=self.max_upsampling,
+            aligned=self.aligned,
+        )
+
+
+def _check_turned(image: np.ndarray | torch.Tensor, where: str) -> None:
+    """Check that rows and columns of an image are not exchanged, as MONAI's ``PILReader`` does by default.
+
+    A square image does not show it: it gives a warning.
+
+    Raises:
+        ValueError: if they are.
+    """
+    metadata = getattr(image, "meta", {})
+    width = metadata.get("width")
+    height = metadata.get("height")
+    if width is None or height is None:
+        return
+    if width == height:
+        warnings.warn(
+            "whether MONAI's PILReader exchanged rows and columns cannot be seen in a square image: load it with "
+            "LoadImage(reader='PILReader', reverse_indexing=False).",
+            stacklevel=2,
+        )
+        return
+    if (int(width), int(height)) in (tuple(image.shape[1:3]), tuple(image.shape[:2])):
+        raise ValueError(
+            f"{where}: rows and columns of the image are exchanged: its shape is {tuple(image.shape)}, but the file "
+            f"is {height} high and {width} wide; load it with LoadImage(reader='PILReader', reverse_indexing=False)."
+        )
+
+
+def _find_rgb(image: np.ndarray | torch.Tensor, where: str) -> np.ndarray:
+    """The pixels of an image in memory, ``uint8`` ``(height, width, 3)``.
+
+    Raises:
+        ValueError: if it is no RGB image, or its values are none of a pixel.
+    """
+    is_tensor = isinstance(image, torch.Tensor)
+    tensor = image.detach().cpu() if isinstance(image, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    if isinstance(tensor, MetaTensor):
+        tensor = tensor.as_tensor()
+    shape = tuple(tensor.shape)
+    is_first = tensor.ndim == 3 and shape[0] == 3
+    is_last = tensor.ndim == 3 and shape[2] == 3
+    if not (is_first or is_last):
+        raise ValueError(
+            f"{where}: an image in memory is an array (height, width, 3) or a tensor (3, height, width), but this has "
+            f"the shape {shape}; convert it to RGB."
+        )
+    if is_first and (is_tensor or not is_last):
+        tensor = tensor.permute(1, 2, 0)
+
+    try:
+        pixels = _scale_to_uint8(tensor)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return np.ascontiguousarray(pixels.numpy())
+
+
+def _scale_to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels as ``uint8``: whole numbers in 0..255 of any type as they are, floats in [0, 1] times 255."""
+    if pixels.dtype == torch.uint8 or not pixels.numel():
+        return pixels
+    low, high = (float(extreme) for extreme in pixels.aminmax())
+    is_whole = not pixels.is_floating_point() or bool((pixels == pixels.round()).all())
+    in_unit_range = pixels.is_floating_point() and high <= 1
+    if is_whole and not in_unit_range and low >= 0 and high <= 255:
+        return pixels.to(torch.uint8)
+    return round_to_uint8(pixels)
+
+
+def _find_scale(image: np.ndarray | torch.Tensor, where: str) -> float:
+    """How many pixels of its file one pixel of an image measures: 1 where it is not known to be resized.
+
+    Raises:
+        ValueError: if it was resized otherwise along rows than along columns.
+    """
+    if not isinstance(image, MetaTensor):
+        return 1.0
+    down, right = image.pixdim[:2].tolist()
+    if abs(down - right) > _MAX_STRETCH * max(down, right):
+        raise ValueError(
+            f"{where}: its affine says that a pixel is {down:g} high and {right:g} wide; resize the image by the same "
+            "factor along both axes."
+        )
+    return (down + right) / 2
 
 
 def _whole_pair(values: Sequence[int], name: str, path: str) -> tuple[int, int]:

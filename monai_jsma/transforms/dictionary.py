@@ -44,10 +44,10 @@ _RandPyramid = RandPyramidCrop | RandPyramidOrientation | RandPyramidStain
 
 
 class LoadPyramidd(MapTransform):
-    """Dictionary form of :class:`~monai_jsma.transforms.LoadPyramid`: paths become pyramids.
+    """Dictionary form of :class:`~monai_jsma.transforms.LoadPyramid`: paths, or images in memory, become pyramids.
 
     Args:
-        keys: keys of the paths.
+        keys: keys of the paths or images.
         magnifications: spacings in um per pixel, or names ("100X").
         patch_size: height and width of a patch, in pixels of its magnification.
         reader: name of the reader to use instead of the choice by the file's tags.
@@ -99,11 +99,18 @@ class LoadPyramidd(MapTransform):
         d = dict(data)
         monai_fault = find_monai_fault(d, self.location_key)
         if monai_fault:
-            paths = ", ".join(str(d[key]) for key in self.key_iterator(d))
+            paths = ", ".join(_name_image(d[key]) for key in self.key_iterator(d))
             raise ValueError(f"{paths}: {monai_fault}")
         for key in self.key_iterator(d):
             d[key] = self.loader(d[key], d.get(self.mpp_key), d.get(self.location_key), d.get(self.size_key))
         return d
+
+
+def _name_image(image: Any) -> str:
+    """The path of an image, or of the file that one in memory came from."""
+    if hasattr(image, "shape"):
+        return str(getattr(image, "meta", {}).get("filename_or_obj") or "an image in memory")
+    return str(image)
 
 
 class PyramidThumbnaild(MapTransform):
