@@ -138,7 +138,7 @@ WRONG = {
     "not a number": (
         {},
         {"lr": 1e30, "batch_size": 2},
-        "The last checkpoint is untouched: resume from it with a lower 'lr', or withou",
+        "its attention is NaN or infinite; if the network is being trained, lower 'lr'",
     ),
 }
 
