@@ -100,7 +100,7 @@ class LoadPyramid(Transform):
                 ``location`` is without ``size``, or an image in memory is no RGB image, or turned by its loader.
         """
         if isinstance(path, (np.ndarray, torch.Tensor)):
-            return self._see_image(path, mpp, location, size)
+            return self._see_image(path, mpp, location=location, size=size)
         region = {}
         for name, pair in (("location", location), ("size", size)):
             if pair is not None:
@@ -128,6 +128,7 @@ class LoadPyramid(Transform):
         self,
         image: np.ndarray | torch.Tensor,
         mpp: float | None,
+        *,
         location: Sequence[int] | None,
         size: Sequence[int] | None,
     ) -> Pyramid:
