@@ -128,6 +128,8 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
     """The rows of the table; if there is no ``labels.csv``, a row for each image in the folders of the classes."""
     if table.is_file() or table != root / "labels.csv":
         return read_table(table, _COLUMNS)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: there is no such folder of images.")
 
     rows = []
     others: list[str] = []
@@ -147,7 +149,10 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
         for image in sorted(set(group_slide_files(images).values())):
             rows.append({"image": image.relative_to(root).as_posix(), "label": folder.name})
     if not rows:
-        return read_table(table, _COLUMNS)  # raises the error of a missing table
+        raise FileNotFoundError(
+            f"{table}: there is no such table of labels; write one with the columns image and label, or put the images "
+            "into a folder for each class."
+        )
 
     if num_files > len(rows):
         _logger.warning("%s: %d files are %d images or slides, some of several files.", root, num_files, len(rows))

@@ -90,7 +90,7 @@ _NO_READER = {  # suffixes of slides that no reader here can read; some begin wi
 # --------------------------------------------------------------------------------------------------- the files of one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SlideFiles:
     """All files of one slide, as they were when they were listed.
 
@@ -124,7 +124,7 @@ def find_slide_files(path: str) -> SlideFiles:
     if fault is not None:
         raise SlideError(fault)
     files = _list_files(path, parts)
-    return SlideFiles(path, files, _stamp_files(files), _identify_files(files))
+    return SlideFiles(path=path, files=files, stamp=_stamp_files(files), identity=_identify_files(files))
 
 
 def list_slide_files(path: str) -> tuple[str, ...]:

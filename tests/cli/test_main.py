@@ -74,7 +74,9 @@ def test_every_command_is_tested(capsys):
 def test_a_process_tells_by_its_exit_code(tmp_path):
     wrong = python("-m", "monai_jsma", "prepare", "folder", str(tmp_path))
     assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert re.fullmatch(r"error: .*labels\.csv: there is no such table of labels\.\n", wrong.stderr)
+    assert re.fullmatch(
+        r"error: .*labels\.csv: there is no such table of labels; .* a folder for each class\.\n", wrong.stderr
+    )
     done = python("-m", "monai_jsma", "synthetic", str(tmp_path), "--train=2", "--validation=1", "--test=1")
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 training, 1 validation and 1 test images" in done.stdout

@@ -268,6 +268,8 @@ def test_missing_pictures(tmp_path, rows):
         folder_datalist(tmp_path, folds=3)
     with pytest.raises(FileNotFoundError, match=r"none\.csv: there is no such table"):
         folder_datalist(tmp_path, tmp_path / "none.csv")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder of images\.$"):
+        folder_datalist(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
