@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import openslide
 import tifffile
 from corpus import CASES, NoSpacing, Reads
 from PIL import Image
@@ -171,30 +172,42 @@ def _read_levels(path: Path) -> list[np.ndarray]:
     return [reader.read(level, (0, 0), size) for level, size in enumerate(reader.level_sizes)]
 
 
-def _ask_other_readers(path: Path) -> str:
-    """What tifffile or Pillow says of a file that they refuse; nothing where they read it."""
-    if path.suffix in (".tif", ".svs"):
+def _read_by_tifffile(path: Path) -> None:
+    with tifffile.TiffFile(path) as tif:
+        for page in tif.pages:
+            page.asarray()
+
+
+def _read_by_pillow(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+
+
+def _read_by_openslide(path: Path) -> None:
+    with openslide.OpenSlide(path) as slide:
+        for level, size in enumerate(slide.level_dimensions):
+            slide.read_region((0, 0), level, size)
+
+
+OTHER_READERS = {"tifffile": _read_by_tifffile, "Pillow": _read_by_pillow, "OpenSlide": _read_by_openslide}
+
+
+def _find_refusals(path: Path) -> dict[str, str]:
+    """What each reader that refuses a file says."""
+    refusals = {}
+    for name, read in OTHER_READERS.items():
         try:
-            with tifffile.TiffFile(path) as tif:
-                for page in tif.pages:
-                    page.asarray()
+            read(path)
         except Exception as e:
-            return f"tifffile: {e}"
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except Image.UnidentifiedImageError:
-        return ""  # it does not know this kind of file even when it is sound
-    except Exception as e:
-        return "" if "decoder" in str(e) or "unknown" in str(e) else f"Pillow: {e}"
-    return ""
+            refusals[name] = f"{type(e).__name__}: {e}"
+    return refusals
 
 
 def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
     sample, _ = CASES[mutant.case]
     path = sample.make(folder, sound=True)
     sound = _read_levels(path)
-    refused_before = _ask_other_readers(path)
+    unable = _find_refusals(path)  # readers that do not know this kind of file even when it is sound
     data = bytearray(path.read_bytes())
     number = list(CASES).index(mutant.case)
     DAMAGES[mutant.damage](path, data, np.random.default_rng([mutant.seed, number]))
@@ -210,8 +223,8 @@ def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
     is_same = len(levels) == len(sound) and all(map(np.array_equal, levels, sound))
     if is_same:
         return "right", ""
-    refused = "" if refused_before else _ask_other_readers(path)
-    return ("silent", refused) if refused else ("hidden", "")
+    refusals = {name: text for name, text in _find_refusals(path).items() if name not in unable}
+    return ("silent", str(refusals)) if refusals else ("hidden", "")
 
 
 def _count_memory() -> int:

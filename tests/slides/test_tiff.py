@@ -137,6 +137,25 @@ def test_damaged_tags_raise_slide_errors_only(tmp_path: Path) -> None:
     assert all(message.startswith(path) for message in messages)
 
 
+@pytest.mark.parametrize(("code", "page"), [(277, 2), (322, 2), (258, 1), (324, 1)])
+def test_a_damaged_tag_of_the_layout_is_named(tmp_path: Path, code: int, page: int) -> None:
+    """tifffile leaves such a tag out, and a level would be none any more, without a word."""
+    path = write_pyramid(tmp_path / "a.tif", LEVELS, compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages[page].tags[code].offset
+    overwrite(path, place + 2, b"\x00\x10")  # a data type that there is not
+    with pytest.raises(SlideError, match=rf"a\.tif: tag {code} of page {page} cannot be read; copy the file again"):
+        inspect_slide(path)
+
+
+def test_tiles_of_too_many_bytes_are_refused(tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "a.tif", [PIXELS.astype(np.uint16) * 257], compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[0].tags["TileWidth"].overwrite(2**20)  # 64 x 1,048,576 pixels of 6 bytes
+    with pytest.raises(SlideError, match=r"a\.tif: page 0 states tiles of 402653184 bytes .limit 268435456.; copy"):
+        inspect_slide(path)
+
+
 def test_empty_tiles_are_announced_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS, compression="jpeg")
     zero_tile(path, 0, 3)
