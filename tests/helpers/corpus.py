@@ -168,7 +168,10 @@ CASES: dict[str, tuple[Sample, Any]] = {
     "72 dpi": (tiled(resolution=(72, 72), resolutionunit="INCH"), NoSpacing("352.78 um/px rejected: outside 0.05-20")),
     "72 dpi, JPEG picture": (pillow("a.jpg", near=5, dpi=(72, 72)), NoSpacing("72 dpi: 352.78 um/px rejected: outsi")),
     "anisotropic mpp": (tiled(**OBLONG), NoSpacing("1 x 0.5 .* pixels are not square")),
-    "OME in pixels": (ome({"axes": "YXS", "PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel"}), NoSpacing("not a spacing")),
+    "OME in pixels": (
+        ome({"axes": "YXS", "PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel"}),
+        NoSpacing("not a spacing"),
+    ),
     # ------------------------------------------------------------------------------------------------------- no picture
     "zero bytes": (holding(b""), Refused(r"the file is empty \(0 bytes\); copy it again")),
     "text named .svs": (holding(b"a text, not a slide\n"), Refused("no reader can open it as an image .*check")),
