@@ -67,7 +67,8 @@ def test_tiles_are_those_that_are_decoded(tmp_path: Path, monkeypatch: pytest.Mo
     from decoded import Decoded
 
     path = str(tmp_path / "slide.tif")
-    slide.write_slide(path, slide.tissue(None), 2000, 0.25, (1, 2, 4), "jpeg", once=False)
+    options = {"downsamples": (1, 2, 4), "compression": "jpeg", "once": False}
+    slide.write_slide(path, slide.tissue(None), size=2000, mpp=0.25, **options)
     decode, calls = TileFile.read_tile, []
     monkeypatch.setattr(TileFile, "read_tile", lambda self, *tile: calls.append(tile) or decode(self, *tile))
     for aligned, cells in ((True, [0, 5, 30, 83]), (False, [1, 10, 40])):

@@ -75,9 +75,9 @@ def test_a_region_of_a_40x_slide_has_the_grids_and_the_pixels_of_the_paper(slide
 def test_a_region_is_read_lazily(slide, monkeypatch):
     read, amounts = Reader.read, []
 
-    def counted(self, level, row, col, height, width):
-        amounts.append(height * width)
-        return read(self, level, row, col, height, width)
+    def counted(self, level, location, size):
+        amounts.append(size[0] * size[1])
+        return read(self, level, location, size)
 
     monkeypatch.setattr(Reader, "read", counted)
     pyramid = view()({"image": slide[0], "location": [128, 208], "size": [8000, 8000]})["pyramid"]

@@ -60,6 +60,6 @@ def test_location_of_a_pixel_in_cucim(downsample: float, pixel: int) -> None:
 def test_cucim_is_not_believed_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS[:1], **JPEG)
     reader = open_with(path, "cucim")
-    monkeypatch.setattr("monai_jsma.slides.tifffile_reader.to_rgb", lambda pixels, premultiplied: pixels ^ 1)
+    monkeypatch.setattr("monai_jsma.slides.tifffile_reader.to_rgb", lambda pixels, **_: pixels ^ 1)
     with pytest.raises(SlideError, match="cuCIM and tifffile see different pixels; choose reader='tifffile'"):
         reader.read(0, (0, 0), (5, 5))
