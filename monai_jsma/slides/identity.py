@@ -124,7 +124,8 @@ def find_slide_files(path: str) -> SlideFiles:
     if fault is not None:
         raise SlideError(fault)
     files = _list_files(path, parts)
-    return SlideFiles(path=path, files=files, stamp=_stamp_files(files), identity=_identify_files(files))
+    states = [os.stat(file) for file in files]  # asked once: stamp and identity are of the same moment
+    return SlideFiles(path=path, files=files, stamp=_make_stamp(states), identity=_make_identity(files[0], states))
 
 
 def list_slide_files(path: str) -> tuple[str, ...]:
@@ -255,13 +256,12 @@ def file_stamp(path: str) -> tuple[int, int]:
 
 def slide_stamp(path: str) -> Stamp:
     """Length in bytes and time of the last change in ns of each file of a slide; raises as :func:`list_slide_files`."""
-    return _stamp_files(list_slide_files(path))
+    return _make_stamp([os.stat(file) for file in list_slide_files(path)])
 
 
-def _stamp_files(files: Iterable[str]) -> Stamp:
+def _make_stamp(states: Iterable[os.stat_result]) -> Stamp:
     stamp: Stamp = ()
-    for file in files:
-        state = os.stat(file)
+    for state in states:
         stamp += (state.st_size, state.st_mtime_ns)
     return stamp
 
@@ -292,13 +292,13 @@ def slide_identity(path: str) -> str:
     Raises:
         FileNotFoundError, SlideError: as :func:`list_slide_files`.
     """
-    return _identify_files(list_slide_files(path))
+    files = list_slide_files(path)
+    return _make_identity(files[0], [os.stat(file) for file in files])
 
 
-def _identify_files(files: Sequence[str]) -> str:
-    identity: list[str | int] = [os.path.abspath(files[0])]
-    for file in files:
-        state = os.stat(file)
+def _make_identity(first_file: str, states: Iterable[os.stat_result]) -> str:
+    identity: list[str | int] = [os.path.abspath(first_file)]
+    for state in states:
         identity += [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
     return repr(tuple(identity))
 
