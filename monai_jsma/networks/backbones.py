@@ -9,8 +9,6 @@ Output is a feature map ``(batch, channels, height', width')``; of f, whose map 
 from __future__ import annotations
 
 import logging
-import os
-import pickle
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_jsma.data.tensor_batch import check_pixel_range
+from monai_jsma.networks.pretrained import explain_missing_package, find_weights
 
 __all__ = [
     "Backbone",
@@ -293,72 +292,31 @@ def _build_by_name(name: str, weights: str | None, *, pooled: bool) -> Backbone:
     if ":" not in name and not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
         raise ValueError(f"unknown backbone '{name}': timm has no model of that name ({near}).")
-    if weights not in (None, "imagenet"):
-        _check_weights(name, str(weights))
+    found = None if weights is None else find_weights(name, str(weights))
 
-    model = _create_timm_model(name, weights, features_only=True, out_indices=(-1,))
+    model = _create_timm_model(name, weights, found=found, features_only=True, out_indices=(-1,))
     num_features = model.feature_info.channels()[-1]
     is_transformer = hasattr(getattr(model, "model", None), "num_prefix_tokens")
     if pooled and is_transformer:
-        model = _create_timm_model(name, weights, num_classes=0)
+        model = _create_timm_model(name, weights, found=found, num_classes=0)
     config = model.pretrained_cfg
     return Backbone(model, num_features, mean=config["mean"], std=config["std"], pooled=pooled, name=name)
 
 
-def _create_timm_model(name: str, weights: str | None, **options: Any) -> Any:
+def _create_timm_model(name: str, weights: str | None, *, found: dict[str, Any] | None, **options: Any) -> Any:
     import timm
 
-    if weights not in (None, "imagenet"):
-        options["pretrained_cfg_overlay"] = {"file": str(weights), "source": ""}
+    if found:
+        options["pretrained_cfg_overlay"] = found
+    model: Any
     try:
-        return timm.create_model(name, pretrained=weights is not None, **options)
+        model = timm.create_model(name, pretrained=weights is not None, **options)
     except (RuntimeError, OSError, AssertionError, ValueError) as error:
         if weights is None:
             raise ValueError(f"backbone '{name}' cannot be made: {error}") from error
         raise RuntimeError(
             f"weights '{weights}' could not be loaded into '{name}': {error}. Give the path of a state dict of "
-            "that model, or None for random weights."
+            f"that model, or None for random weights.{explain_missing_package(name)}"
         ) from error
-
-
-def _check_weights(name: str, path: str) -> None:
-    """timm passes over weights that a file lacks, and over those that the model lacks; here both are an error.
-
-    Otherwise the model would stay partly random, or be another than the one that was trained. Heads may differ.
-    """
-    import timm
-
-    saved = _read_state_dict(path)
-    expected = timm.create_model(name, num_classes=0).state_dict()
-
-    wrong = [key for key, value in expected.items() if key not in saved or saved[key].shape != value.shape]
-    if wrong:
-        raise RuntimeError(
-            f"weights '{path}' are not those of '{name}': {len(wrong)} of {len(expected)} entries are missing or of "
-            f"another shape, such as '{wrong[0]}'."
-        )
-
-    parts = {key.split(".")[0] for key in expected}
-    unknown = []
-    for key in saved:
-        part_of_model = key.split(".")[0] in parts or "." not in key
-        if key not in expected and part_of_model:
-            unknown.append(key)
-    if unknown:
-        raise RuntimeError(
-            f"weights '{path}' are not those of '{name}', which lacks {len(unknown)} of their entries, such as "
-            f"'{unknown[0]}': name the model that they were made with, or give a folder with its 'config.json' as "
-            "'local-dir:folder'."
-        )
-
-
-def _read_state_dict(path: str) -> dict[str, Tensor]:
-    import timm
-    from safetensors import SafetensorError
-
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"weights '{path}': no such file; give a path, 'imagenet' or None.")
-    try:
-        return timm.models.load_state_dict(path, use_ema=False)
-    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise RuntimeError(f"weights '{path}': no state dict can be read from this file: {error!r}.") from error
+    model.pretrained_cfg.pop("state_dict", None)  # the model has them; a second copy would stay in memory
+    return model
