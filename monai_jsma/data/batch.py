@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -51,27 +51,81 @@ class PyramidBatch(list[Pyramid]):
         if not self:
             return torch.zeros(0, 3, 0, 0, dtype=torch.uint8)
         patches = empty_patches(len(cells), self[0].geometry.patch_size)
-        numbers = images.tolist()
-        # Slices of memory are not worth a thread, nor is a single patch.
+        jobs = list(zip(images.tolist(), patches, cells.tolist()))
+        self._read_all(self._read_into, jobs)
+        return torch.from_numpy(patches)
+
+    def thumbnails(self, size: tuple[int, int]) -> torch.Tensor:
+        """Thumbnails of all images, read in parallel where they come from files.
+
+        Args:
+            size: height and width of a thumbnail.
+
+        Returns:
+            ``uint8`` ``(images, 3, height, width)``.
+
+        Raises:
+            PatchError: when some cannot be read; it has the error of each image.
+        """
+        height, width = size
+        thumbnails = np.empty((len(self), 3, height, width), np.uint8)
+        jobs = list(enumerate(thumbnails))
+        self._read_all(self._read_thumbnail, jobs)
+        return torch.from_numpy(thumbnails)
+
+    def region_grids(self, region_size: Sequence[int]) -> list[tuple[int, int]]:
+        """For each image the rows and columns of its regions, see :meth:`Pyramid.region_grid`."""
+        return [pyramid.region_grid(region_size) for pyramid in self]
+
+    def tissue_shares(self, region_size: Sequence[int]) -> list[np.ndarray]:
+        """For each image the share of tissue of its regions, see :meth:`Pyramid.tissue_shares`."""
+        return [pyramid.tissue_shares(region_size) for pyramid in self]
+
+    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: Sequence[int]) -> PyramidBatch:
+        """Regions of a batch as a batch of their own; no pixel is read.
+
+        Args:
+            images: number of the image in the batch, for each region.
+            regions: number of the region in its image, row by row.
+            region_size: height and width of a region, in pixels of the finest magnification.
+        """
+        return PyramidBatch(self[image].region(region, region_size) for image, region in zip(images, regions))
+
+    def _read_all(self, read: Callable[..., Exception | None], jobs: Sequence[tuple]) -> None:
+        """Call ``read`` for each job, which begins with the number of its image, in threads where that helps.
+
+        Raises:
+            PatchError: when some jobs fail; it has the first error of each image.
+        """
+        # Slices of memory are not worth a thread, nor is a single job.
         in_memory = all(isinstance(pyramid.reader, ArrayReader) for pyramid in self)
+        arguments = zip(*jobs)
         results: Iterable[Exception | None]
-        if in_memory or len(cells) == 1:
-            results = map(self._read_into, numbers, patches, cells.tolist())
+        if in_memory or len(jobs) <= 1:
+            results = map(read, *arguments) if jobs else ()
         else:
-            results = reading_threads(os.getpid()).map(self._read_into, numbers, patches, cells.tolist())
+            results = reading_threads(os.getpid()).map(read, *arguments)
 
         errors: dict[int, Exception] = {}
-        for number, error in zip(numbers, results):
+        for job, error in zip(jobs, results):
             if error is not None:
-                errors.setdefault(number, error)
+                errors.setdefault(job[0], error)
         if errors:
             raise PatchError(errors)
-        return torch.from_numpy(patches)
 
     def _read_into(self, number: int, patch: np.ndarray, cell: int) -> Exception | None:
         """Read one patch; an error is returned, so that the other images of the batch are still read."""
         try:
             self[number].read_into(patch, cell)
+        except (SlideError, OSError, ValueError) as error:
+            return error
+        return None
+
+    def _read_thumbnail(self, number: int, thumbnail: np.ndarray) -> Exception | None:
+        """Read one thumbnail; an error is returned."""
+        height, width = thumbnail.shape[1:]
+        try:
+            thumbnail[...] = self[number].thumbnail((height, width))
         except (SlideError, OSError, ValueError) as error:
             return error
         return None

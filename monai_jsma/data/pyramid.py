@@ -22,6 +22,7 @@ from monai_jsma.data.stain import StainMap
 from monai_jsma.geometry import (
     MAX_UPSAMPLING,
     Box,
+    GridCell,
     Magnification,
     PatchGeometry,
     check_fine_enough,
@@ -33,6 +34,7 @@ from monai_jsma.geometry import (
 )
 from monai_jsma.slides.base import Reader
 from monai_jsma.slides.resample import find_source_level, read_averaged
+from monai_jsma.zoom_geometry import RegionGrid, TissueMap, make_region_grid
 
 __all__ = ["Pyramid", "empty_patches"]
 
@@ -98,6 +100,7 @@ class Pyramid:
         self.origin = (int(row), int(col))
         self.orientation = 0
         self.stain: StainMap | None = None
+        self.tissue: TissueMap | None = None
         self._stored = PatchGeometry(size, mpp, magnifications, patch_size, aligned)
         # Thumbnails as stored, shared by all views; one size at a time.
         self._thumbnails: dict[tuple[int, int], np.ndarray] = {}
@@ -130,6 +133,34 @@ class Pyramid:
         in_file = (row + int(origin[0]), col + int(origin[1]))
         geometry = replace(self._stored, size=size)
         return self._view(origin=in_file, _stored=geometry, identity="", _thumbnails={})
+
+    def with_tissue(self, tissue: TissueMap | None) -> Pyramid:
+        """The same image, of which it is known where its tissue lies."""
+        return self._view(tissue=tissue)
+
+    def region(self, index: int, region_size: Sequence[int]) -> Pyramid:
+        """A region of the image, in the same orientation and stain.
+
+        It is a fixed part of the file: it keeps its identity, and its :attr:`key` is that of the same region opened by
+        its location and size.
+
+        Args:
+            index: number of the region in :meth:`region_grid`, row by row.
+            region_size: height and width of a region as it is seen, in pixels of the finest magnification.
+
+        Raises:
+            IndexError: if there is no such region.
+        """
+        rows, cols = self.region_grid(region_size)
+        if not 0 <= index < rows * cols:
+            raise IndexError(f"{self.path}: region {index} is outside the {rows} x {cols} regions.")
+        seen = GridCell(0, *divmod(index, cols))
+        stored = stored_cell(seen, (rows, cols), self.orientation)
+        row, col, height, width = self._stored_regions(region_size).box(stored.row, stored.col)
+        top, left = self.origin
+        in_file = (top + int(row), left + int(col))
+        geometry = replace(self._stored, size=(int(height), int(width)))
+        return self._view(origin=in_file, _stored=geometry, _thumbnails={})
 
     def _view(self, **changes: Any) -> Pyramid:
         """A copy with other attributes; what was computed from the old ones is computed again."""
@@ -202,6 +233,37 @@ class Pyramid:
     def _in_file(self, box: Box) -> Box:
         row, col = self.origin
         return Box(box.row + row, box.col + col, box.height, box.width)
+
+    # ------------------------------------------------------------------------------------------------------ regions
+
+    def region_grid(self, region_size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the regions that cover the image as it is oriented now.
+
+        Args:
+            region_size: height and width of a region as it is seen, in pixels of the finest magnification.
+        """
+        grid = self._stored_regions(region_size).grid
+        return oriented_size(grid, self.orientation)
+
+    def tissue_shares(self, region_size: Sequence[int]) -> np.ndarray:
+        """Share of tissue of each region, row by row: float64 ``(regions,)``; 1 where nothing is known of tissue.
+
+        Args:
+            region_size: height and width of a region as it is seen, in pixels of the finest magnification.
+        """
+        regions = self._stored_regions(region_size)
+        if self.tissue is None:
+            return np.ones(len(regions.boxes))
+        top, left = self.origin
+        rows = [(top + row, height) for row, height in regions.rows]
+        cols = [(left + col, width) for col, width in regions.cols]
+        shares = self.tissue.measure(rows, cols)
+        return orient(shares, self.orientation).ravel()
+
+    def _stored_regions(self, region_size: Sequence[int]) -> RegionGrid:
+        height, width = region_size
+        stored_size = oriented_size((height, width), self.orientation)
+        return make_region_grid(self._stored, stored_size)
 
     # ------------------------------------------------------------------------------------------------------ pixels
 

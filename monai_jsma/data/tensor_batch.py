@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.geometry import Box, Magnification, PatchGeometry, sorted_magnifications
 from monai_jsma.slides.base import ArrayReader
 from monai_jsma.slides.resample import area_resample_tensor
+from monai_jsma.zoom_geometry import make_region_grid
 
 __all__ = ["TensorPyramidBatch", "check_pixel_range"]
 
@@ -84,6 +87,40 @@ class TensorPyramidBatch:
         """The images averaged to ``size`` (height, width): float in [0, 1], ``(batch, 3, height, width)``."""
         whole = Box(0, 0, *self.geometry.size)
         return area_resample_tensor(_to_float(self.images), whole, size)
+
+    def thumbnails(self, size: tuple[int, int]) -> Tensor:
+        """As :meth:`thumbnail`, by the name that :class:`monai_jsma.data.PyramidBatch` has for it."""
+        return self.thumbnail(size)
+
+    def region_grids(self, region_size: Sequence[int]) -> list[tuple[int, int]]:
+        """For each image the rows and columns of its regions, see :meth:`monai_jsma.data.Pyramid.region_grid`."""
+        grid = make_region_grid(self.geometry, region_size).grid
+        return [grid] * len(self.images)
+
+    def tissue_shares(self, region_size: Sequence[int]) -> list[np.ndarray]:
+        """For each image the share of tissue of its regions: 1, as nothing is known of it."""
+        num_regions = len(make_region_grid(self.geometry, region_size).boxes)
+        return [np.ones(num_regions)] * len(self.images)
+
+    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: Sequence[int]) -> TensorPyramidBatch:
+        """Regions of a batch as a batch of their own, see :meth:`monai_jsma.data.PyramidBatch.regions`."""
+        grid = make_region_grid(self.geometry, region_size)
+        height, width = grid.boxes[0][2:]
+        size = (int(height), int(width))
+        parts = []
+        for image, region in zip(images, regions):
+            top, left, _, _ = grid.boxes[region]
+            rows = slice(int(top), int(top) + size[0])
+            cols = slice(int(left), int(left) + size[1])
+            parts.append(self.images[image, :, rows, cols])
+        batch = copy(self)
+        batch.images = torch.stack(parts) if parts else self.images.new_zeros((0, 3, *size))
+        batch.geometry = replace(self.geometry, size=size)
+        return batch
+
+    def extend(self, other: TensorPyramidBatch) -> None:
+        """Add the images of another batch, of the same size."""
+        self.images = torch.cat((self.images, other.images))
 
     def read(self, images: Tensor, cells: Tensor) -> Tensor:
         """Patches of ``cells[i]`` of image ``images[i]``, both ``(n,)``: float in [0, 1] ``(n, 3, patch, patch)``."""

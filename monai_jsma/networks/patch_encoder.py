@@ -114,10 +114,22 @@ class PatchEncoder(nn.Module):
             in_chunks: encode ``chunk_size`` patches at a time. Then the activations of one chunk are in memory, not of
                 all: for the gradient they are computed again (batch statistics, unless frozen, move a second time).
         """
+        image = torch.arange(len(draw.cells), device=draw.cells.device)
+        images = image[:, None].expand_as(draw.cells)
+        return self.encode_cells(pyramid, images, draw, in_chunks=in_chunks)
+
+    def encode_cells(self, pyramid: PatchSource, images: Tensor, draw: Draw, *, in_chunks: bool) -> Tensor:
+        """As :meth:`encode_draw`, where each cell may be one of any image.
+
+        Args:
+            pyramid: what the patches are read from.
+            images: number of the image of each cell ``(batch, k)``.
+            draw: cells ``(batch, k)``.
+            in_chunks: encode ``chunk_size`` patches at a time.
+        """
         batch, k = draw.cells.shape
         device = draw.cells.device
-        image = torch.arange(batch, device=device)[:, None].expand(batch, k)
-        image_and_cell = torch.stack((image, draw.cells), dim=2)  # (batch, k, 2)
+        image_and_cell = torch.stack((images, draw.cells), dim=2)  # (batch, k, 2)
         drawn = image_and_cell[draw.drawn]  # (n, 2)
         if len(drawn) == 0:
             return draw.weights.new_zeros(batch, k, self.num_features)
