@@ -9,6 +9,7 @@ output.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,14 +18,17 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from ignite.metrics import Metric
 from monai.data import MetaTensor, decollate_batch, list_data_collate
-from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer
+from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer, Workflow
 from monai.engines.utils import IterationEvents, engine_apply_transform
 from monai.transforms import Transform
+from monai.utils import ensure_tuple
 
 from monai_jsma._io import Fault
 from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import BatchError, NotFiniteError
+from monai_jsma.networks.finite import DeferredChecks, defer_checks
 from monai_jsma.predictions.evidence import Evidence
 
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
@@ -66,7 +70,8 @@ class PrepareBatchJSMA(PrepareBatch):
 class JSMATrainer(SupervisedTrainer):
     """:class:`monai.engines.SupervisedTrainer` for the networks of :mod:`monai_jsma.networks`, with the same arguments.
 
-    Attention, logits or a loss that are not finite stop the training before the weights are changed.
+    Attention, logits or a loss that are not finite stop the training before the weights are changed. Logits and loss
+    are looked at together, so that the device is waited for once. ``additional_metrics`` need no ``key_train_metric``.
 
     Raises:
         RuntimeError: while running, when one of them is not finite; it names the images.
@@ -74,24 +79,35 @@ class JSMATrainer(SupervisedTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
-        super().__init__(*args, **kwargs)
-        self.add_event_handler(IterationEvents.LOSS_COMPLETED, _check_loss)
+        super().__init__(**_keep_metrics(SupervisedTrainer, *args, **kwargs))
+        self._checks = DeferredChecks()
+        self.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_step)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, _flatten_output)
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict:
-        with _name_files(batchdata):
+        with _name_files(batchdata), defer_checks() as self._checks:
             return super()._iteration(engine, batchdata)
+
+    def _check_step(self) -> None:
+        """Stop before the optimizer makes a step on numbers that are not finite."""
+        output: Any = self.state.output
+        loss = output["loss"]
+        if self._checks.pass_with(loss):
+            return
+        self._checks.raise_first()
+        raise RuntimeError(_describe_loss(self, loss))
 
 
 class JSMAEvaluator(SupervisedEvaluator):
     """:class:`monai.engines.SupervisedEvaluator` for the networks of :mod:`monai_jsma.networks`, with its arguments.
 
-    It runs in PyTorch's inference mode: its outputs cannot be part of a later gradient.
+    It runs in PyTorch's inference mode: its outputs cannot be part of a later gradient. ``additional_metrics`` need no
+    ``key_val_metric``, as images without labels have none.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
-        super().__init__(*args, **kwargs)
+        super().__init__(**_keep_metrics(SupervisedEvaluator, *args, **kwargs))
         self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _flatten_output)
 
     @torch.inference_mode()
@@ -242,19 +258,48 @@ def _flatten_output(engine: Engine) -> None:
             output[name] = pred[name]
 
 
-def _check_loss(engine: Engine) -> None:
-    """Stop before the optimizer makes a step on a loss that is not finite."""
-    output: Any = engine.state.output
-    loss = output["loss"]
-    if torch.isfinite(loss).all():
-        return
+def _describe_loss(engine: Engine, loss: torch.Tensor) -> str:
+    """Why a training stops at a loss that is not finite."""
     batch = engine.state.batch
     pyramids = batch.get("pyramid") if isinstance(batch, Mapping) else None
     files = "no files"
     if isinstance(pyramids, PyramidBatch):
         files = ", ".join(sorted({pyramid.path for pyramid in pyramids}))
-    raise RuntimeError(
+    return (
         f"the loss is {loss.detach().mean().item()} in epoch {engine.state.epoch}, iteration {engine.state.iteration} "
         f"({files}). The last checkpoint is untouched: resume from it with a lower 'lr', or without mixed precision "
         "('amp')."
     )
+
+
+def _keep_metrics(workflow: type[Workflow], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of an engine of MONAI by name, changed so that it keeps additional metrics without a key metric.
+
+    MONAI attaches both or none of them. A handler attaches the additional ones, first of all handlers, as those write
+    what the metrics have computed.
+
+    Args:
+        workflow: class of the engine.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+    """
+    arguments = inspect.signature(workflow).bind(*args, **kwargs).arguments
+    metrics = arguments.get("additional_metrics")
+    is_trainer = issubclass(workflow, SupervisedTrainer)
+    key_metric = "key_train_metric" if is_trainer else "key_val_metric"
+    handlers = "train_handlers" if is_trainer else "val_handlers"
+    if not metrics or arguments.get(key_metric) is not None:
+        return arguments
+    others = arguments.get(handlers) or ()
+    return {**arguments, handlers: [_MetricAttacher(metrics), *ensure_tuple(others)]}
+
+
+class _MetricAttacher:
+    """A handler that attaches metrics by their names."""
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self._metrics = metrics
+
+    def attach(self, engine: Engine) -> None:
+        for name, metric in self._metrics.items():
+            metric.attach(engine, name)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.data import MetaTensor
+from monai.handlers import MetricsSaver, StatsHandler, TensorBoardStatsHandler
 from tiny_networks import Pictures, pictures, tiny_net
 
 from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.engines import JSMAEvaluator, JSMATrainer, PrepareBatchJSMA
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.losses import JSMALoss
+from monai_jsma.metrics import AttentionShare, PatchesRead
 from monai_jsma.networks import Draws, LeaveOneOut, Pathwise, TopK
 
 LABELS = torch.tensor([0, 2])
@@ -122,3 +124,69 @@ def test_evaluation_reads_from_the_pyramids_of_the_batch():
     evaluator.run()
     torch.testing.assert_close(evaluator.state.output["pred"], net.eval()(images.thumbnails(), images))
     assert evaluator.state.output["label"] is None
+
+
+def own_metrics():
+    return {"attention": AttentionShare(), "patches": PatchesRead()}
+
+
+class Scalars:
+    """A TensorBoard writer that keeps what it is given."""
+
+    def __init__(self):
+        self.names = set()
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.names.add(tag)
+
+    def flush(self):
+        """Nothing is written."""
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+@pytest.mark.parametrize("is_positional", [True, False])
+def test_metrics_need_no_labels_and_no_key_metric(tmp_path, decollate, is_positional):
+    """MONAI drops all metrics where there is no key metric; handlers that are given first must see them too."""
+    data = [{"image": batch["image"]} for batch in loader()]
+    scalars = Scalars()
+    handlers = [
+        StatsHandler(iteration_log=False, name="rest"),
+        TensorBoardStatsHandler(scalars, iteration_log=False),
+        MetricsSaver(str(tmp_path), metrics="*"),
+    ]
+    options = {"additional_metrics": own_metrics(), "val_handlers": handlers, "decollate": decollate}
+    first = (torch.device("cpu"), data, tiny_net())
+    engine = (
+        JSMAEvaluator(*first, **options)
+        if is_positional
+        else JSMAEvaluator(device=first[0], val_data_loader=first[1], network=first[2], **options)
+    )
+    engine.run()
+    metrics = engine.state.metrics
+    assert metrics["patches_read"] == 3
+    assert metrics["attention_share_100X"] + metrics["attention_share_50X"] == pytest.approx(1)
+    assert metrics["attention_enrichment_100X"] > 0
+    written = dict(line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+    assert set(metrics) == set(written) == scalars.names
+    assert float(written["patches_read"]) == 3
+
+
+def test_a_training_too_has_metrics_without_a_key_metric():
+    engine = trainer(tiny_net(), additional_metrics={"patches": PatchesRead()})
+    engine.run()
+    assert engine.state.metrics["patches_read"] == 3
+
+
+def test_with_a_key_metric_nothing_is_attached_twice():
+    metric = PatchesRead()
+    counted = []
+    metric.update = lambda output: counted.append(len(output))
+    metric.compute = lambda: {"read": 0.0}
+    key = {"key": PatchesRead()}
+    key["key"].completed = lambda engine, name: engine.state.metrics.update({name: 1.0})
+    engine = JSMAEvaluator(
+        torch.device("cpu"), loader(), tiny_net(), key_val_metric=key, additional_metrics={"patches": metric}
+    )
+    engine.run()
+    assert counted == [2, 2]
+    assert engine.state.key_metric_name == "key"

@@ -155,7 +155,7 @@ class AttentionMIL(NoExport, nn.Module):
         log_attention = self.attention(features * self.patch_encoder.scale, draw.drawn)  # (batch, cells)
         attention = log_attention.exp()
         logits = self.classifier(weighted_sum(features, attention))  # NaN where the attention is
-        check_finite(logits, "logits", network=self, image=image, pyramid=pyramid)
+        check_finite(logits, "logits", network=self, image=image, pyramid=pyramid, may_wait=True)
         if not return_attention:
             return logits
 

@@ -2,10 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """No prediction from NaN: what a network computes is checked, and an error names the image and the cause.
 
-The check costs one comparison. What the cause is, is looked for when it fails.
+The check costs one comparison, for whose result the host waits. What the cause is, is looked for when it fails.
+
+The host waits for the attention anyway, to read patches. For logits it would wait in the middle of a training step:
+there :func:`defer_checks` lets their check wait for that of the loss.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 
 import torch
 from monai.data import MetaTensor
@@ -15,10 +23,66 @@ from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import NotFiniteError
 from monai_jsma.networks.patch_encoder import PatchSource
 
-__all__ = ["check_finite"]
+__all__ = ["DeferredChecks", "check_finite", "defer_checks"]
 
 
-def check_finite(values: Tensor, what: str, *, network: nn.Module, image: Tensor, pyramid: PatchSource) -> None:
+class DeferredChecks:
+    """Checks of one training step that have not been looked at."""
+
+    def __init__(self) -> None:
+        self._are_finite: list[Tensor] = []
+        self._explanations: list[Callable[[], None]] = []
+
+    def add(self, is_finite: Tensor, explain: Callable[[], None]) -> None:
+        """Add a check.
+
+        Args:
+            is_finite: whether it passes, on the device ``()``.
+            explain: raises its error.
+        """
+        self._are_finite.append(is_finite)
+        self._explanations.append(explain)
+
+    def pass_with(self, loss: Tensor) -> bool:
+        """Whether the loss is finite and all checks pass, which are then forgotten. The device is waited for once."""
+        is_finite = torch.isfinite(loss).all()
+        for other in self._are_finite:
+            is_finite = is_finite & other.to(is_finite.device)
+        if not is_finite:
+            return False
+        self._are_finite.clear()
+        self._explanations.clear()
+        return True
+
+    def raise_first(self) -> None:
+        """Raise the error of the first check that does not pass."""
+        are_finite = self._are_finite
+        explanations = self._explanations
+        self._are_finite = []
+        self._explanations = []
+        for is_finite, explain in zip(are_finite, explanations):
+            if not is_finite:
+                explain()
+
+
+_deferred: ContextVar[DeferredChecks | None] = ContextVar("deferred checks", default=None)
+
+
+@contextmanager
+def defer_checks() -> Iterator[DeferredChecks]:
+    """Let checks that may wait be looked at by the block, together with its loss; at its end those that are left."""
+    checks = DeferredChecks()
+    token = _deferred.set(checks)
+    try:
+        yield checks
+    finally:
+        _deferred.reset(token)
+    checks.raise_first()
+
+
+def check_finite(
+    values: Tensor, what: str, *, network: nn.Module, image: Tensor, pyramid: PatchSource, may_wait: bool = False
+) -> None:
     """Check that all numbers of a batch are finite.
 
     Args:
@@ -27,6 +91,7 @@ def check_finite(values: Tensor, what: str, *, network: nn.Module, image: Tensor
         network: network that has computed them.
         image: images that it was given ``(batch, ...)``.
         pyramid: pyramids of the images.
+        may_wait: inside :func:`defer_checks`, leave it to the block to look at the check.
 
     Raises:
         ValueError: if the network's weights are not finite.
@@ -35,8 +100,16 @@ def check_finite(values: Tensor, what: str, *, network: nn.Module, image: Tensor
     if values.is_meta:  # a shape without numbers, of which the cost is counted
         return
     is_finite = torch.isfinite(values)
-    if is_finite.all():
-        return
+    explain = partial(_explain, is_finite.detach(), what, network=network, image=image, pyramid=pyramid)
+    deferred = _deferred.get()
+    if may_wait and deferred is not None:
+        deferred.add(is_finite.all(), explain)
+    elif not is_finite.all():
+        explain()
+
+
+def _explain(is_finite: Tensor, what: str, *, network: nn.Module, image: Tensor, pyramid: PatchSource) -> None:
+    """Raise the error of a check that does not pass: what is wrong, and with which image."""
     weight = _find_spoiled_weight(network)
     if weight is not None:
         raise ValueError(
@@ -53,7 +126,9 @@ def check_finite(values: Tensor, what: str, *, network: nn.Module, image: Tensor
     errors: dict[int, Exception] = {}
     for number in spoiled:
         name = _name_image(number, image, pyramid)
-        reason = f"its {what} {'is' if what == 'attention' else 'are'} NaN or infinite; {_find_way_out(values.device)}"
+        reason = (
+            f"its {what} {'is' if what == 'attention' else 'are'} NaN or infinite; {_find_way_out(is_finite.device)}"
+        )
         if number in with_bad_pixels:
             reason = "it holds pixels that are NaN or infinite; correct the image."
         errors[number] = ValueError(f"{name}: {reason}")

@@ -195,7 +195,7 @@ class JSMANet(NoExport, nn.Module):
             log_prob = attention_dropout(log_attention, self.attention_dropout, keep=keep)
         reader = BagReader(self.patch_encoder, self.classifier, pyramid)
         sample = sampler.sample(log_prob, reader)
-        check_finite(sample.outputs["logits"], "logits", network=self, image=pixels, pyramid=pyramid)
+        check_finite(sample.outputs["logits"], "logits", network=self, image=pixels, pyramid=pyramid, may_wait=True)
         if not return_attention:
             return sample.outputs["logits"]  # (batch, classes)
 

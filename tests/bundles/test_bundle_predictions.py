@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -138,8 +139,9 @@ def infer(bundle: Path, out: str, *names: str, **options: Any) -> None:
     run(bundle, "inference", workflow_type="infer", data=data, output_dir=folder, **SMALL | options)
 
 
-def test_a_whole_slide(grading):
+def test_a_whole_slide(grading, caplog):
     """Regions of 64 x 64 pixels of 1 um are 256 x 256 at 0.25: four cover the tissue; a blank slide is told apart."""
+    caplog.set_level("INFO")
     infer(grading, "whole", "tissue.svs", "blank.svs")
     records = read_records(grading / "whole" / "predictions.jsonl")
     assert {record.size for record in records} == {(256, 256)}
@@ -157,6 +159,10 @@ def test_a_whole_slide(grading):
     np.testing.assert_allclose(found, mean, atol=1e-6)
     assert slide["prediction"] == ["benign", "Gleason 3", "Gleason 4/5"][int(mean.argmax())]
     assert len(list((grading / "whole" / "attention").glob("*.png"))) == 1
+    logged = re.findall(r"(patches_read|attention_share_\w+): (\S+)", caplog.text)  # without labels too
+    shares = [float(value) for name, value in logged if name.startswith("attention")]
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert float(dict(logged)["patches_read"]) == np.mean([record.patches_read for record in records])
     infer(grading, "field", "tissue.svs", region_size=None)
     (record,) = read_records(grading / "field" / "predictions.jsonl")
     assert (record.location, record.size) == ((0, 0), (1024, 1536))

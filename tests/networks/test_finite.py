@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,7 @@ from monai_jsma.networks import (
     negative_entropy,
     top_cells,
 )
+from monai_jsma.networks.finite import defer_checks
 
 NAN, INF = float("nan"), float("inf")
 TRAINING = [Pathwise(3), Pathwise(3, estimator="systematic"), LeaveOneOut(3), Prefix(3), AllPatches()]
@@ -41,7 +45,8 @@ def spoil(layer: nn.Module, number: float, *, image: int = 1) -> None:
 
     def put(module, inputs, output):
         output = output.clone()
-        output[image, 0, ..., 0] = number
+        place = (image, 0) if output.ndim == 2 else (image, 0, ..., 0)
+        output[place] = number
         return output
 
     layer.register_forward_hook(put)
@@ -177,6 +182,67 @@ def test_training_stops_and_names_the_file():
         engine.run()
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("sampler", TRAINING, ids=repr)
+@pytest.mark.parametrize("number", [NAN, INF])
+def test_training_stops_at_the_logits_of_an_image(sampler, number):
+    """Logits are looked at after the loss, and yet the image is named and no weight is changed."""
+    net = tiny_net(sampler=sampler)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    spoil(net.classifier, number, image=2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    engine = JSMATrainer(torch.device("cpu"), 1, [whole_images()], net, optimizer, JSMALoss(), decollate=False)
+    with pytest.raises(RuntimeError, match=r"^c\.png: .*its logits are NaN or infinite"):
+        engine.run()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def count_waits(monkeypatch) -> list[str]:
+    """The file of each place that asks a tensor for its truth from now on, for which a device would be waited for."""
+    waits = []
+    ask = torch.Tensor.__bool__
+
+    def count(tensor):
+        waits.append(Path(inspect.stack()[1].filename).name)
+        return ask(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "__bool__", count)
+    return waits
+
+
+def test_logits_and_loss_of_a_step_are_looked_at_together(monkeypatch):
+    """Once before patches are read, for which the attention is waited for anyway, and once for all that follows."""
+    net = tiny_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    engine = JSMATrainer(torch.device("cpu"), 1, [whole_images()], net, optimizer, JSMALoss(), decollate=False)
+    waits = count_waits(monkeypatch)
+    engine.run()
+    assert [file for file in waits if file in ("finite.py", "engines.py")] == ["finite.py", "finite.py"]
+
+
+def test_checks_that_nobody_looks_at_are_looked_at_in_the_end():
+    net = tiny_net().train()
+    spoil(net.classifier, NAN)
+    with pytest.raises(NotFiniteError, match="^image 1 of the batch: its logits"), defer_checks():
+        net(*ragged_batch())
+
+
+def test_an_error_inside_is_not_replaced():
+    """The block's own error is the one that is seen, and later calls check at once again."""
+    net = tiny_net().train()
+
+    def fail():
+        with defer_checks():
+            net(*ragged_batch())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    spoil(net.classifier, NAN)
+    with pytest.raises(NotFiniteError):
+        net(*ragged_batch())
 
 
 def test_evaluation_stops_and_names_the_file():
