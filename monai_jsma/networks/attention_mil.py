@@ -53,7 +53,7 @@ class GatedAttention(nn.Module):
             return scores.masked_fill(~exists, float("-inf")).log_softmax(dim=1)
 
 
-class AttentionMIL(NoExport, nn.Module):
+class AttentionMIL(NoExport):
     """Attention-based multiple instance learning over all patches of all magnifications.
 
     Args:
@@ -140,7 +140,6 @@ class AttentionMIL(NoExport, nn.Module):
             NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.
         """
         refuse_removed_options(_old_options)
-        self.refuse_export()
         if not isinstance(sampler, AllPatches | None):
             raise ValueError(
                 f"attention MIL reads all patches and draws none, but got {sampler!r}: set 'inference_sampler' to "

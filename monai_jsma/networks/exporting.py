@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Never
+from typing import Any, Never
 
 import torch
+from torch import nn
 
 __all__ = ["NoExport"]
 
@@ -18,7 +19,7 @@ _MESSAGE = (
 )
 
 
-class NoExport:
+class NoExport(nn.Module):
     """Base of the networks: refuses to become a graph, before a wrong one is written."""
 
     def __prepare_scriptable__(self) -> Never:
@@ -29,11 +30,20 @@ class NoExport:
         """
         raise RuntimeError(_MESSAGE.format(type(self).__name__))
 
-    def refuse_export(self) -> None:
-        """Refuse a call of ``forward`` that records a graph.
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse a call that records a graph; else that of every module.
+
+        The arguments are not looked at: the exporter of ONNX gives others than ``forward`` takes.
 
         Raises:
             RuntimeError: if ``torch.jit.trace``, ``torch.export`` or an exporter based on them calls.
         """
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            raise RuntimeError(_MESSAGE.format(type(self).__name__))
+        _refuse_export(type(self).__name__)
+        return super().__call__(*args, **kwargs)
+
+
+@torch.compiler.assume_constant_result
+def _refuse_export(name: str) -> None:
+    """Raise an error while a graph is recorded; torch.export would hide one that the graph itself would raise."""
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        raise RuntimeError(_MESSAGE.format(name))

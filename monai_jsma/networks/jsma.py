@@ -49,7 +49,7 @@ __all__ = [
 Grids = Sequence[tuple[int, int]]
 
 
-class JSMANet(NoExport, nn.Module):
+class JSMANet(NoExport):
     """Joint spatial and magnification attention network.
 
     Args:
@@ -179,7 +179,6 @@ class JSMANet(NoExport, nn.Module):
             ValueError: if weights of the network are.
         """
         refuse_removed_options(_old_options)
-        self.refuse_export()
         sampler = self._choose_sampler(sampler)
         pixels = image
         if pyramid is None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import io
 
 import pytest
 import torch
@@ -22,7 +23,14 @@ EXPORTS = {
     "script a wrapper": lambda net: torch.jit.script(nn.Sequential(net)),
     "MONAI's ckpt_export": convert_to_torchscript,
     "MONAI's ckpt_export --use_trace": lambda net: convert_to_torchscript(net, inputs=IMAGES, use_trace=True),
+    "trace_module": lambda net: torch.jit.trace_module(net, {"forward": IMAGES}),
     "torch.export": lambda net: torch.export.export(net, (IMAGES,), strict=False),
+    "torch.export, strict": lambda net: torch.export.export(net, (IMAGES,), strict=True),
+    "torch.export of a wrapper, strict": lambda net: torch.export.export(nn.Sequential(net), (IMAGES,), strict=True),
+    "ONNX by tracing": lambda net: torch.onnx.export(net, (IMAGES,), io.BytesIO(), dynamo=False),
+    "ONNX by tracing, a wrapper": lambda net: torch.onnx.export(
+        nn.Sequential(net), (IMAGES,), io.BytesIO(), dynamo=False
+    ),
 }
 
 
@@ -46,3 +54,12 @@ def test_copies_and_whole_modules_are_no_exports(tmp_path):
     loaded = torch.load(tmp_path / "network.pt", weights_only=False)
     for same in (copy.deepcopy(network), loaded):
         assert torch.equal(same(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize("make", [tiny_net, mil_net])
+def test_a_compiled_network_is_no_export(make):
+    """``torch.compile`` reads the patches of each image anew."""
+    network = make().eval()
+    compiled = torch.compile(network, backend="eager")
+    for image in (IMAGES, torch.rand(1, 3, 24, 20), torch.rand(1, 3, 40, 33)):
+        torch.testing.assert_close(compiled(image), network(image))
