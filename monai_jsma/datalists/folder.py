@@ -30,8 +30,9 @@ from monai_jsma._io import (
 from monai_jsma.datalists.schema import check_mpp
 from monai_jsma.datalists.spelling import check_spellings, find_doubles
 from monai_jsma.datalists.splits import check_copies, find_spelling_doubles, make_splits, split_by_group
+from monai_jsma.slides.dicom import find_dicom_parts
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
+from monai_jsma.slides.identity import find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
 from monai_jsma.slides.spacing import parse_decimal
 

@@ -33,9 +33,10 @@ from monai_jsma.datalists.regions import Area, Region, choose_balanced, find_out
 from monai_jsma.datalists.schema import check_mpp
 from monai_jsma.datalists.splits import make_splits, split_by_group
 from monai_jsma.slides.base import SlideInfo
+from monai_jsma.slides.dicom import find_dicom_parts
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.frame import Frame, check_frame
-from monai_jsma.slides.identity import find_dicom_parts, find_slide_key, group_slide_files, slide_sha256
+from monai_jsma.slides.identity import find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
 
 __all__ = ["CLASSES", "Cohort", "RegionSettings", "SlideRegions", "class_mapping", "gather_cohort", "patient_of"]

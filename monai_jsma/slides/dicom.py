@@ -10,23 +10,24 @@ order mean nothing. OpenSlide opens the whole series, whichever of its files is 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, BinaryIO
 
-import numpy as np
-
+from monai_jsma.slides.dicom_frames import FRAME_TAGS, find_frame_fault
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 
 __all__ = [
     "DicomPart",
-    "explain_no_slide",
+    "find_dicom_parts",
     "find_series_fault",
     "is_dicom",
+    "list_level_sizes",
     "list_series",
     "read_dicom_part",
     "read_magic",
@@ -38,14 +39,10 @@ _NO_LEVELS = {"LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"}  # ImageType of wha
 _UID = re.compile(r"[0-9.]{1,64}")
 _LAST_GROUP = 0x0048  # the group of the whole slide's size; behind it come one entry a tile, and the pixels
 _TAGS = (
-    "SOPClassUID", "SeriesInstanceUID", "Modality", "PatientID", "ImageType", "ContainerIdentifier", "NumberOfFrames",
-    "DimensionOrganizationType", "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes",
-    "NumberOfOpticalPaths",
+    "SOPClassUID", "SeriesInstanceUID", "Modality", "PatientID", "ImageType", "ContainerIdentifier",
+    "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
+    *FRAME_TAGS,
 )  # fmt: skip
-_PIXELS = b"\xe0\x7f\x10\0"  # tag of the pixels; they are encapsulated if their length is not defined
-_ENCAPSULATED = b"\xff\xff\xff\xff"
-_ITEM = b"\xfe\xff\0\xe0"
-_ITEM_BYTES = 8  # of an item's tag and length
 _MAX_HEADERS = 1 << 16  # headers kept in a process
 _MAX_MAGICS = 1 << 10
 
@@ -59,7 +56,7 @@ class DicomPart:
     Attributes:
         path: the file.
         series: ``SeriesInstanceUID``, or "" if it cannot be read.
-        num_pixels: number of pixels of the level that it belongs to; 0 for a label or an overview.
+        size: height and width of the level that it belongs to; 0 for a label or an overview.
         patient: ``PatientID``, or "".
         container: ``ContainerIdentifier``, the name of the glass slide, or "".
         fault: why it cannot be used, or "".
@@ -68,11 +65,16 @@ class DicomPart:
 
     path: str
     series: str = ""
-    num_pixels: int = 0
+    size: tuple[int, int] = (0, 0)
     patient: str = ""
     container: str = ""
     fault: str = ""
     is_damaged: bool = False
+
+    @property
+    def num_pixels(self) -> int:
+        """Number of pixels of the level."""
+        return self.size[0] * self.size[1]
 
 
 def read_magic(path: str) -> bytes:
@@ -96,6 +98,52 @@ def read_dicom_part(path: str) -> DicomPart | None:
     """The header of a DICOM file; None if it is another kind of file."""
     state = os.stat(path)
     return _read_part(path, state.st_size, state.st_mtime_ns)
+
+
+def find_dicom_parts(path: str) -> list[DicomPart]:
+    """The headers of all files of the DICOM slide that a path names, the one to open first; none of another slide.
+
+    Args:
+        path: a file of the slide, or the folder of a DICOM series.
+
+    Raises:
+        SlideError: if it is a folder that does not hold one DICOM series, a DICOM file that belongs to no whole slide,
+            or a damaged one.
+    """
+    if os.path.isdir(path):
+        return _choose_series(path)
+    part = read_dicom_part(path)
+    if part is None or not is_dicom(read_magic(path)):
+        return []
+
+    series = list_series(os.path.dirname(path))
+    if part.series in series:
+        return series[part.series]
+    if part.is_damaged:
+        raise SlideError(f"{path}: {part.fault}")
+    raise SlideError(
+        f"{path}: a DICOM file, but of no whole slide (VL Whole Slide Microscopy Image with ImageType VOLUME); name a "
+        "file of the slide."
+    )
+
+
+def _choose_series(folder: str) -> list[DicomPart]:
+    series = list_series(folder)
+    if len(series) > 1:
+        first = [os.path.basename(parts[0].path) for parts in series.values()]
+        raise SlideError(
+            f"{folder}: is a folder with {len(series)} DICOM slides; name a file of one of them, such as {first[0]}."
+        )
+    if not series:
+        raise SlideError(f"{folder}: is a folder, not an image or slide; name the file in it.")
+    [parts] = series.values()
+    return parts
+
+
+def list_level_sizes(parts: Iterable[DicomPart]) -> tuple[tuple[int, int], ...]:
+    """Height and width of each level of a slide, finest first; several files may be one level."""
+    sizes = {part.size for part in parts if part.num_pixels}
+    return tuple(sorted(sizes, key=math.prod, reverse=True))
 
 
 def list_series(folder: str) -> dict[str, list[DicomPart]]:
@@ -154,9 +202,8 @@ def _read_part(path: str, num_bytes: int, changed_ns: int) -> DicomPart | None:
         with open(path, "rb") as file:
             header = _read_tags(file)
             part = _describe_part(path, header)
-            if part.num_pixels and header.get("DimensionOrganizationType") != "TILED_SPARSE":
-                fault = _find_offset_fault(file, num_bytes, num_frames=int(header.get("NumberOfFrames") or 1))
-                part = replace(part, fault=fault)
+            if part.num_pixels:
+                part = replace(part, fault=find_frame_fault(file, header, num_bytes=num_bytes))
         return part
     except Exception as e:  # pydicom has no base class of its errors
         fault = f"the DICOM header is damaged ({e}); {COPY_AGAIN}"
@@ -174,14 +221,15 @@ def _describe_part(path: str, header: Any) -> DicomPart:
         raise ValueError(f"SeriesInstanceUID {series!r}")
 
     fault = ""
-    num_pixels = 0
+    size = (0, 0)
     if is_level:
         fault = _find_level_fault(header)
-        num_pixels = 0 if fault else int(header.TotalPixelMatrixRows) * int(header.TotalPixelMatrixColumns)
+    if is_level and not fault:
+        size = (int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns))
     return DicomPart(
         path=path,
         series=series,
-        num_pixels=num_pixels,
+        size=size,
         patient=str(header.get("PatientID") or "").strip(),
         container=str(header.get("ContainerIdentifier") or "").strip(),
         fault=fault,
@@ -211,7 +259,10 @@ def _is_level(header: Any) -> bool:
     Raises:
         ValueError: if that cannot be known; OpenSlide would leave a level out.
     """
-    kinds = [str(kind) for kind in header.get("ImageType") or ()]
+    kinds = header.get("ImageType") or ()
+    if isinstance(kinds, str):  # pydicom's form of a single value
+        kinds = (kinds,)
+    kinds = [str(kind) for kind in kinds]
     uid = header.get("SOPClassUID")
     if uid != _WHOLE_SLIDE:
         if header.get("Modality") == "SM":
@@ -231,54 +282,6 @@ def _find_level_fault(header: Any) -> str:
     return ""
 
 
-def _find_offset_fault(file: BinaryIO, num_bytes: int, *, num_frames: int) -> str:
-    """Why the table of the frames' offsets cannot be right, or "". OpenSlide would end the process on such a table.
-
-    Sparse slides are not asked: their headers have an entry for each frame, which takes long to read.
-
-    Args:
-        file: the open file.
-        num_bytes: its length.
-        num_frames: number of frames that the header states.
-    """
-    _seek_pixels(file)
-    start = file.read(12)
-    if start[:4] != _PIXELS or start[-4:] != _ENCAPSULATED:
-        return ""  # frames of equal length, without a table
-    item = file.read(8)
-    table_bytes = int.from_bytes(item[4:], "little")
-    if table_bytes == 0:
-        return ""  # there is none
-
-    if item[:4] != _ITEM or table_bytes != 4 * num_frames:
-        return f"its table of offsets is not one of {num_frames} frames; {COPY_AGAIN}"
-    offsets = np.frombuffer(file.read(table_bytes), "<u4").astype(np.int64)
-    end = num_bytes - file.tell() - 8  # of the mark behind the last frame
-    gaps = np.diff(offsets, append=end)
-    if len(offsets) < num_frames or offsets[0] != 0 or gaps.min() <= _ITEM_BYTES:
-        return f"the offsets of its frames do not ascend within the file; {COPY_AGAIN}"
-    return ""
-
-
-def _seek_pixels(file: BinaryIO) -> None:
-    """Go to the tag of the pixels, behind all others."""
-    from pydicom.filereader import read_partial
-
-    def is_pixels(tag: int, vr: str | None, length: int) -> bool:
-        return tag == 0x7FE00010
-
-    file.seek(0)
-    read_partial(file, stop_when=is_pixels, specific_tags=[])
-
-
 @lru_cache(maxsize=1024)
 def _warn_once(path: str, fault: str) -> None:
     _logger.warning("%s: %s It is left out of the slides beside it.", path, fault)
-
-
-def explain_no_slide(path: str) -> SlideError:
-    """The error of a DICOM file that belongs to no whole slide."""
-    return SlideError(
-        f"{path}: a DICOM file, but of no whole slide (VL Whole Slide Microscopy Image with ImageType VOLUME); name a "
-        "file of the slide."
-    )

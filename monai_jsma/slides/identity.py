@@ -25,22 +25,13 @@ from pathlib import Path
 import openslide
 
 from monai_jsma._io import file_sha256, is_system_name
-from monai_jsma.slides.dicom import (
-    DicomPart,
-    explain_no_slide,
-    find_series_fault,
-    is_dicom,
-    list_series,
-    read_dicom_part,
-    read_magic,
-)
+from monai_jsma.slides.dicom import DicomPart, find_dicom_parts, find_series_fault, list_level_sizes
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 
 __all__ = [
     "SlideFiles",
     "Stamp",
     "file_stamp",
-    "find_dicom_parts",
     "find_slide_files",
     "find_slide_key",
     "find_vendor",
@@ -99,12 +90,14 @@ class SlideFiles:
         files: all its files, the one to open first.
         stamp: length in bytes and time of the last change (ns) of each of them.
         identity: a text that differs between any two slides, and between two states of the same slide.
+        level_sizes: height and width of each level of a DICOM series, finest first; empty of other slides.
     """
 
     path: str
     files: tuple[str, ...]
     stamp: Stamp
     identity: str
+    level_sizes: tuple[tuple[int, int], ...] = ()
 
 
 def find_slide_files(path: str) -> SlideFiles:
@@ -119,13 +112,19 @@ def find_slide_files(path: str) -> SlideFiles:
             DICOM series do not make one slide.
     """
     refuse_unknown_vendor(path)
-    parts = find_dicom_parts(path)
+    parts = _find_parts(path)
     fault = find_series_fault(parts)
     if fault is not None:
         raise SlideError(fault)
     files = _list_files(path, parts)
     states = [os.stat(file) for file in files]  # asked once: stamp and identity are of the same moment
-    return SlideFiles(path=path, files=files, stamp=_make_stamp(states), identity=_make_identity(files[0], states))
+    return SlideFiles(
+        path=path,
+        files=files,
+        stamp=_make_stamp(states),
+        identity=_make_identity(files[0], states),
+        level_sizes=list_level_sizes(parts),
+    )
 
 
 def list_slide_files(path: str) -> tuple[str, ...]:
@@ -139,7 +138,13 @@ def list_slide_files(path: str) -> tuple[str, ...]:
         SlideError: if it is a folder that does not hold one DICOM series, a file without bytes, or a DICOM file that
             belongs to no whole slide.
     """
-    return _list_files(path, find_dicom_parts(path))
+    return _list_files(path, _find_parts(path))
+
+
+def _find_parts(path: str) -> list[DicomPart]:
+    if not os.path.isdir(path):
+        _read_state(path)
+    return find_dicom_parts(path)
 
 
 def _list_files(path: str, parts: Sequence[DicomPart]) -> tuple[str, ...]:
@@ -151,46 +156,6 @@ def _list_files(path: str, parts: Sequence[DicomPart]) -> tuple[str, ...]:
     if suffix in _INDEX_SUFFIXES:
         return (path, *_list_indexed(path))
     return (path,)
-
-
-def find_dicom_parts(path: str) -> list[DicomPart]:
-    """The headers of all files of the DICOM slide that a path names, the one to open first; none of another slide.
-
-    Args:
-        path: a file of the slide, or the folder of a DICOM series.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        SlideError: as in :func:`list_slide_files`, and if the file itself is damaged.
-    """
-    if os.path.isdir(path):
-        return _choose_series(path)
-    _read_state(path)
-    if not is_dicom(read_magic(path)):
-        return []
-
-    part = read_dicom_part(path)
-    if part is None:
-        return []
-    series = list_series(os.path.dirname(path))
-    if part.series not in series and part.is_damaged:
-        raise SlideError(f"{path}: {part.fault}")
-    if part.series not in series:
-        raise explain_no_slide(path)
-    return series[part.series]
-
-
-def _choose_series(folder: str) -> list[DicomPart]:
-    series = list_series(folder)
-    if len(series) > 1:
-        first = [os.path.basename(parts[0].path) for parts in series.values()]
-        raise SlideError(
-            f"{folder}: is a folder with {len(series)} DICOM slides; name a file of one of them, such as {first[0]}."
-        )
-    if not series:
-        raise SlideError(f"{folder}: is a folder, not an image or slide; name the file in it.")
-    [parts] = series.values()
-    return parts
 
 
 def _list_folder(folder: str) -> list[str]:
@@ -311,7 +276,7 @@ def find_slide_key(path: str) -> str:
     Raises:
         FileNotFoundError, SlideError: as :func:`list_slide_files`.
     """
-    parts = find_dicom_parts(path)
+    parts = _find_parts(path)
     if parts:
         return f"DICOM series {parts[0].series}"
     if Path(path).suffix.lower() not in _VENDORS:

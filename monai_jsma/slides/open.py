@@ -132,7 +132,15 @@ def _read_header(slide: SlideFiles) -> Header:
     summary = f"{vendor} slide"
     if len(slide.files) > 1:
         summary += f" of {len(slide.files)} files"
-    return Header(path=path, stamp=slide.stamp, summary=summary, lazy=True, vendor=vendor, files=slide.files)
+    return Header(
+        path=path,
+        stamp=slide.stamp,
+        summary=summary,
+        lazy=True,
+        vendor=vendor,
+        level_sizes=slide.level_sizes,
+        files=slide.files,
+    )
 
 
 def _choose_reader(header: Header, name: str | None) -> tuple[AnyReader, str]:

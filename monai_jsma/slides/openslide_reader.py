@@ -74,6 +74,11 @@ class OpenSlideReader(SlideReader):
             raise SlideError(
                 f"{header.path}: OpenSlide cannot open it ({e}); check that all files of the slide are there."
             ) from e
+        if header.vendor == "dicom" and set(sizes) != set(header.level_sizes):
+            raise SlideError(
+                f"{header.path}: OpenSlide finds levels of {sizes}, but the files of the slide are levels of "
+                f"{header.level_sizes}; check that no file is damaged, and that none of another slide is among them."
+            )
         return Layout(sizes, (*header.spacings, *spacings), bounds)
 
     @staticmethod

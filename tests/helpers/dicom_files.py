@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
 
-__all__ = ["TILE", "decode_level", "new_series", "write_dicom", "write_dicom_slide"]
+__all__ = ["TILE", "decode_level", "list_places", "new_series", "write_dicom", "write_dicom_slide"]
 
 TILE = 64
 VOLUME = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
@@ -63,9 +63,19 @@ def write_dicom(
     mpp: float = 0.5,
     kind: Sequence[str] = VOLUME,
     frames: slice = slice(None),
+    places: Sequence[tuple[int, int]] = (),
+    has_table: bool = True,
     **attributes: Any,
 ) -> Path:
-    """Write one level, or the frames of it that are asked for, with attributes in place of the usual ones."""
+    """Write one level, or the frames of it that are asked for, with attributes in place of the usual ones.
+
+    Args:
+        places: first row and column of each frame, from 0; the level is then sparse.
+        has_table: whether to write the table of the frames' offsets.
+    """
+    if places:
+        attributes["DimensionOrganizationType"] = "TILED_SPARSE"
+        attributes["PerFrameFunctionalGroupsSequence"] = [_place_frame(*place) for place in places]
     tiles = _encode_tiles(pixels)[frames]
     file = Dataset()
     file.file_meta = FileMetaDataset()
@@ -81,11 +91,28 @@ def write_dicom(
     file.ImageType = list(kind)
     file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = pixels.shape[:2]
     _add_sequences(file, mpp, kind)
-    file.PixelData = encapsulate(tiles)
+    file.PixelData = encapsulate(tiles, has_bot=has_table)
     file["PixelData"].is_undefined_length = True
     path.parent.mkdir(parents=True, exist_ok=True)
     dcmwrite(path, file, enforce_file_format=True)
     return path
+
+
+def list_places(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """First row and column of each frame of a level, row by row."""
+    height, width = size
+    return [(row, col) for row in range(0, height, TILE) for col in range(0, width, TILE)]
+
+
+def _place_frame(row: int, col: int) -> Dataset:
+    position = Dataset()
+    position.RowPositionInTotalImagePixelMatrix = row + 1
+    position.ColumnPositionInTotalImagePixelMatrix = col + 1
+    for axis in "XYZ":
+        setattr(position, f"{axis}OffsetInSlideCoordinateSystem", 0)
+    groups = Dataset()
+    groups.PlanePositionSlideSequence = [position]
+    return groups
 
 
 def decode_level(pixels: np.ndarray) -> np.ndarray:
