@@ -26,6 +26,7 @@ from monai_jsma.slides.depth import read_tiff_depth
 from monai_jsma.slides.dicom import is_dicom, read_magic
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import Stamp, file_stamp, find_vendor
+from monai_jsma.slides.ome import find_ome_fault
 from monai_jsma.slides.spacing import read_tiff_spacings
 
 __all__ = ["GRAY", "RGB", "YCBCR", "PageEntry", "TiffHeader", "TiffLevel", "find_color_fault", "is_tiff"]
@@ -256,6 +257,10 @@ def _read_header(path: str, stamp: Stamp, tif: TiffFile) -> TiffHeader:
     if vendor is not None:
         return TiffHeader(path=path, stamp=stamp, summary=f"{vendor} slide", lazy=True, vendor=vendor)
 
+    if tif.is_ome:
+        fault = find_ome_fault(tif.ome_metadata or "")
+        if fault:
+            raise SlideError(f"{path}: {fault}")
     for page in pages:
         _check_tags(path, tif, page)
     level_pages = _find_level_pages(path, pages)
