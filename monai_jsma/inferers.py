@@ -99,7 +99,10 @@ def _join_outputs(outputs: Sequence[Any]) -> Any:
     if isinstance(outputs[0], Tensor):
         return torch.cat(list(outputs))
     joined = {}
-    for key in outputs[0]:
+    for key, first in outputs[0].items():
+        if first.ndim == 1:  # one number for each image
+            joined[key] = torch.cat([output[key] for output in outputs])
+            continue
         rows = [row for output in outputs for row in output[key]]
         padding = -torch.inf if key.startswith("log_") else 0.0
         joined[key] = pad_sequence(rows, batch_first=True, padding_value=padding)

@@ -81,9 +81,16 @@ class JSMALoss(_Loss):
         if "baseline_logits" in pred:
             total = total + self._score_function(loss, pred, target)
         if self.alpha:
-            prior = pred["log_prior"] if self.regularizer == "kl" else None
-            total = total + self.alpha * negative_entropy(pred["log_attention"], prior)
+            total = total + self.alpha * self._regularize(pred)
         return total.mean()
+
+    def _regularize(self, pred: Mapping[str, Tensor]) -> Tensor:
+        """R of each image ``(batch,)``; estimated by the network where it does not know the attention of all cells."""
+        estimate = "divergence" if self.regularizer == "kl" else "negative_entropy"
+        if estimate in pred:
+            return pred[estimate]
+        prior = pred["log_prior"] if self.regularizer == "kl" else None
+        return negative_entropy(pred["log_attention"], prior)
 
     def _score_function(self, loss: Tensor, pred: Mapping[str, Tensor], target: Tensor) -> Tensor:
         """``sum_s sg(CE - CE_s) log P_s`` ``(batch,)``, with the value 0."""

@@ -12,7 +12,8 @@ with V the mean feature of the draws, p_s the probability of draw s, and V_s a b
 are unbiased; :class:`~monai_jsma.losses.JSMALoss` puts the terms together.
 
 A sampler sees log attention ``(batch, cells)``, -inf for cells that do not exist, and a :class:`PatchReader`. How cells
-are drawn and weighed is in :mod:`monai_jsma.networks.drawing`.
+are drawn and weighed is in :mod:`monai_jsma.networks.drawing`. Over the cells of a whole slide the attention is never
+computed: samplers that can do without see it as an :class:`AttentionTree`, which grows where they look.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -48,10 +50,12 @@ from monai_jsma.networks.drawing import (
 
 __all__ = [
     "AllPatches",
+    "AttentionTree",
     "Certified",
     "Draws",
     "LeaveOneOut",
     "PatchReader",
+    "PathDraw",
     "Pathwise",
     "Prefix",
     "Sample",
@@ -93,6 +97,48 @@ class PatchReader(Protocol):
         """The classifier of features of length 1; a ValueError where there is none."""
 
 
+class PathDraw(NamedTuple):
+    """Independent draws from an :class:`AttentionTree`.
+
+    Attributes:
+        draw: the drawn cells, with equal weights ``(batch, k)``.
+        log_prob: log probability of each draw, differentiable: the sum along its path ``(batch, k)``.
+    """
+
+    draw: Draw
+    log_prob: Tensor
+
+
+class AttentionTree(Protocol):
+    """Attention over the cells of a batch of slides, as far as it is known.
+
+    It is a product down a tree: each region that is looked at makes its cells known. Cells are numbered in the order in
+    which they become known, so their numbers stay.
+    """
+
+    @property
+    def log_attention(self) -> Tensor:
+        """log P of the cells that are known ``(batch, cells)``, -inf beyond the last of an image."""
+
+    @property
+    def unknown(self) -> Tensor:
+        """Attention of all cells that are not known: float64 ``(batch,)``, 0 and not nearly 0 if there are none."""
+
+    def draw(self, k: int) -> PathDraw:
+        """Draw k cells of each image, each independently down the tree; the regions on the way are looked at."""
+
+    def reveal_best(self, number: int, wanted: Tensor) -> None:
+        """Look at regions until the ``number`` cells of highest attention are known.
+
+        Args:
+            number: number of cells of each image.
+            wanted: bool ``(batch,)``, the images that need them.
+        """
+
+    def reveal_all(self) -> None:
+        """Look at all regions that can be drawn."""
+
+
 # ---------------------------------------------------------------------------------------------------------- interface
 
 
@@ -116,6 +162,17 @@ class Sampler(ABC):
             reader: what gives the features of drawn patches, and classifies bags of them.
         """
 
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """As :meth:`sample`, where the attention is a tree; the cells are the tree's numbers.
+
+        Raises:
+            ValueError: if this sampler needs the attention of all cells.
+        """
+        raise ValueError(
+            f"{self!r} needs the attention of all cells, which a slide has too many of: train ZoomNet with "
+            "LeaveOneOut, and evaluate it with TopK, Draws or Certified."
+        )
+
 
 class TrainingSampler(Sampler):
     """A sampler from which the attention learns."""
@@ -125,6 +182,17 @@ class TrainingSampler(Sampler):
     @abstractmethod
     def draw(self, log_attention: Tensor) -> Draw:
         """Draw cells and weigh them, without gradient."""
+
+    def draw_tree(self, tree: AttentionTree) -> Draw:
+        """As :meth:`draw`, where the attention is a tree.
+
+        Raises:
+            ValueError: if its draws are not independent of each other.
+        """
+        raise ValueError(
+            f"{self!r} draws cells that depend on each other, which a slide has too many of: use LeaveOneOut, or "
+            "Pathwise with the estimator 'with_replacement'."
+        )
 
     @abstractmethod
     def for_evaluation(self) -> Sampler:
@@ -152,13 +220,16 @@ class _ScoreFunction(TrainingSampler):
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Adds the outputs ``baseline_logits`` ``(batch, k, classes)`` and ``drawn_log_prob`` ``(batch, k)``."""
         draw = self.draw(log_attention)
+        drawn_log_prob = draw_log_prob(log_attention, draw.cells, in_order=self.in_order)
+        return self._classify(draw, drawn_log_prob, reader)
+
+    def _classify(self, draw: Draw, drawn_log_prob: Tensor, reader: PatchReader) -> Sample:
         features = reader.features(draw)  # (batch, k, features)
         bag = weighted_sum(features, draw.weights)  # (batch, features)
         baselines = baseline_bags(features, in_order=self.in_order)  # (batch, k, features)
 
         bags = torch.cat((bag[:, None], baselines), dim=1)  # classified at once, under one dropout mask
         logits = reader.classify(bags)  # (batch, 1 + k, classes)
-        drawn_log_prob = draw_log_prob(log_attention, draw.cells, in_order=self.in_order)
         outputs = {
             "logits": logits[:, 0],
             "baseline_logits": logits[:, 1:],
@@ -187,6 +258,15 @@ class LeaveOneOut(_ScoreFunction):
 
     def __post_init__(self) -> None:
         _check_count(self, "k", least=2)
+
+    def draw_tree(self, tree: AttentionTree) -> Draw:
+        """k independent paths of each image, with equal weights."""
+        return tree.draw(self.k).draw
+
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same outputs; the probability of a draw is that of its path."""
+        paths = tree.draw(self.k)
+        return self._classify(paths.draw, paths.log_prob, reader)
 
 
 @dataclass(frozen=True)
@@ -233,6 +313,12 @@ class Pathwise(TrainingSampler):
         """k cells of each image, weighed by the estimator."""
         return draw_cells(log_attention, self.k, self.estimator)
 
+    def draw_tree(self, tree: AttentionTree) -> Draw:
+        """k independent paths of each image, with equal weights."""
+        if self.estimator != "with_replacement":
+            return super().draw_tree(tree)
+        return tree.draw(self.k).draw
+
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Logits of the weighted sum of the drawn patches, differentiable in the attention."""
         draw = self.draw(log_attention)
@@ -276,6 +362,11 @@ class AllPatches(TrainingSampler):
         logits = reader.classify(bag)
         return Sample(draw.cells, draw.weights, {"logits": logits})
 
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same, after all regions were looked at."""
+        tree.reveal_all()
+        return self.sample(tree.log_attention, reader)
+
     def for_evaluation(self) -> Sampler:
         """The same."""
         return self
@@ -309,6 +400,11 @@ class TopK(Sampler):
         bag = weighted_sum(features, draw.weights)
         logits = reader.classify(bag)
         return Sample(draw.cells, draw.weights, {"logits": logits})
+
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same k cells as if all were known; of equal ones those that became known first."""
+        tree.reveal_best(self.k, _all_images(tree))
+        return self.sample(tree.log_attention, reader)
 
 
 @dataclass(frozen=True)
@@ -344,6 +440,15 @@ class Draws(Sampler):
         """Adds the output ``draw_probabilities`` ``(batch, repeats, classes)``."""
         assert isinstance(self.sampler, TrainingSampler)
         draws = [self.sampler.draw(log_attention) for _ in range(self.repeats)]
+        return self._classify(draws, reader)
+
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same, of paths that are drawn independently."""
+        assert isinstance(self.sampler, TrainingSampler)
+        draws = [self.sampler.draw_tree(tree) for _ in range(self.repeats)]
+        return self._classify(draws, reader)
+
+    def _classify(self, draws: list[Draw], reader: PatchReader) -> Sample:
         draw = _join_draws(draws)  # (batch, repeats * k)
         features = reader.features(draw, in_chunks=True)  # equal draws are read once
 
@@ -391,27 +496,33 @@ class Certified(Sampler):
 
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Adds the outputs ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``."""
-        head = reader.linear_head()
-        batch, num_cells = log_attention.shape
-        cells, attention, _ = top_cells(log_attention, num_cells, normalize=False)  # highest first
-        unread_after = _sum_of_the_rest(attention)  # (batch, cells + 1): attention that is unread after n patches
-        cap = num_cells
-        if self.max_patches is not None:
-            cap = min(self.max_patches, num_cells)
+        reader.linear_head()  # an error before anything is sorted or read
+        return self._read(_SortedCells(log_attention), reader)
 
-        bag = attention.new_zeros(batch, head.weight.shape[1])
-        num_read = torch.zeros(batch, dtype=torch.long, device=cells.device)
-        reading = torch.ones(batch, dtype=torch.bool, device=cells.device)
-        for start in range(0, cap, self.chunk):
-            end = min(start + self.chunk, cap)
-            prob = attention[:, start:end]
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same outputs and promise; of the tree no more is looked at than the order of the patches needs."""
+        reader.linear_head()
+        return self._read(_CellsOfTree(tree), reader)
+
+    def _read(self, order: _CellOrder, reader: PatchReader) -> Sample:
+        head = reader.linear_head()
+        batch = order.batch_size
+        bag = head.weight.new_zeros(batch, head.weight.shape[1])
+        num_read = torch.zeros(batch, dtype=torch.long, device=bag.device)
+        reading = torch.ones(batch, dtype=torch.bool, device=bag.device)
+        for start in count(0, self.chunk):
+            end = order.find_end(start + self.chunk, self.max_patches)
+            if start >= end:
+                break
+            cells, attention = order.first(end, reading)
+            prob = attention[:, start:]
             drawn = (prob != 0) & reading[:, None]
-            draw = Draw(cells[:, start:end], prob * drawn, drawn)
+            draw = Draw(cells[:, start:], prob * drawn, drawn)
             features = reader.features(draw, in_chunks=True)
 
             bag = bag + weighted_sum(features, draw.weights)
             num_read = num_read + drawn.sum(dim=1)
-            unread = unread_after.gather(1, num_read[:, None])[:, 0]
+            unread = order.sum_unread(num_read)
             logits = reader.classify(bag)
             rounding = trusted_digits(features)
             bounds = margin_bounds(logits, unread, head, rounding=rounding)
@@ -422,9 +533,10 @@ class Certified(Sampler):
                 break
 
         width = int(num_read.max()) if batch else 0
+        cells, attention = order.first(width, torch.zeros_like(reading))
         rank = torch.arange(width, device=cells.device)
         was_read = rank < num_read[:, None]
-        weights = attention[:, :width] * was_read
+        weights = attention * was_read
         mass = weights.sum(dim=1, keepdim=True)
         intervals = probability_intervals(bounds)
         outputs = {
@@ -432,7 +544,76 @@ class Certified(Sampler):
             "certified": certain,
             "intervals": intervals.to(bag.dtype),
         }
-        return Sample(cells[:, :width], weights / mass, outputs)
+        return Sample(cells, weights / mass, outputs)
+
+
+class _CellOrder(Protocol):
+    """Cells of a batch from the highest attention to the lowest."""
+
+    batch_size: int
+
+    def find_end(self, end: int, limit: int | None) -> int:
+        """The number of cells up to ``end`` that there can be, and ``limit`` allows."""
+
+    def first(self, number: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """The first cells of each image, and their attention: ``(batch, number)`` or less."""
+
+    def sum_unread(self, num_read: Tensor) -> Tensor:
+        """Attention of all cells but the first ``num_read`` ``(batch,)`` of each image: float64 ``(batch,)``."""
+
+
+class _SortedCells:
+    """The order of cells that are all known.
+
+    Args:
+        log_attention: log P ``(batch, cells)``.
+    """
+
+    def __init__(self, log_attention: Tensor) -> None:
+        self.batch_size, self.num_cells = log_attention.shape
+        self.cells, self.attention, _ = top_cells(log_attention, self.num_cells, normalize=False)
+        self.unread_after = _sum_of_the_rest(self.attention)  # (batch, cells + 1): after n patches
+
+    def find_end(self, end: int, limit: int | None) -> int:
+        return min(end, self.num_cells if limit is None else min(limit, self.num_cells))
+
+    def first(self, number: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cells[:, :number], self.attention[:, :number]
+
+    def sum_unread(self, num_read: Tensor) -> Tensor:
+        return self.unread_after.gather(1, num_read[:, None])[:, 0]
+
+
+class _CellsOfTree:
+    """The order of the cells of a tree, which are looked for as far as they are asked for.
+
+    Args:
+        tree: attention over the cells.
+    """
+
+    def __init__(self, tree: AttentionTree) -> None:
+        self.tree = tree
+        self.batch_size = len(tree.log_attention)
+
+    def find_end(self, end: int, limit: int | None) -> int:
+        return end if limit is None else min(end, limit)
+
+    def first(self, number: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        self.tree.reveal_best(number, wanted)
+        cells, attention, _ = top_cells(self.tree.log_attention, number, normalize=False)
+        return cells, attention
+
+    def sum_unread(self, num_read: Tensor) -> Tensor:
+        num_known = self.tree.log_attention.shape[1]
+        _, attention, _ = top_cells(self.tree.log_attention, num_known, normalize=False)
+        unread_after = _sum_of_the_rest(attention)
+        return self.tree.unknown + unread_after.gather(1, num_read[:, None])[:, 0]
+
+
+def _all_images(tree: AttentionTree) -> Tensor:
+    """True for each image of a batch."""
+    log_attention = tree.log_attention
+    return torch.ones(len(log_attention), dtype=torch.bool, device=log_attention.device)
 
 
 def _join_draws(draws: list[Draw]) -> Draw:
