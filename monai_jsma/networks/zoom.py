@@ -122,7 +122,7 @@ class ZoomStage(nn.Module):
         return self
 
 
-class ZoomNet(NoExport, nn.Module):
+class ZoomNet(NoExport):
     """Attention over a whole slide: zoom into regions, then attend to magnifications and places inside them.
 
     It is called as :class:`~monai_jsma.networks.JSMANet` is. ``image`` is the thumbnail of the slide.
@@ -199,7 +199,6 @@ class ZoomNet(NoExport, nn.Module):
             PatchError: if regions or patches of some slides cannot be read.
             ValueError: if weights of the network are NaN or infinite, or the sampler needs the attention of all cells.
         """
-        self.refuse_export()
         sampler = self._choose_sampler(sampler)
         pixels = image
         if pyramid is None:
@@ -212,7 +211,7 @@ class ZoomNet(NoExport, nn.Module):
         reader = _PathReader(network.patch_encoder, network.classifier, pyramid, tree=tree)
         sample = sampler.sample_tree(tree, reader)
         logits = sample.outputs["logits"]
-        check_finite(logits, "logits", network=self, image=pixels, pyramid=pyramid)
+        check_finite(logits, "logits", network=self, image=pixels, pyramid=pyramid, may_wait=True)
         if not return_attention:
             return logits
 
