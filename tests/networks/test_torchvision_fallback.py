@@ -40,6 +40,17 @@ print(type(model.get_parsed_content("model")).__name__)
     assert "ResNet" in run(script)
 
 
+def test_a_bundle_can_import_timm_itself():
+    """Its first import is this package; before, MONAI alone was loaded."""
+    script = """
+from monai.bundle import ConfigParser
+assert not {"timm", "monai_jsma"} & set(sys.modules)
+parser = ConfigParser({"imports": ["$import monai_jsma", "$import timm"], "names": "$timm.list_models('resnet18')"})
+print(parser.get_parsed_content("names"))
+"""
+    assert "resnet18" in run(script)
+
+
 def test_only_missing_operators_are_declared(tmp_path):
     """Three torchvisions, one after the other: one imports, one is broken in another way, one lacks its operators."""
     packages = {
