@@ -19,7 +19,21 @@ from torch import Tensor, nn
 
 __all__ = ["check_known_weights", "compute_answer", "find_twins", "hash_weights", "list_normalizations"]
 
-_WORDS = ("tf_", "_quickgelu")  # of names: padding as TensorFlow has it, another activation
+# Words of timm's names for what changes features but no entry: padding as TensorFlow has it, blurred instead of strided
+# layers, another activation, normalization or input.
+_ALIKE = {
+    "tf_": "",
+    "_blur": "",
+    "_aa": "",
+    "blur": "",
+    "aa": "",
+    "_quickgelu": "",
+    "_siglip": "",
+    "_par": "",
+    "_gn": "_ln",
+    "deit": "vit",
+    "beitv2": "beit",
+}
 _TOLERANCE = 0.01  # of an answer's length; processors and threads differ by 1e-6, other paddings by 0.3 and more
 
 
@@ -143,7 +157,7 @@ def _get_configuration(model: nn.Module) -> Mapping[str, Any]:
 def find_twins(architecture: str) -> list[str]:
     """Names of other models of timm that take the same weights and make other features of them.
 
-    They are sought among the names that differ by a word for padding or activation (``tf_``, ``_quickgelu``).
+    They are sought among the names that differ by a word for what changes features but no entry.
     """
     import timm
 
@@ -154,8 +168,8 @@ def find_twins(architecture: str) -> list[str]:
 
 
 def _drop_words(name: str) -> str:
-    for word in _WORDS:
-        name = name.replace(word, "")
+    for word, replacement in _ALIKE.items():
+        name = name.replace(word, replacement)
     return name
 
 

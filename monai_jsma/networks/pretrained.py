@@ -279,17 +279,18 @@ def _compare_configuration(model: nn.Module, *, name: str, path: str) -> bool:
 def _log_what_is_not_known(model: nn.Module, *, name: str, path: str) -> None:
     """Names what the entries of a file cannot tell, where that is more than one possibility."""
     own: Any = model.pretrained_cfg
-    twins = find_twins(own["architecture"])
+    twins = [f"'{twin}'" for twin in find_twins(own["architecture"])]
     if twins:
         _log.warning(
-            "weights '%s': whether they were made with '%s' or with %s, which has the same entries but other features, "
-            "cannot be told from the file.", path, name, " or ".join(f"'{twin}'" for twin in twins)
-        )  # fmt: skip
+            f"weights '{path}': whether they were made with '{name}' or with {' or '.join(twins)}, which has the same "
+            "entries but other features, cannot be told from the file; a 'config.json' beside it would state it."
+        )
     if "." in name:
         return
-    others = list_normalizations(own["architecture"], other_than=(tuple(own["mean"]), tuple(own["std"])))
+    mean, std = tuple(own["mean"]), tuple(own["std"])
+    others = list_normalizations(own["architecture"], other_than=(mean, std))
     if others:
         _log.warning(
-            "weights '%s': the input is normalized as of '%s', mean %s and standard deviation %s; if they are those of "
-            "%s, give that name.", path, name, tuple(own["mean"]), tuple(own["std"]), " or ".join(others)
-        )  # fmt: skip
+            f"weights '{path}': the input is normalized as of '{name}', mean {mean} and standard deviation {std}; if "
+            f"they are those of {' or '.join(others)}, give that name."
+        )

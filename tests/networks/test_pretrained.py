@@ -283,7 +283,9 @@ def test_what_a_file_cannot_tell_is_said(caplog, tmp_path):
 def test_twins_have_equal_entries():
     assert find_twins("tf_efficientnet_lite0") == ["efficientnet_lite0"]
     assert find_twins("efficientnet_lite0") == ["tf_efficientnet_lite0"]
-    assert find_twins("resnet18") == []
+    assert find_twins("resnet50") == ["resnetaa50", "resnetblur50"]
+    assert find_twins("test_efficientnet_gn") == ["test_efficientnet_ln"]
+    assert find_twins("resnet26") == []
 
 
 # -------------------------------------------------------------------------------------------------------- the log
