@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``prepare bach|folder|tcga_prad`` makes a datalist of images on disk; ``synthetic`` makes images with a datalist."""
+"""``prepare bach|folder|mosaic|tcga_prad`` makes a datalist; ``synthetic`` makes images with a datalist."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import Fault, format_csv, format_table, join_few, write_whole
 from monai_jsma.cli import Commands, add_command, parse_mpp
+from monai_jsma.cli.prepare_mosaic import add_mosaic
 
 if TYPE_CHECKING:
     from monai_jsma.datalists.prostate import RegionSettings
@@ -30,6 +31,7 @@ def add_commands(commands: Commands) -> None:
     sources = prepare.add_subparsers(metavar="SOURCE", required=True)
     _add_bach(sources)
     _add_folder(sources)
+    add_mosaic(sources)
     _add_tcga_prad(sources)
 
 

@@ -9,6 +9,8 @@ from monai_jsma._io import Fault
 from .annotations import Annotations, parse_annotations, read_annotations
 from .bach import bach_datalist
 from .folder import folder_datalist
+from .mosaic import MosaicSettings
+from .mosaic_datalist import MosaicOutput, make_mosaics
 from .prostate import Cohort, RegionSettings, class_mapping, gather_cohort
 from .regions import Area, Region, choose_balanced, place_regions
 from .schema import Datalist, class_names, load_datalist, make_items, save_datalist
@@ -23,6 +25,8 @@ __all__ = [
     "Cohort",
     "Datalist",
     "Fault",
+    "MosaicOutput",
+    "MosaicSettings",
     "Region",
     "RegionSettings",
     "SyntheticPicture",
@@ -40,6 +44,7 @@ __all__ = [
     "make_dataset",
     "make_digit_picture",
     "make_items",
+    "make_mosaics",
     "make_picture",
     "make_splits",
     "parse_annotations",

@@ -15,7 +15,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from monai_jsma._io import replace_file
 from monai_jsma.geometry import Box
@@ -24,11 +23,11 @@ from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.image_reader import read_image
 from monai_jsma.slides.open import inspect_slide, open_slide
 from monai_jsma.slides.resample import area_resample
+from monai_jsma.slides.tiled import TILE, StoredLevel, cut_to_strips, write_levels
 
 __all__ = ["REDUCTIONS", "TILE", "tile_image"]
 
 REDUCTIONS = (1, 2, 4)  # pixels of the source along a pixel of each level
-TILE = 256  # pixels; patches of 299 touch four or nine of them
 
 
 def tile_image(source: str | Path, path: str | Path, mpp: float) -> bool:
@@ -76,19 +75,11 @@ def _make_levels(pixels: np.ndarray) -> list[np.ndarray]:
 
 
 def _write(path: Path, levels: list[np.ndarray], mpp: float) -> None:
-    with tifffile.TiffWriter(path) as tif:
-        for pixels in levels:
-            spacing = mpp * len(levels[0]) / len(pixels)
-            tif.write(
-                pixels,
-                photometric="rgb",
-                tile=(TILE, TILE),
-                resolution=(1e4 / spacing, 1e4 / spacing),
-                resolutionunit="CENTIMETER",
-                subfiletype=int(pixels is not levels[0]),  # 1: reduced
-                metadata=None,
-                software="monai_jsma",
-            )
+    stored = []
+    for pixels in levels:
+        height, width = pixels.shape[:2]
+        stored.append(StoredLevel((height, width), cut_to_strips(pixels)))
+    write_levels(path, stored, mpp=mpp)
 
 
 def _find_difference(path: Path, levels: list[np.ndarray], mpp: float) -> str | None:
