@@ -209,6 +209,8 @@ class JSMAPredictor(JSMAEvaluator):
         }
         if evidence.certified is not None:
             output["certified"] = evidence.certified
+        if evidence.confidence is not None:
+            output["confidence"] = evidence.confidence
         for name in ("draw_probabilities", "intervals"):
             values = getattr(evidence, name)
             if values is not None:
@@ -253,7 +255,7 @@ def _flatten_output(engine: Engine) -> None:
     if not isinstance(pred, Mapping):
         return
     output["pred"] = pred["logits"]
-    for name in ("attention", "cells", "weights", "draw_probabilities", "certified", "intervals"):
+    for name in ("attention", "cells", "weights", "draw_probabilities", "certified", "confidence", "intervals"):
         if name in pred:
             output[name] = pred[name]
 

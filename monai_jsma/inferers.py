@@ -26,8 +26,8 @@ class JSMAInferer(Inferer):
     """Calls a network with a sampler.
 
     Args:
-        sampler: sampler of the evaluation, such as ``TopK(k)``, ``AllPatches()``, ``Draws(k, repeats)`` or
-            ``Certified()``; None leaves the choice to the network.
+        sampler: sampler of the evaluation, such as ``TopK(k)``, ``AllPatches()``, ``Draws(k, repeats)``,
+            ``Certified()`` or ``Confident(0.99)``; None leaves the choice to the network.
         seed: random seed of whatever is drawn, which then does not depend on what was predicted before. With a sampler
             that draws at random each image is predicted on its own: its draws depend on the seed, the name of its file
             and its place in it, but neither on its batch nor on the file's folder. Whole images, given without

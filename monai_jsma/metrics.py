@@ -169,12 +169,15 @@ class PatchesRead(_EvidenceMetric):
     """Number of patches that were read of an image, and how often they were certainly enough.
 
     Attached as ``"patches"`` it writes ``patches_read``, the mean number, and, with certified stopping,
-    ``patches_certified``, the share of images whose prediction is certainly that of all patches.
+    ``patches_certified``, the share of images whose prediction is certified to be that of all patches; with
+    ``Confident`` also ``patches_confidence``, the mean confidence that it is.
     """
 
     def measure(self, evidence: Evidence) -> dict[str, float]:
-        """Number of patches read of one image, and whether its prediction is certified."""
+        """Number of patches read of one image, whether its prediction is certified, and how sure that is."""
         numbers = {"read": float(evidence.patches_read)}
         if evidence.certified is not None:
             numbers["certified"] = float(evidence.certified)
+        if evidence.confidence is not None:
+            numbers["confidence"] = evidence.confidence
         return numbers

@@ -9,6 +9,7 @@ from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, Weights, build_backbone
 from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
 from .classifier import BagClassifier
+from .confident import Confident
 from .drawing import (
     ESTIMATORS,
     Draw,
@@ -63,6 +64,7 @@ __all__ = [
     "Backbone",
     "BagClassifier",
     "Certified",
+    "Confident",
     "ConvBackbone",
     "Draw",
     "Draws",

@@ -39,11 +39,11 @@ class LinearHead(NamedTuple):
 
 
 def margin_bounds(logits: Tensor, unread: Tensor, head: LinearHead, *, rounding: float = 0.0) -> Tensor:
-    """Lower bounds of ``z_a - z_b`` of all patches: float64 ``(batch, a, b)``, 0 for a class against itself.
+    """Lower bounds of ``z_a - z_b`` of all patches: float64 ``(..., a, b)``, 0 for a class against itself.
 
     Args:
-        logits: logits of the unnormalized bag of the patches that were read ``(batch, classes)``.
-        unread: attention of all other patches ``(batch,)``.
+        logits: logits of the unnormalized bag of the patches that were read ``(..., classes)``.
+        unread: attention of all other patches ``(...)``.
         head: classifier that gave the logits.
         rounding: error of a logit, relative to the largest value that it can have.
     """
@@ -58,8 +58,8 @@ def margin_bounds(logits: Tensor, unread: Tensor, head: LinearHead, *, rounding:
     error = rounding * (largest[:, None] + largest)
     error.fill_diagonal_(0)
 
-    margins = logits[:, :, None] - logits[:, None]
-    unread = unread.double()[:, None, None]
+    margins = logits[..., :, None] - logits[..., None, :]
+    unread = unread.double()[..., None, None]
     return margins - unread * reach - error
 
 

@@ -82,7 +82,7 @@ class BagReader:
         """
         if self.encoder.feature_norm != "l2" or type(self.classifier) is not BagClassifier:
             raise ValueError(
-                "Certified needs features of length 1 and a linear classifier, but feature_norm is "
+                "Certified and Confident need features of length 1 and a linear classifier, but feature_norm is "
                 f"{self.encoder.feature_norm!r} and the classifier {type(self.classifier).__name__}: train with "
                 "feature_norm 'l2', or evaluate with another sampler, as TopK or AllPatches."
             )

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 __all__ = [
     "ESTIMATORS",
@@ -29,6 +29,7 @@ __all__ = [
     "all_cells",
     "baseline_bags",
     "check_estimator",
+    "draw_after_the_largest",
     "draw_cells",
     "draw_equally",
     "draw_in_order",
@@ -38,6 +39,7 @@ __all__ = [
     "inclusion_probabilities",
     "is_possible",
     "pathwise_weights",
+    "sum_from_each_on",
     "top_cells",
     "weighted_sum",
 ]
@@ -247,6 +249,12 @@ def draw_log_prob(log_prob: Tensor, cells: Tensor, *, in_order: bool) -> Tensor:
     return torch.where(possible, conditional.squeeze(2), 0.0)
 
 
+def sum_from_each_on(prob: Tensor) -> Tensor:
+    """Sum of each entry and all after it, float64 ``(batch, n + 1)``: 0, not nearly 0, at the end."""
+    sums = prob.double().flip(1).cumsum(1).flip(1)
+    return pad(sums, (0, 1))
+
+
 # ---------------------------------------------------------------------------------------------------------- randomness
 
 
@@ -262,6 +270,32 @@ def draw_in_order(log_prob: Tensor, k: int, generator: torch.Generator | None = 
     count = min(k, log_prob.shape[1])
     noise = _draw_gumbel(log_prob, generator)
     return (log_prob + noise).topk(count, dim=1).indices
+
+
+def draw_after_the_largest(
+    log_prob: Tensor, *, share: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """All cells of each image in the order of reading: those of large P first, the others drawn in proportion to P.
+
+    A cell is large if it holds more than ``share`` of what it and all smaller ones hold together.
+
+    Args:
+        log_prob: log attention ``(batch, cells)``.
+        share: share above which a cell is not left to chance.
+        generator: source of randomness; PyTorch's global one by default.
+
+    Returns:
+        cells ``(batch, cells)``, those that do not exist last; and the number of large ones ``(batch,)``.
+    """
+    ordered, cells = log_prob.detach().sort(dim=1, descending=True, stable=True)
+    prob = ordered.exp()
+    left = sum_from_each_on(prob)[:, :-1]
+    above = prob > share * left
+    is_large = above.cumprod(dim=1).bool()  # the first ones, without a gap
+    scores = ordered + _draw_gumbel(ordered, generator)
+    scores = scores.masked_fill(is_large, float("inf"))
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    return cells.gather(1, order), is_large.sum(dim=1)
 
 
 def draw_systematically(log_prob: Tensor, k: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

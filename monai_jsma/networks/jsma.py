@@ -171,8 +171,8 @@ class JSMANet(NoExport):
             ``log_prior`` ``(batch, cells)``; ``cells`` and ``weights`` of the patches ``(batch, k)``; and what else the
             sampler gives: ``LeaveOneOut`` and ``Prefix`` ``baseline_logits`` ``(batch, k, classes)`` and
             ``drawn_log_prob`` ``(batch, k)``, ``Draws`` ``draw_probabilities`` ``(batch, repeats, classes)``,
-            ``Certified`` ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``. Those of an
-            empty batch are empty.
+            ``Certified`` ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``, ``Confident``
+            ``certified`` and ``confidence`` ``(batch,)``. Those of an empty batch are empty.
 
         Raises:
             NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.

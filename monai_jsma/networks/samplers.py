@@ -26,7 +26,6 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from monai_jsma.networks.certified import (
     LinearHead,
@@ -44,6 +43,7 @@ from monai_jsma.networks.drawing import (
     draw_equally,
     draw_log_prob,
     pathwise_weights,
+    sum_from_each_on,
     top_cells,
     weighted_sum,
 )
@@ -62,6 +62,7 @@ __all__ = [
     "Sampler",
     "TopK",
     "TrainingSampler",
+    "check_count",
 ]
 
 
@@ -257,7 +258,7 @@ class LeaveOneOut(_ScoreFunction):
     in_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_count(self, "k", least=2)
+        check_count(self, "k", least=2)
 
     def draw_tree(self, tree: AttentionTree) -> Draw:
         """k independent paths of each image, with equal weights."""
@@ -284,7 +285,7 @@ class Prefix(_ScoreFunction):
     in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_count(self, "k")
+        check_count(self, "k")
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ class Pathwise(TrainingSampler):
     centered: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_count(self, "k", least=2 if self.centered else 1)
+        check_count(self, "k", least=2 if self.centered else 1)
         check_estimator(self.estimator)
 
     def draw(self, log_attention: Tensor) -> Draw:
@@ -391,7 +392,7 @@ class TopK(Sampler):
     normalize: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_count(self, "k")
+        check_count(self, "k")
 
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Logits of the weighted sum of the k patches."""
@@ -434,7 +435,7 @@ class Draws(Sampler):
                 f"Draws repeats what LeaveOneOut, Prefix or Pathwise draws, but got {self.sampler!r}, which draws "
                 "nothing at random: give one of these, or a number of patches."
             )
-        _check_count(self, "repeats")
+        check_count(self, "repeats")
 
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Adds the output ``draw_probabilities`` ``(batch, repeats, classes)``."""
@@ -491,8 +492,8 @@ class Certified(Sampler):
 
     def __post_init__(self) -> None:
         if self.max_patches is not None:
-            _check_count(self, "max_patches")
-        _check_count(self, "chunk")
+            check_count(self, "max_patches")
+        check_count(self, "chunk")
 
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Adds the outputs ``certified`` ``(batch,)`` and ``intervals`` ``(batch, classes, 2)``."""
@@ -572,7 +573,7 @@ class _SortedCells:
     def __init__(self, log_attention: Tensor) -> None:
         self.batch_size, self.num_cells = log_attention.shape
         self.cells, self.attention, _ = top_cells(log_attention, self.num_cells, normalize=False)
-        self.unread_after = _sum_of_the_rest(self.attention)  # (batch, cells + 1): after n patches
+        self.unread_after = sum_from_each_on(self.attention)  # (batch, cells + 1): after n patches
 
     def find_end(self, end: int, limit: int | None) -> int:
         return min(end, self.num_cells if limit is None else min(limit, self.num_cells))
@@ -606,7 +607,7 @@ class _CellsOfTree:
     def sum_unread(self, num_read: Tensor) -> Tensor:
         num_known = self.tree.log_attention.shape[1]
         _, attention, _ = top_cells(self.tree.log_attention, num_known, normalize=False)
-        unread_after = _sum_of_the_rest(attention)
+        unread_after = sum_from_each_on(attention)
         return self.tree.unknown + unread_after.gather(1, num_read[:, None])[:, 0]
 
 
@@ -625,13 +626,17 @@ def _join_draws(draws: list[Draw]) -> Draw:
     )
 
 
-def _sum_of_the_rest(attention: Tensor) -> Tensor:
-    """Sum of each entry and all after it, float64 ``(batch, n + 1)``: 0, not nearly 0, at the end."""
-    sums = attention.double().flip(1).cumsum(1).flip(1)
-    return pad(sums, (0, 1))
+def check_count(sampler: Sampler, name: str, *, least: int = 1) -> None:
+    """Check that a setting of a sampler is a whole number.
 
+    Args:
+        sampler: sampler that has the setting.
+        name: name of the setting.
+        least: smallest number that is allowed.
 
-def _check_count(sampler: Sampler, name: str, *, least: int = 1) -> None:
+    Raises:
+        ValueError: if it is no whole number, or a smaller one.
+    """
     value = getattr(sampler, name)
     if isinstance(value, int) and value >= least:
         return

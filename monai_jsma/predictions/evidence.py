@@ -42,7 +42,9 @@ class Evidence:
         scores: probability of each class, float64 ``(classes,)``; logits if the engine has no postprocessing, or the
             index of the class alone, ``(1,)``. None if the engine gives no predictions.
         label: index of the true class; None if unknown.
-        certified: whether the prediction is certainly that of all patches; None without certified stopping.
+        certified: whether the prediction is certainly, or at the confidence that was asked for, that of all patches;
+            None without certified stopping.
+        confidence: confidence that the prediction is that of all patches; None if it was not read by ``Confident``.
         intervals: lower and upper bound of each class's probability of all patches, ``(classes, 2)``; None without.
         draw_probabilities: probabilities of each repeated draw, ``(draws, classes)``; None without repeated draws.
         true_cells: flat indices, in the image as stored, of the cells that tell the class, where this is known.
@@ -63,6 +65,7 @@ class Evidence:
     scores: np.ndarray | None = None
     label: int | None = None
     certified: bool | None = None
+    confidence: float | None = None
     intervals: np.ndarray | None = None
     draw_probabilities: np.ndarray | None = None
     true_cells: np.ndarray | None = None

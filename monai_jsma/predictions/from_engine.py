@@ -94,6 +94,7 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
     metadata = getattr(data.get("image"), "meta", {})
     file = pyramid.path or str(metadata.get("filename_or_obj") or "")
     certified = _optional_array(data, "certified")
+    confidence = _optional_array(data, "confidence")
     scores = _optional_array(data, "pred")
     return Evidence(
         file=file,
@@ -108,6 +109,7 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         scores=None if scores is None else scores.reshape(-1).astype(np.float64),
         label=_class_index(data, "label"),
         certified=None if certified is None else bool(certified),
+        confidence=None if confidence is None else float(confidence),
         intervals=_optional_array(data, "intervals"),
         draw_probabilities=_optional_array(data, "draw_probabilities"),
         true_cells=_optional_array(data, "cell"),

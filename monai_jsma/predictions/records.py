@@ -37,6 +37,7 @@ __all__ = ["PatchRecord", "PredictionRecord", "make_record", "read_records"]
 
 PART = ".part"  # ends the name of the records of a run that is not finished
 _DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "mutual_information")  # written too
+_LATER = ("bounds", "confidence")  # fields that a line lacks where they are None, as all lines once did
 _TOLERANCE = 1e-3  # of sums of probabilities
 
 
@@ -82,12 +83,15 @@ class PredictionRecord:
         attention: probability of every cell.
         patches: patches that were read, by falling weight.
         draw_probabilities: probabilities of each repeated draw, ``(draws, classes)``; None without repeated draws.
-        certified: whether the prediction is certainly that of all patches; None without certified stopping.
+        certified: whether the prediction is certainly, or at the confidence that was asked for, that of all patches;
+            None without certified stopping.
         intervals: (lower, upper) bound of each class's probability of all patches; None without certified stopping.
         run: what made the prediction: ``model`` and ``datalist`` (SHA-256), ``seed``, ``settings`` and ``versions``.
         aligned: whether the patches lay side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
         bounds: the scanned part of the file's canvas, see :mod:`monai_jsma.slides.frame`; None if it is all. Only then
             the line lacks it.
+        confidence: confidence that the prediction is that of all patches; None if it was not read by ``Confident``.
+            Only then the line lacks it.
     """
 
     file: str
@@ -109,6 +113,7 @@ class PredictionRecord:
     run: Mapping[str, Any] = field(default_factory=dict)
     aligned: bool = False
     bounds: Box | None = None
+    confidence: float | None = None
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -213,6 +218,7 @@ class PredictionRecord:
             scores=np.array(self.probabilities, np.float64),
             label=self.label,
             certified=self.certified,
+            confidence=self.confidence,
             intervals=None if intervals is None else np.array(intervals),
             draw_probabilities=None if draws is None else np.array(draws),
         )
@@ -224,8 +230,9 @@ class PredictionRecord:
         for name in (*names, *_DERIVED):
             values[name] = getattr(self, name)
         values["patches"] = [vars(patch) for patch in self.patches]
-        if self.bounds is None:
-            del values["bounds"]
+        for name in _LATER:
+            if values[name] is None:
+                del values[name]
         return json.dumps(values, allow_nan=False)
 
     @classmethod
@@ -307,6 +314,9 @@ def make_record(
 
     draws = evidence.draw_probabilities
     intervals = evidence.intervals
+    confidence = None
+    if evidence.confidence is not None:
+        (confidence,) = _round_numbers([evidence.confidence])
     return PredictionRecord(
         file=evidence.file,
         location=evidence.location,
@@ -327,6 +337,7 @@ def make_record(
         run=dict(run or {}),
         aligned=geometry.aligned,
         bounds=evidence.bounds,
+        confidence=confidence,
     )
 
 
@@ -477,6 +488,9 @@ def _check_certificate(record: PredictionRecord) -> None:
     certified = record.certified
     if certified is not None and type(certified) is not bool:
         raise ValueError(f"certified {certified!r} is neither true nor false")
+    confidence = record.confidence
+    if confidence is not None and not 0 <= confidence <= 1:
+        raise ValueError(f"confidence {confidence!r} is not between 0 and 1")
     intervals = record.intervals
     if intervals is None:
         return

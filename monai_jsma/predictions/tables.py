@@ -27,7 +27,7 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
 
     The numbers are the probability of each class, the attention's share of each magnification, the number of patches
     read and the predictive entropy; with repeated draws their number, the mutual information and the spread; with
-    certified stopping whether the prediction is certified, and the intervals.
+    certified stopping whether the prediction is certified, and the intervals or the confidence.
 
     Args:
         records: records of one run.
@@ -122,6 +122,8 @@ def _number_columns(records: Sequence[PredictionRecord]) -> list[str]:
         columns.append("certified")
         for name in first.classes:
             columns += [f"low_{name}", f"high_{name}"]
+    if first.confidence is not None:
+        columns += ["certified", "confidence"]
     return columns
 
 
@@ -140,6 +142,8 @@ def _numbers(record: PredictionRecord) -> list[float]:
         numbers.append(bool(record.certified))
         for interval in record.intervals:
             numbers += interval
+    if record.confidence is not None:
+        numbers += [bool(record.certified), record.confidence]
     return [float(number) for number in numbers]
 
 

@@ -133,16 +133,26 @@ def _describe_orders(cases: Cases, settings: Settings) -> dict[str, dict[str, An
 
 
 def _describe_patches(run: Run) -> dict[str, Any]:
-    """Mean number of patches read and of all cells, and the number of certified regions among those that asked."""
+    """Mean number of patches read and of all cells, and the number of certified regions among those that asked.
+
+    If they were certified at a confidence, also the least confidence of those that are.
+    """
     num_read = [record.patches_read for record in run.records]
     num_cells = [record.geometry.num_cells for record in run.records]
     certified = [record.certified for record in run.records if record.certified is not None]
-    return {
+    numbers = {
         "read": float(np.mean(num_read)),
         "cells": float(np.mean(num_cells)),
         "certified": sum(certified) if certified else None,
         "asked": len(certified),
     }
+    confidences: dict[bool | None, list[float]] = {}
+    for record in run.records:
+        if record.confidence is not None:
+            confidences.setdefault(record.certified, []).append(record.confidence)
+    if confidences:
+        numbers["confidence"] = min(confidences.get(True, []), default=None)
+    return numbers
 
 
 def _describe_attention(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:

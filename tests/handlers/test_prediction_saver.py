@@ -17,7 +17,7 @@ from tiny_networks import tiny_net
 
 from monai_jsma.data import PyramidBatch
 from monai_jsma.inferers import JSMAInferer
-from monai_jsma.networks import Certified, Draws
+from monai_jsma.networks import Certified, Confident, Draws
 from monai_jsma.predictions.records import PatchRecord, read_records
 
 
@@ -153,5 +153,28 @@ def test_certified_stopping_goes_into_records_tables_and_metrics(tmp_path, items
     assert float(slide["certified"]) == sum(r.certified for r in records[:2]) / 2
     assert metrics["patches_read"] == pytest.approx(sum(r.patches_read for r in records) / len(records))
     assert metrics["patches_certified"] == pytest.approx(sum(r.certified for r in records) / len(records))
+    stopped(tmp_path / "out", (tmp_path / "whole" / "predictions.jsonl").read_bytes(), 3)
+    assert predict(tmp_path / "out", items, net, **options) == pytest.approx(metrics)
+
+
+def test_stopping_at_a_confidence_goes_into_records_tables_and_metrics(tmp_path, items):
+    net = tiny_net(feature_norm="l2").eval()
+    torch.nn.init.normal_(net.classifier.weight, std=2.0)
+    options = {"inferer": JSMAInferer(Confident(0.9, max_patches=12), seed=7)}
+    metrics = predict(tmp_path / "whole", items, net, **options)
+    records = read_records(tmp_path / "whole" / "predictions.jsonl")
+    assert 0 < sum(r.certified for r in records) < len(records)
+    assert {r.patches_read for r in records if not r.certified} == {12}
+    rows = table(tmp_path / "whole" / "predictions.csv")
+    for item, record, row in zip(items, records, rows, strict=True):
+        everything, _ = by_hand(net, item)
+        assert record.prediction == everything.argmax() or not record.certified
+        assert record.certified == (record.confidence >= 0.9)
+        assert (float(row["patches_read"]), float(row["certified"])) == (record.patches_read, record.certified)
+        assert float(row["confidence"]) == record.confidence
+    slide = table(tmp_path / "whole" / "slides.csv")[0]
+    assert float(slide["confidence"]) == pytest.approx(sum(r.confidence for r in records[:2]) / 2)
+    assert metrics["patches_certified"] == pytest.approx(sum(r.certified for r in records) / len(records))
+    assert metrics["patches_confidence"] == pytest.approx(sum(r.confidence for r in records) / len(records))
     stopped(tmp_path / "out", (tmp_path / "whole" / "predictions.jsonl").read_bytes(), 3)
     assert predict(tmp_path / "out", items, net, **options) == pytest.approx(metrics)

@@ -196,7 +196,7 @@ def test_networks_without_a_bound_are_refused(change):
     net = tiny_net(feature_norm=None if change == "feature_norm" else "l2").eval()
     if change == "classifier":
         net.classifier = nn.Sequential(net.classifier)
-    with pytest.raises(ValueError, match=r"Certified needs features of length 1 .*feature_norm"):
+    with pytest.raises(ValueError, match=r"Certified and Confident need features of length 1 .*feature_norm"):
         certified(net, images)
     assert images.patches_read == 0
 

@@ -11,15 +11,18 @@ from torch import nn
 
 from monai_jsma.data import PyramidBatch, collate_readable
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import AllPatches, Certified, Draws, LeaveOneOut, Pathwise, Prefix, TopK, log_prior
+from monai_jsma.networks import AllPatches, Certified, Confident, Draws, LeaveOneOut, Pathwise, Prefix, TopK, log_prior
 
 NO_IMAGES = torch.zeros(0, 3, 24, 20)
 NO_LABELS = torch.zeros(0, dtype=torch.long)
+SAMPLERS = [TopK(3), AllPatches(), Draws(3, 2), Certified(), Confident(), LeaveOneOut(2)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 @pytest.mark.parametrize("pyramid", [None, PyramidBatch()], ids=["whole", "pyramids"])
-@pytest.mark.parametrize("sampler", [TopK(3), AllPatches(), Draws(3, 2), Certified(), LeaveOneOut(2)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler", [TopK(3), AllPatches(), Draws(3, 2), Certified(), Confident(), LeaveOneOut(2)], ids=repr
+)
 def test_evaluation(sampler, pyramid, dtype):
     net = tiny_net(feature_norm="l2").eval()
     image = NO_IMAGES.to(dtype)

@@ -22,6 +22,7 @@ from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import (
     AllPatches,
     Certified,
+    Confident,
     ConvBackbone,
     Draws,
     FeatureStore,
@@ -37,7 +38,7 @@ from monai_jsma.networks.finite import defer_checks
 
 NAN, INF = float("nan"), float("inf")
 TRAINING = [Pathwise(3), Pathwise(3, estimator="systematic"), LeaveOneOut(3), Prefix(3), AllPatches()]
-EVALUATION = [TopK(3), AllPatches(), Draws(3, 2), Certified()]
+EVALUATION = [TopK(3), AllPatches(), Draws(3, 2), Certified(), Confident()]
 
 
 def spoil(layer: nn.Module, number: float, *, image: int = 1) -> None:

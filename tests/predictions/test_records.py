@@ -134,6 +134,24 @@ def test_certified_stopping():
     assert PredictionRecord.from_json(line) == made
 
 
+def test_stopping_at_a_confidence():
+    pyramid = grey_pyramid((60, 100))
+    found = {"certified": torch.tensor(False), "confidence": torch.tensor(0.625)}
+    made = make_record(result(pyramid, {0: 0.5, 3: 0.5}, [0, 3], [0.5, 0.5], **found), CLASSES)
+    assert (made.certified, made.confidence, made.intervals) == (False, 0.625, None)
+    assert made.evidence.confidence == 0.625
+    line = made.to_json()
+    assert json.loads(line)["confidence"] == 0.625
+    assert PredictionRecord.from_json(line) == made
+    for wrong in (1.5, -0.1, "high"):
+        with pytest.raises(ValueError, match="not a prediction record"):
+            PredictionRecord.from_json(json.dumps({**json.loads(line), "confidence": wrong}))
+
+
+def test_lines_without_a_confidence_do_not_mention_it():
+    assert "confidence" not in record().to_json()
+
+
 def test_lines_from_before_certified_stopping_and_draws_are_records():
     values = json.loads(record().to_json())
     for name in ("certified", "intervals", "patches_read", "draws", "draw_probabilities", "predictive_entropy"):

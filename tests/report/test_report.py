@@ -132,6 +132,19 @@ def test_patches_that_were_read_are_counted(report, tmp_path):
     assert "the network read 1.0 of 8.0 patches on average. In 2 of 3 regions it is certain" in shown
 
 
+def test_regions_that_are_certified_at_a_confidence_are_counted(report, tmp_path):
+    records = [answer(0, 0, i, certified=i < 2, confidence=(0.992, 1.0, 0.25)[i]) for i in range(3)]
+    found = report(write(tmp_path / "p.jsonl", records))["runs"][0]["patches"]
+    assert found == {"read": 1, "cells": 8, "certified": 2, "asked": 3, "confidence": 0.992}
+    shown = text_of(tmp_path / "out" / "report.html")
+    assert "In 2 of 3 regions the predicted class is that of all patches, at a confidence of at least 99.20 %" in shown
+    assert "it is certain that" not in shown
+    found = report(write(tmp_path / "q.jsonl", records[2:]))["runs"][0]["patches"]
+    assert (found["certified"], found["asked"], found["confidence"]) == (0, 1, None)
+    shown = text_of(tmp_path / "out" / "report.html")
+    assert "In 0 of 1 regions the predicted class is that of all patches. This does not say" in shown
+
+
 def test_without_labels_only_the_attention_is_shown(report, tmp_path):
     (run,) = report(write(tmp_path / "p.jsonl", [answer(None, 1, i) for i in range(3)]))["runs"]
     assert (run["scored"], run["errors"], run["attention"]["by"]) == (None, [], "prediction")

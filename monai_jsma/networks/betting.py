@@ -1,0 +1,78 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Stopping by betting: how sure it is, after some random patches, that a class is that of all patches.
+
+The patches are drawn one after the other, in proportion to their attention among those that are not read. What is read
+counts as in Eq. 1, and the patch drawn next stands for all others: with f its features and R the attention that is
+unread, ``Phi_read + R f`` is on average Phi, the bag of all patches, whatever was read before.
+
+So one can bet against "class a is not above class b". The win is the margin of that bag, ``x_ab``; the least that it
+can be, ``-s`` with ``s > 0`` (:func:`~monai_jsma.networks.margin_bounds`), is known before the draw. A stake of a share
+c < 1 of what can be lost multiplies the wealth ``K_ab`` by ``1 + c x_ab / s``, which is never negative. If class a is
+not above class b, ``K_ab`` is a supermartingale that begins at 1, and by Ville's inequality it ever reaches
+``(C - 1) / delta`` with a probability of at most ``delta / (C - 1)``. So with C classes, one that is not the highest is
+above all others by its wealth with a probability of at most delta, whenever one looks, however many cells there are.
+
+The share c is not chosen: K is the mean wealth over :data:`SHARES`, which is a supermartingale too, and grows almost as
+fast as that of the best of them (Cover 1991). Where ``s <= 0`` nothing can be lost: the class is above for certain.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["SHARES", "bet_on_margins", "confidence_in_classes", "mean_wealth", "start_wealth"]
+
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of what can be lost
+
+
+def start_wealth(like: Tensor, num_classes: int) -> Tensor:
+    """Log wealth before the first bet: 0 for each share and pair of classes, float64 ``(batch, shares, a, b)``.
+
+    Args:
+        like: tensor whose first axis is the batch, on the device of the bets.
+        num_classes: number of classes.
+    """
+    shape = (len(like), len(SHARES), num_classes, num_classes)
+    return torch.zeros(shape, dtype=torch.float64, device=like.device)
+
+
+def bet_on_margins(margins: Tensor, least: Tensor) -> Tensor:
+    """Log of what each share multiplies its wealth by: float64 ``(..., shares, a, b)``.
+
+    Args:
+        margins: ``z_a - z_b`` of the bag in which the drawn patch stands for all that are unread ``(..., a, b)``.
+        least: the least that the margins could have been, as it was known before the draw ``(..., a, b)``.
+    """
+    smallest = torch.finfo(torch.float64).tiny
+    loss = (-least.double()).clamp_min(smallest)
+    win = (margins.double() / loss).clamp_min(-1)  # by rounding alone it can be less
+    shares = torch.tensor(SHARES, dtype=torch.float64, device=margins.device)
+    return torch.log1p(shares[:, None, None] * win[..., None, :, :])
+
+
+def mean_wealth(log_wealth: Tensor) -> Tensor:
+    """Log of the mean wealth over the shares ``(..., a, b)`` from log wealth ``(..., shares, a, b)``."""
+    return log_wealth.logsumexp(dim=-3) - math.log(len(SHARES))
+
+
+def confidence_in_classes(log_wealth: Tensor, bounds: Tensor) -> Tensor:
+    """Confidence that each class is above all others: float64 ``(batch, classes)``, 1 where it is for certain.
+
+    It is 1 - delta for the smallest delta that the wealth of the class allows, or 0. Whatever level is asked for, and
+    whenever one looks, a wrong class reaches it with a probability of at most 1 minus this level.
+
+    Args:
+        log_wealth: log wealth of each share and pair of classes ``(batch, shares, a, b)``.
+        bounds: the least that the margins of all patches can be, by what was read ``(batch, a, b)``.
+    """
+    num_classes = bounds.shape[1]
+    itself = torch.eye(num_classes, dtype=torch.bool, device=bounds.device)
+    is_above = bounds.gt(0) | itself
+    wealth = mean_wealth(log_wealth).masked_fill(is_above, torch.inf)
+    least_wealth = wealth.amin(dim=2)  # (batch, a)
+    delta = (num_classes - 1) * torch.exp(-least_wealth)
+    return (1 - delta).clamp_min(0)
