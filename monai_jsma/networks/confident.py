@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,11 +13,13 @@ from torch import Tensor
 from monai_jsma.networks.betting import bet_on_margins, confidence_in_classes, start_wealth
 from monai_jsma.networks.certified import LinearHead, margin_bounds, trusted_digits
 from monai_jsma.networks.drawing import Draw, draw_after_the_largest, sum_from_each_on, weighted_sum
-from monai_jsma.networks.samplers import PatchReader, Sample, Sampler, check_count
+from monai_jsma.networks.samplers import AttentionTree, PatchReader, Sample, Sampler, check_count
 
 __all__ = ["Confident"]
 
 _LARGE = 0.125  # share of the unread attention above which a cell is read without a draw: it would be drawn soon
+
+_NOTHING = 1e-6  # sums of float32 attention differ from 1 by as much; the bounds allow for more
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Confident(Sampler):
     others are drawn one after the other, in proportion to their attention, each at most once. The bets are in
     :mod:`monai_jsma.networks.betting`; they need features of length 1 and a linear classifier.
 
+    On a whole slide (:class:`~monai_jsma.networks.ZoomNet`) independent paths are drawn, and nothing else is looked at.
+    Those that lead to a cell that was read before are no bets.
+
     Of images whose labels are not those of all patches, a share of at most ``1 - confidence`` is certified, over
     repeated draws. That is no statement about whether the label is right.
 
@@ -39,8 +44,8 @@ class Confident(Sampler):
 
     Args:
         confidence: confidence at which an image is certified, above 0 and below 1.
-        max_patches: maximal number of patches of each image; an image whose label is not sure enough by then is not
-            certified. None: no limit.
+        max_patches: maximal number of patches of each image, or of paths of a slide; an image whose label is not sure
+            enough by then is not certified. None: no limit, but a slide needs one.
         chunk: number of patches of each image that are read before the bets are looked at again.
 
     Raises:
@@ -65,63 +70,163 @@ class Confident(Sampler):
 
     def sample(self, log_attention: Tensor, reader: PatchReader) -> Sample:
         """Adds the outputs ``certified`` ``(batch,)`` and ``confidence`` ``(batch,)``."""
+        reader.linear_head()  # an error before anything is drawn
+        cells = _DrawnCells(log_attention)
+        cap = cells.num_cells
+        if self.max_patches is not None:
+            cap = min(self.max_patches, cap)
+        return self._read(cells, cap, reader)
+
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same outputs and promise; of the tree only the drawn paths are looked at, ``max_patches`` of them."""
+        reader.linear_head()
+        if self.max_patches is None:
+            raise ValueError(f"{self!r} would draw from a slide without an end if two classes are equal: limit it.")
+        return self._read(_DrawnPaths(tree), self.max_patches, reader)
+
+    def _read(self, source: _Draws, cap: int, reader: PatchReader) -> Sample:
         table = _Table(reader, reader.linear_head())
         num_classes, num_features = table.head.weight.shape
-        batch, num_cells = log_attention.shape
-        cells, num_large = draw_after_the_largest(log_attention, share=_LARGE)
-        attention = log_attention.gather(1, cells).exp()
-        unread_after = sum_from_each_on(attention)  # (batch, cells + 1): attention that is unread after n patches
-        cap = num_cells
-        if self.max_patches is not None:
-            cap = min(self.max_patches, num_cells)
-
-        bag = attention.new_zeros(batch, num_features)  # sum of P f of what was read
+        batch = source.batch_size
+        bag = table.head.weight.new_zeros(batch, num_features)  # sum of P f of what was read
         total = torch.zeros_like(bag)  # sum of f
-        log_wealth = start_wealth(attention, num_classes)
-        num_read = torch.zeros(batch, 1, dtype=torch.long, device=cells.device)
-        reading = torch.ones(batch, dtype=torch.bool, device=cells.device)
+        log_wealth = start_wealth(bag, num_classes)
+        num_read = torch.zeros(batch, 1, dtype=torch.long, device=bag.device)
+        unread = torch.ones(batch, 1, dtype=torch.float64, device=bag.device)
+        reading = torch.ones(batch, 1, dtype=torch.bool, device=bag.device)
+        parts: list[Draw] = []
         for start in range(0, cap, self.chunk):
-            end = min(start + self.chunk, cap)
-            prob = attention[:, start:end]
-            drawn = (prob != 0) & reading[:, None]
-            draw = Draw(cells[:, start:end], prob * drawn, drawn)
+            drawn = source.draw(start, min(start + self.chunk, cap))
+            is_read = drawn.is_new & reading
+            draw = Draw(drawn.cells, drawn.attention * is_read, is_read)
+            parts.append(draw)
             features = reader.features(draw, in_chunks=True)  # (batch, n, features)
 
-            parts = draw.weights[..., None] * features
-            known = bag[:, None] + parts.cumsum(dim=1) - parts  # before each draw
-            growth = table.bet(features, known=known, unread=unread_after[:, start:end])
-            rank = torch.arange(start, end, device=cells.device)
-            is_bet = drawn & (rank >= num_large[:, None])
+            shares = draw.weights[..., None] * features
+            known = bag[:, None] + shares.cumsum(dim=1) - shares  # before each draw
+            growth = table.bet(features, known=known, unread=drawn.unread[:, :-1])
+            is_bet = is_read & drawn.is_random
             growth = growth.where(is_bet[:, :, None, None, None], 0.0)
 
-            bag = bag + parts.sum(dim=1)
-            total = total + weighted_sum(features, drawn.to(features))
+            bag = bag + shares.sum(dim=1)
+            total = total + weighted_sum(features, is_read.to(features))
             log_wealth = log_wealth + growth.sum(dim=1)
-            num_read = num_read + drawn.sum(dim=1, keepdim=True)
-            unread = unread_after.gather(1, num_read)  # (batch, 1)
+            num_read = num_read + is_read.sum(dim=1, keepdim=True)
+            unread = torch.where(reading, drawn.unread[:, -1:], unread)
 
             mean = total / num_read
             logits = reader.classify(bag + unread.to(bag) * mean)
             bounds = table.bound(bag, unread[:, 0])
             confidences = confidence_in_classes(log_wealth, bounds)
             label = logits.argmax(dim=1, keepdim=True)
-            confidence = confidences.gather(1, label)[:, 0]
+            confidence = confidences.gather(1, label)
 
             certain = confidence >= self.confidence
-            is_finite = torch.isfinite(logits).all(dim=1)  # if not, the network names the image
-            reading = reading & ~certain & is_finite & (unread[:, 0] > 0)
+            is_finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # if not, the network names the image
+            reading = reading & ~certain & is_finite & (unread > 0)
             if not reading.any():
                 break
 
-        width = int(num_read.max()) if batch else 0
-        was_read = torch.arange(width, device=cells.device) < num_read
-        weights = attention[:, :width] + unread.to(attention) / num_read
+        cells, attention, was_read = (torch.cat(rows, dim=1) for rows in zip(*parts))
+        weights = attention + unread.to(attention) / num_read
         outputs = {
             "logits": logits,
-            "certified": certain,
-            "confidence": confidence.to(logits.dtype),
+            "certified": certain[:, 0],
+            "confidence": confidence[:, 0].to(logits.dtype),
         }
-        return Sample(cells[:, :width], weights * was_read, outputs)
+        return Sample(cells, weights * was_read, outputs)
+
+
+class _Drawn(NamedTuple):
+    """The next cells of each image.
+
+    Attributes:
+        cells: their numbers ``(batch, n)``.
+        attention: their attention ``(batch, n)``.
+        is_new: whether they exist and were not drawn before ``(batch, n)``.
+        is_random: whether they were drawn, in proportion to the attention of all that are unread ``(batch, n)``.
+        unread: attention of all others before each, and after the last: float64 ``(batch, n + 1)``.
+    """
+
+    cells: Tensor
+    attention: Tensor
+    is_new: Tensor
+    is_random: Tensor
+    unread: Tensor
+
+
+class _Draws(Protocol):
+    """Where the cells of a batch are drawn."""
+
+    batch_size: int
+
+    def draw(self, start: int, end: int) -> _Drawn:
+        """The cells of these numbers in the order of drawing; each call begins where the last one ended."""
+
+
+class _DrawnCells:
+    """Draws of cells whose attention is all known: the large ones, then one after the other.
+
+    Args:
+        log_attention: log P ``(batch, cells)``.
+    """
+
+    def __init__(self, log_attention: Tensor) -> None:
+        self.batch_size, self.num_cells = log_attention.shape
+        self.cells, self.num_large = draw_after_the_largest(log_attention, share=_LARGE)
+        self.attention = log_attention.detach().gather(1, self.cells).exp()
+        self.unread_after = sum_from_each_on(self.attention)  # (batch, cells + 1): after n patches
+
+    def draw(self, start: int, end: int) -> _Drawn:
+        attention = self.attention[:, start:end]
+        rank = torch.arange(start, end, device=attention.device)
+        return _Drawn(
+            self.cells[:, start:end],
+            attention,
+            is_new=attention != 0,
+            is_random=rank >= self.num_large[:, None],
+            unread=self.unread_after[:, start : end + 1],
+        )
+
+
+class _DrawnPaths:
+    """Draws of independent paths down a tree. Those to cells that are new are draws from all that are unread.
+
+    Args:
+        tree: attention over the cells.
+    """
+
+    def __init__(self, tree: AttentionTree) -> None:
+        self.tree = tree
+        self.batch_size = len(tree.log_attention)
+        self.cells = torch.zeros(self.batch_size, 0, dtype=torch.long, device=tree.log_attention.device)
+        self.read = tree.log_attention.new_zeros(self.batch_size, 1, dtype=torch.float64)
+
+    def draw(self, start: int, end: int) -> _Drawn:
+        cells = self.tree.draw(end - start).draw.cells
+        attention = self.tree.log_attention.detach().gather(1, cells).exp()
+        is_new = self._find_new(cells)
+        read_after = self.read + (attention.double() * is_new).cumsum(dim=1)
+        read = torch.cat((self.read, read_after), dim=1)
+        self.read = read[:, -1:]
+        unread = 1 - read
+        unread = unread.masked_fill(unread < _NOTHING, 0.0)
+        return _Drawn(
+            cells,
+            attention,
+            is_new=is_new & (unread[:, :-1] > 0),
+            is_random=torch.ones_like(is_new),
+            unread=unread,
+        )
+
+    def _find_new(self, cells: Tensor) -> Tensor:
+        """Whether each of the cells ``(batch, n)`` is drawn for the first time."""
+        self.cells = torch.cat((self.cells, cells), dim=1)
+        num_drawn = self.cells.shape[1]
+        order = torch.arange(num_drawn, device=cells.device)
+        is_earlier = order < order[num_drawn - cells.shape[1] :, None]  # (n, drawn)
+        is_same = self.cells[:, None] == cells[:, :, None]  # (batch, n, drawn)
+        return ~(is_same & is_earlier).any(dim=2)
 
 
 class _Table(NamedTuple):

@@ -171,7 +171,7 @@ class Sampler(ABC):
         """
         raise ValueError(
             f"{self!r} needs the attention of all cells, which a slide has too many of: train ZoomNet with "
-            "LeaveOneOut, and evaluate it with TopK, Draws or Certified."
+            "LeaveOneOut, and evaluate it with TopK, Draws, Certified or Confident."
         )
 
 

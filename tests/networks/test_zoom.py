@@ -21,6 +21,7 @@ from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import (
     AllPatches,
     Certified,
+    Confident,
     ConvBackbone,
     Draws,
     LeaveOneOut,
@@ -295,7 +296,9 @@ def test_mixed_precision_gives_finite_numbers(training):
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_of_no_slides_gives_no_logits(training):
     net = zoom_net(feature_norm="l2").train(training)
-    for sampler in (LeaveOneOut(3), AllPatches()) if training else (TopK(3), AllPatches(), Certified(), Draws(2, 2)):
+    for sampler in (
+        (LeaveOneOut(3), AllPatches()) if training else (TopK(3), AllPatches(), Certified(), Confident(), Draws(2, 2))
+    ):
         output = net(torch.zeros(0, 3, 16, 16), PyramidBatch(), return_attention=True, sampler=sampler)
         assert output["logits"].shape == (0, 3)
         assert len(output["regions"]) == len(output["cells"]) == 0

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from zoom_cases import TableWindows, TableZoomNet
 
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import AllPatches, Certified, LeaveOneOut, TopK, ZoomTree, zoom_tree
+from monai_jsma.networks import AllPatches, Certified, Confident, LeaveOneOut, TopK, ZoomTree, zoom_tree
 
 RAGGED = [[2, 1], None, [3]]  # three stages
 TWO_STAGES = [3, 1, None, 2]
@@ -274,6 +274,13 @@ def test_a_certified_label_is_that_of_all_patches(slides, seed, spread, sharpnes
         torch.testing.assert_close(alone["logits"][0], found["logits"][row], rtol=0, atol=1e-10)
 
 
+class RepeatedWindows(TableWindows):
+    """One slide, many times in a batch."""
+
+    def __init__(self, slides, count):
+        super().__init__(slides, [(0,)] * count)
+
+
 def _only(slides, row):
     """One slide of a batch, under its number."""
     windows = TableWindows(slides)
@@ -293,3 +300,72 @@ def test_a_slide_with_one_sure_cell_is_certain_after_one_region():
     assert set(source.looked_at) == {(0, 3)}
     assert set(source.read_cells) == {(0, 3, 2)}
     assert found["num_regions"].tolist() == [1]
+
+
+# -------------------------------------------------------------------------------------------------------- confidence
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    slides=ANY_BATCH,
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from([0.0, 2.0, 20.0]),
+    sharpness=st.sampled_from([1e-3, 1.0, 30.0]),
+    classes=st.integers(2, 4),
+    chunk=st.integers(1, 4),
+    cap=st.sampled_from([1, 7, 60]),
+)
+@torch.no_grad()
+def test_a_label_that_is_sure_enough_is_that_of_all_patches(slides, seed, spread, sharpness, classes, chunk, cap):
+    net = TableZoomNet(slides, seed=seed, spread=spread, sharpness=sharpness, classes=classes, unit=True).eval()
+    source = TableWindows(slides)
+    thumbnails = torch.zeros(len(slides), 3, 8, 8)
+    sampler = Confident(1 - 1e-7, max_patches=cap, chunk=chunk)
+    found = net(thumbnails, source, return_attention=True, sampler=sampler)
+    everything = net(thumbnails, TableWindows(slides), sampler=AllPatches())
+    sure = found["certified"]
+    assert torch.equal(found["logits"].argmax(1)[sure], everything.argmax(1)[sure])
+    assert max(source.read_cells.values()) == 1
+    assert max(source.looked_at.values()) == 1
+
+    for row in range(len(slides)):
+        cells, log_prob, _ = net.flat(slides, row)
+        is_read = found["weights"][row] > 0
+        steps = torch.cat((found["regions"][row][is_read], found["cells"][row][is_read][:, None]), dim=1)
+        read = [(row, *step) for step in steps.tolist()]
+        assert len(read) == len(set(read)) <= cap
+        assert set(read) == {cell for cell in source.read_cells if cell[0] == row}
+        prob = log_prob.exp()[[cells.index(cell) for cell in read]]
+        expected = prob + (1 - prob.sum()) / len(read)
+        torch.testing.assert_close(found["weights"][row][is_read], expected, rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
+def test_slides_at_the_boundary_are_certified_as_seldom_as_promised():
+    """Many slides of one tree whose classes are equal; every slide draws its own paths."""
+    slides = [[9, 4, 7]]
+    one = TableZoomNet(slides, seed=3, spread=1.0, classes=2, unit=True).eval()
+    logits = one(torch.zeros(1, 3, 8, 8), TableWindows(slides), sampler=AllPatches())
+    one.classifier.bias -= logits[0]
+    num_wrong = torch.zeros(2)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        found = one(
+            torch.zeros(250, 3, 8, 8),
+            RepeatedWindows(slides, 250),
+            return_attention=True,
+            sampler=Confident(0.9, max_patches=15, chunk=5),
+        )
+        label = found["logits"].argmax(1)
+        for highest in range(2):
+            num_wrong[highest] += (found["certified"] & (label != highest)).sum()
+    assert (num_wrong <= 1000 * 0.1).all()
+
+
+def test_a_slide_needs_a_limit():
+    slides = [[2, 1]]
+    net = TableZoomNet(slides, unit=True).eval()
+    source = TableWindows(slides)
+    with pytest.raises(ValueError, match=r"Confident\(.*max_patches=None.* without an end .*: limit it"):
+        net(torch.zeros(1, 3, 8, 8), source, sampler=Confident(max_patches=None))
+    assert not source.read_cells
