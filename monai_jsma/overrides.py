@@ -39,6 +39,7 @@ _OPTIONAL: dict[str, Any] = {
     "max_pictures": 4,
     "region_size": [2000, 2000],
     "thumbnail_backbone": "resnet18",
+    "unfreeze_epoch": 10,
     "weights": "imagenet",
 }
 # What MONAI or the user calls by name, so that nothing in the configuration refers to it.

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ignite handlers: attention images, checkpoints, the number of patches, predictions."""
+"""Ignite handlers: attention images, checkpoints, validation, the course of a training, predictions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from .attention_images import AttentionImageHandler, AttentionImageSaver, pictur
 from .checkpoints import BestModelSaver, EarlyStopper, TrainingStateSaver, checkpoint_file
 from .num_patches import NumPatchesScheduler
 from .prediction_saver import PredictionSaver
+from .unfreezing import EncoderUnfreezer
+from .validation import EpochValidationHandler
 
 __all__ = [
     "AttentionImageHandler",
     "AttentionImageSaver",
     "BestModelSaver",
     "EarlyStopper",
+    "EncoderUnfreezer",
+    "EpochValidationHandler",
     "NumPatchesScheduler",
     "PredictionSaver",
     "TrainingStateSaver",

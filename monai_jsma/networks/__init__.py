@@ -36,6 +36,7 @@ from .jsma import (
     negative_entropy,
 )
 from .loading import read_class_names
+from .parameter_groups import make_parameter_groups
 from .patch_encoder import PatchEncoder, PatchSource
 from .samplers import (
     AllPatches,
@@ -52,6 +53,8 @@ from .samplers import (
     TopK,
     TrainingSampler,
 )
+from .standardizing import FeatureStandardizer
+from .thumbnail_cache import ThumbnailCache
 from .zoom import ZoomNet, ZoomStage, tissue_log_prior
 from .zoom_tree import NodeAttention, RegionSource, ZoomTree
 
@@ -69,6 +72,7 @@ __all__ = [
     "Draw",
     "Draws",
     "FeatureCache",
+    "FeatureStandardizer",
     "FeatureStore",
     "GatedAttention",
     "JSMANet",
@@ -84,6 +88,7 @@ __all__ = [
     "RegionSource",
     "Sample",
     "Sampler",
+    "ThumbnailCache",
     "TopK",
     "TrainingSampler",
     "UniformAttention",
@@ -105,6 +110,7 @@ __all__ = [
     "inclusion_probabilities",
     "is_certain",
     "log_prior",
+    "make_parameter_groups",
     "margin_bounds",
     "negative_entropy",
     "pathwise_weights",

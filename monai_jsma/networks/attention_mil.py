@@ -181,3 +181,7 @@ class AttentionMIL(NoExport):
         """Give the backbone weights of :func:`~monai_jsma.networks.build_backbone`; None leaves it as it is."""
         self.patch_encoder.load_weights(select_weights(weights, "patch_backbone"))
         return self
+
+    def unfreeze(self) -> None:
+        """Let f learn from now on. Its features change then, and are no longer kept."""
+        self.patch_encoder.unfreeze()

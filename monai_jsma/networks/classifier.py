@@ -80,11 +80,11 @@ class BagReader:
         Raises:
             ValueError: if the features are not of length 1, or the classifier is not linear.
         """
-        if self.encoder.feature_norm != "l2" or type(self.classifier) is not BagClassifier:
+        if not self.encoder.has_unit_length or type(self.classifier) is not BagClassifier:
             raise ValueError(
                 "Certified and Confident need features of length 1 and a linear classifier, but feature_norm is "
                 f"{self.encoder.feature_norm!r} and the classifier {type(self.classifier).__name__}: train with "
-                "feature_norm 'l2', or evaluate with another sampler, as TopK or AllPatches."
+                "feature_norm 'l2' or 'standardized', or evaluate with another sampler, as TopK or AllPatches."
             )
         weight = self.classifier.weight
         bias = self.classifier.bias
@@ -93,5 +93,5 @@ class BagReader:
         return LinearHead(
             weight=weight * self.classifier.scale,
             bias=bias,
-            non_negative=self.encoder.backbone.non_negative,
+            non_negative=self.encoder.non_negative,
         )

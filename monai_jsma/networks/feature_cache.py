@@ -1,10 +1,11 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The features that a frozen f gives are kept on disk: no patch is read and encoded twice, in this run or the next.
+"""What a frozen encoder gives is kept on disk: nothing is read and encoded twice, in this run or the next.
 
-A feature is found again by all that it was computed from: the file as it is now, the region, the grids and the
-orientation (:attr:`monai_jsma.data.Pyramid.key`), the cell, and the encoder: its layers, weights and precision. Each
-encoder has a folder of its own, named after its hash.
+The feature of a patch is found again by all that it was computed from: the file as it is now, the region, the grids and
+the orientation (:attr:`monai_jsma.data.Pyramid.key`), the cell, and the encoder: its layers, weights and precision.
+Each encoder has a folder of its own, named after its hash. What is kept is what the backbone gives, before the features
+are normalized: the statistics of the normalization may move while the backbone stays as it is.
 
 Processes that run at the same time share a folder: each appends to a file of its own, and all files are read. A record
 is a key (24 bytes), the checksum of key and vector, and the vector (float32). What a killed process left half written,
@@ -29,7 +30,7 @@ __all__ = ["FeatureCache", "FeatureStore", "encoder_hash"]
 
 
 class FeatureCache:
-    """Features of patches, kept in a folder.
+    """Features of a frozen encoder, kept in a folder.
 
     Args:
         folder: folder of the features; it may hold those of other encoders and data too, and be in use by other
@@ -40,44 +41,39 @@ class FeatureCache:
         self.folder = Path(folder)
         self._state: object = None
         self._hashed_tensors: list[Tensor] = []
-        self._store: FeatureStore | None = None
+        self._hash = ""
+        self._stores: dict[str, FeatureStore] = {}
 
     def features(
         self,
         encoder: Backbone,
-        source: object,
-        pairs: Tensor,
+        keys: Sequence[bytes | None],
         *,
-        norm: str | None,
+        length: int,
         encode: Callable[[Tensor], Tensor],
+        kind: str = "",
     ) -> Tensor:
-        """Features of patches ``(n, features)`` on the host: those that are known, and the others by ``encode``.
+        """Features ``(n, length)`` on the host: those that are known, and the others by ``encode``.
 
         Args:
-            encoder: backbone of f.
-            source: what the patches are read from. If it has no ``keys`` as :class:`~monai_jsma.data.PyramidBatch` has
-                them, nothing is kept.
-            pairs: number of the image and cell of each patch ``(n, 2)``, on the host.
-            norm: ``feature_norm`` of the features.
-            encode: function that gives the features of such pairs.
+            encoder: backbone that gives them.
+            keys: for each feature 24 bytes that tell it from all others of this encoder; None: it is not kept.
+            length: length of a feature.
+            encode: function that gives the features of the entries at some positions, int64 ``(m,)``.
+            kind: what else than the encoder tells features of this kind from others, as a part of a file name.
         """
-        views: Sequence[bytes | None] | None = getattr(source, "keys", None)
-        if views is None:
-            return encode(pairs).cpu()
-        keys = []
-        for image, cell in pairs.tolist():
-            keys.append(_patch_key(views[image], cell))
-
-        store = self._store_of(encoder, norm)
+        if all(key is None for key in keys):
+            return encode(torch.arange(len(keys))).cpu()
+        store = self._find_store(encoder, kind, length)
         vectors, known = store.get(keys)
         missing = np.flatnonzero(~known)
         if not len(missing):
             return torch.from_numpy(vectors)
 
-        encoded = encode(pairs[missing])
+        encoded = encode(torch.from_numpy(missing))
         vectors[missing] = encoded.cpu().numpy()
         new = {}
-        for i in missing:
+        for i in missing.tolist():
             key = keys[i]
             if key is not None and np.isfinite(vectors[i]).all():  # NaN of mixed precision is not kept
                 new[key] = vectors[i]
@@ -85,27 +81,28 @@ class FeatureCache:
             store.add(new)
         return torch.from_numpy(vectors)
 
-    def _store_of(self, encoder: Backbone, norm: str | None) -> FeatureStore:
+    def _find_store(self, encoder: Backbone, kind: str, length: int) -> FeatureStore:
         """The features of this encoder, as it is now: hashed again when its layers or tensors are not those it had.
 
         PyTorch counts what is written to a tensor, unless it is written through ``.data``.
         """
         tensors = [*encoder.parameters(), *encoder.buffers()]
-        kind = tensors[0].device.type
+        device = tensors[0].device.type
         precision = tensors[0].dtype
-        if torch.is_autocast_enabled(kind):
-            precision = torch.get_autocast_dtype(kind)
+        if torch.is_autocast_enabled(device):
+            precision = torch.get_autocast_dtype(device)
         layers = list(encoder.modules())
         versions = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
-        state = layers, versions, precision, norm
-        if self._store is not None and state == self._state:
-            return self._store
-        self._state = state
-        self._hashed_tensors = [t.detach() for t in tensors]  # so that no other can take their place in memory
-        name = encoder_hash(encoder, precision, norm)
-        self._store = FeatureStore(self.folder / name, encoder.num_features)
-        return self._store
+        state = layers, versions, precision
+        if state != self._state:
+            self._state = state
+            self._hashed_tensors = [t.detach() for t in tensors]  # so that no other can take their place in memory
+            self._hash = encoder_hash(encoder, precision)
+            self._stores = {}
+        if kind not in self._stores:
+            self._stores[kind] = FeatureStore(self.folder / f"{self._hash}{kind}", length)
+        return self._stores[kind]
 
 
 class FeatureStore:
@@ -190,10 +187,10 @@ class FeatureStore:
                 self._places[key] = path.name, row
 
 
-def encoder_hash(encoder: Backbone, precision: torch.dtype, norm: str | None) -> str:
-    """32 digits that tell an encoder from others: of its classes, what it prints, its weights, and these settings."""
+def encoder_hash(encoder: Backbone, precision: torch.dtype) -> str:
+    """32 digits that tell an encoder from others: of its classes, what it prints, its weights, and its precision."""
     layers = [type(module) for module in encoder.modules()]
-    settings = repr((encoder, layers, precision, norm))
+    settings = repr((encoder, layers, precision))
     digest = hashlib.sha256(settings.encode())
     named_tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
     for name, tensor in named_tensors:
@@ -202,12 +199,6 @@ def encoder_hash(encoder: Backbone, precision: torch.dtype, norm: str | None) ->
         numbers = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(numbers.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
-
-
-def _patch_key(view: bytes | None, cell: int) -> bytes | None:
-    if view is None:
-        return None
-    return view + cell.to_bytes(8, "little")
 
 
 def _checksum(record: np.void) -> int:

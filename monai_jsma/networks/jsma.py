@@ -11,6 +11,7 @@ Cells are flat, coarse to fine and row-major inside a magnification. The attenti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Never, Self
 
 import torch
@@ -36,6 +37,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
+from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 
 __all__ = [
     "AttentionNetwork",
@@ -74,6 +76,9 @@ class JSMANet(NoExport):
         dropout: dropout rate before the classifier.
         freeze_norm: keep batch statistics as they were loaded. In training those of f would follow what is being
             sampled.
+        freeze_thumbnail_encoder: h does not learn: it stays in evaluation mode; without h nothing is frozen.
+        thumbnail_cache: folder where the maps of a frozen h are kept, see
+            :class:`~monai_jsma.networks.ThumbnailCache`; without h, or with one that learns, nothing is.
         class_names: names of the classes in the order of their labels. They are saved with the weights and must be
             those of the weights that are loaded; None takes them from there.
 
@@ -104,6 +109,8 @@ class JSMANet(NoExport):
         attention_dropout: float = 0.2,
         dropout: float = 0.5,
         freeze_norm: bool = False,
+        freeze_thumbnail_encoder: bool = False,
+        thumbnail_cache: str | Path | None = None,
         class_names: Sequence[str] | None = None,
         **_old_options: Never,
     ) -> None:
@@ -117,6 +124,10 @@ class JSMANet(NoExport):
         self.aligned = aligned
         self.attention_dropout = attention_dropout
         self.freeze_norm = freeze_norm
+        self.freeze_thumbnail_encoder = freeze_thumbnail_encoder
+        self.thumbnail_cache: ThumbnailCache | None = None
+        if thumbnail_cache is not None and freeze_thumbnail_encoder:
+            self.thumbnail_cache = ThumbnailCache(thumbnail_cache)
 
         if patch_encoder is None:
             patch_encoder = _repeat_by_name(thumbnail_encoder)
@@ -130,8 +141,11 @@ class JSMANet(NoExport):
             self.thumbnail_encoder = build_backbone(thumbnail_encoder, select_weights(weights, "thumbnail_backbone"))
         if not isinstance(patch_encoder, PatchEncoder):
             patch_encoder = PatchEncoder(patch_encoder, weights=select_weights(weights, "patch_backbone"))
-        if patch_encoder.frozen and patch_encoder.backbone is self.thumbnail_encoder:
-            raise ValueError("a frozen patch_encoder would freeze h too, which shares its backbone: give f its own.")
+        if patch_encoder.backbone is self.thumbnail_encoder and patch_encoder.frozen != freeze_thumbnail_encoder:
+            raise ValueError(
+                "a frozen patch_encoder would freeze h too, which shares its backbone, and the other way round: freeze "
+                "both (freeze_thumbnail_encoder), or give f its own."
+            )
         self.patch_encoder = patch_encoder  # f
 
         self.attention: nn.Module = UniformAttention(level_prior)  # A
@@ -185,7 +199,8 @@ class JSMANet(NoExport):
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
             image = pyramid.thumbnail(self.thumbnail_size)  # type: ignore[arg-type]
 
-        log_attention = self.attend(image, pyramid.grids)  # (batch, cells)
+        views: Sequence[bytes | None] | None = getattr(pyramid, "keys", None)
+        log_attention = self.attend(image, pyramid.grids, views=views)  # (batch, cells)
         attention = log_attention.exp()
         check_finite(attention, "attention", network=self, image=pixels, pyramid=pyramid)
         log_prob = log_attention
@@ -207,13 +222,24 @@ class JSMANet(NoExport):
             "weights": sample.weights,
         }
 
-    def attend(self, thumbnail: Tensor, grids: Sequence[Grids]) -> Tensor:
-        """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``."""
+    def attend(
+        self, thumbnail: Tensor, grids: Sequence[Grids], *, views: Sequence[bytes | None] | None = None
+    ) -> Tensor:
+        """log P of every cell ``(batch, cells)`` from thumbnails ``(batch, 3, height, width)``.
+
+        Args:
+            thumbnail: thumbnails of the images.
+            grids: for each image the (rows, columns) of every magnification.
+            views: for each image the key of its view, see :class:`~monai_jsma.networks.ThumbnailCache`.
+        """
         if len(grids) == 0:
             return log_prior(grids).to(thumbnail.device)  # batch statistics of nothing would be NaN
         if self.thumbnail_encoder is None:
             return self.attention(thumbnail, grids)
-        features = self.thumbnail_encoder(thumbnail)  # (batch, channels, height', width')
+        if self.thumbnail_cache is None:
+            features = self.thumbnail_encoder(thumbnail)  # (batch, channels, height', width')
+        else:
+            features = self.thumbnail_cache.maps(self.thumbnail_encoder, thumbnail, views)
         return self.attention(features, grids)
 
     @property
@@ -271,11 +297,22 @@ class JSMANet(NoExport):
         self.patch_encoder.load_weights(select_weights(weights, "patch_backbone"))
         return self
 
+    def unfreeze(self) -> None:
+        """Let h and f learn from now on. What they give changes then, and is no longer kept."""
+        self.freeze_thumbnail_encoder = False
+        self.thumbnail_cache = None
+        if self.thumbnail_encoder is not None:
+            self.thumbnail_encoder.requires_grad_(True)
+        self.patch_encoder.unfreeze()
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
-        """As for every module; but with ``freeze_norm`` batch normalization stays in evaluation mode."""
+        """As for every module; but with ``freeze_norm`` batch normalization stays in evaluation mode, as a frozen h."""
         super().train(mode)
         if self.freeze_norm:
             hold_batch_statistics(self)
+        if self.freeze_thumbnail_encoder and self.thumbnail_encoder is not None:
+            self.thumbnail_encoder.requires_grad_(False).eval()
         return self
 
 

@@ -15,8 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from monai_jsma.networks.backbones import build_backbone, hold_batch_statistics
 from monai_jsma.networks.drawing import Draw
 from monai_jsma.networks.feature_cache import FeatureCache
+from monai_jsma.networks.standardizing import FeatureStandardizer, unit_length
 
 __all__ = ["PatchEncoder", "PatchSource"]
+
+
+_FEATURE_NORMS = (None, "l2", "standardized")
 
 
 class PatchSource(Protocol):
@@ -38,7 +42,9 @@ class PatchEncoder(nn.Module):
         weights: weights of a backbone that is given by name; None for random ones.
         head: include the layers of a timm model between its last map and its classifier, see
             :func:`~monai_jsma.networks.build_backbone`.
-        feature_norm: None, or ``"l2"`` so that no patch can outweigh another by the length of its features.
+        feature_norm: None; ``"l2"``, length 1, so that no patch can outweigh another by the length of its features; or
+            ``"standardized"``, mean 0 and variance 1 in each channel over the patches of the training, then length 1
+            (see :class:`~monai_jsma.networks.FeatureStandardizer`): for an f that was trained on other images.
         frozen: f does not learn: it stays in evaluation mode, and nothing is kept for its gradient.
         freeze_norm: keep batch statistics as they were loaded. In training they would follow what is being sampled.
         feature_cache: folder where the features of a frozen f are kept, see :class:`~monai_jsma.networks.FeatureCache`.
@@ -67,8 +73,8 @@ class PatchEncoder(nn.Module):
         chunk_size: int = 64,
     ) -> None:
         super().__init__()
-        if feature_norm not in (None, "l2"):
-            raise ValueError(f"unknown feature_norm '{feature_norm}'; choose one of None, l2.")
+        if feature_norm not in _FEATURE_NORMS:
+            raise ValueError(f"unknown feature_norm '{feature_norm}'; choose one of None, l2, standardized.")
         if chunk_size < 1:
             raise ValueError(f"chunk_size {chunk_size} must be at least 1.")
         if feature_cache is not None and not frozen:
@@ -78,6 +84,9 @@ class PatchEncoder(nn.Module):
             )
         self.backbone = build_backbone(backbone, weights, pooled=True, head=head)
         self.feature_norm = feature_norm
+        self.standardizer: FeatureStandardizer | None = None
+        if feature_norm == "standardized":
+            self.standardizer = FeatureStandardizer(self.backbone.num_features)
         self.frozen = frozen
         self.freeze_norm = freeze_norm
         self.feature_cache = None if feature_cache is None else FeatureCache(feature_cache)
@@ -90,23 +99,39 @@ class PatchEncoder(nn.Module):
         return self.backbone.num_features
 
     @property
+    def has_unit_length(self) -> bool:
+        """Whether all features have length 1, so that what unread patches can change is bounded."""
+        return self.feature_norm is not None
+
+    @property
+    def non_negative(self) -> bool:
+        """Whether no feature can be negative, as far as it shows. Standardized ones are, below their mean."""
+        return self.standardizer is None and self.backbone.non_negative
+
+    @property
     def scale(self) -> float:
         """Factor of the features before a linear layer.
 
         Entries of a vector of length 1 are small. Unscaled, a layer's weights take hundreds of steps to grow, and the
         attention learns nothing until they have.
         """
-        return self.num_features**0.5 if self.feature_norm == "l2" else 1.0
+        return self.num_features**0.5 if self.has_unit_length else 1.0
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Features ``(n, features)`` of patches ``(n, 3, patch, patch)``: the map's mean, of length 1 if ``l2``."""
-        features = self.backbone(patches).mean(dim=(2, 3)).float()
-        if self.feature_norm != "l2":
+        """Features ``(n, features)`` of patches ``(n, 3, patch, patch)``: the map's mean, normalized."""
+        return self.normalize(self.pool(patches))
+
+    def pool(self, patches: Tensor) -> Tensor:
+        """The mean of the backbone's map ``(n, features)``, which depends on each patch alone, float32."""
+        return self.backbone(patches).mean(dim=(2, 3)).float()
+
+    def normalize(self, features: Tensor) -> Tensor:
+        """Features ``(n, features)`` as ``feature_norm`` says; in training, statistics take them in."""
+        if not self.has_unit_length:
             return features
-        # Where the length overflows, normalization gives 0: the patch would count nothing, and nobody would know.
-        length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        features = nn.functional.normalize(features, dim=1)
-        return features.masked_fill(~torch.isfinite(length), float("nan"))
+        if self.standardizer is not None:
+            features = self.standardizer(features)
+        return unit_length(features)
 
     def encode_draw(self, pyramid: PatchSource, draw: Draw, *, in_chunks: bool) -> Tensor:
         """Features of the drawn patches ``(batch, k, features)``, 0 where none was drawn; equal cells are read once.
@@ -135,23 +160,25 @@ class PatchEncoder(nn.Module):
         image_and_cell = torch.stack((images, draw.cells), dim=2)  # (batch, k, 2)
         drawn = image_and_cell[draw.drawn]  # (n, 2)
         if len(drawn) == 0:
+            nothing = draw.weights.new_zeros(0, self.num_features)
+            self.normalize(nothing)  # other processes may have drawn some, and wait for the statistics of this one
             return draw.weights.new_zeros(batch, k, self.num_features)
         pairs, places = torch.unique(drawn, dim=0, return_inverse=True)
 
         size = self.chunk_size if in_chunks else len(pairs)
         chunks = pairs.cpu().split(size)
-        encode: Callable[[Tensor], Tensor] = self
+        encode: Callable[[Tensor], Tensor] = self.pool
         if len(chunks) > 1 and torch.is_grad_enabled():
-            encode = self._encode_again_for_the_gradient
+            encode = self._pool_again_for_the_gradient
         parts = [self._encode_pairs(pyramid, chunk, encode, device) for chunk in chunks]
-        encoded = torch.cat(parts)  # (different pairs, features)
+        encoded = self.normalize(torch.cat(parts))  # (different pairs, features)
 
         features = encoded.new_zeros(batch, k, encoded.shape[1])
         features[draw.drawn] = encoded[places]
         return features
 
-    def _encode_again_for_the_gradient(self, patches: Tensor) -> Tensor:
-        return checkpoint(self, patches, use_reentrant=False)
+    def _pool_again_for_the_gradient(self, patches: Tensor) -> Tensor:
+        return checkpoint(self.pool, patches, use_reentrant=False)
 
     def _encode_pairs(
         self, pyramid: PatchSource, pairs: Tensor, encode: Callable[[Tensor], Tensor], device: torch.device
@@ -165,7 +192,10 @@ class PatchEncoder(nn.Module):
         if self.feature_cache is None:
             return read_and_encode(pairs)
         known = self.feature_cache.features(
-            self.backbone, pyramid, pairs, norm=self.feature_norm, encode=read_and_encode
+            self.backbone,
+            _patch_keys(pyramid, pairs),
+            length=self.num_features,
+            encode=lambda missing: read_and_encode(pairs[missing]),
         )
         return known.to(device)
 
@@ -183,6 +213,13 @@ class PatchEncoder(nn.Module):
             self.backbone.load_weights(weights)
         return self
 
+    def unfreeze(self) -> None:
+        """Let f learn from now on. Its features change then, and are no longer kept."""
+        self.frozen = False
+        self.feature_cache = None
+        self.backbone.requires_grad_(True)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
         """As for every module; but batch statistics that are frozen, or all of a frozen f, stay in evaluation mode."""
         super().train(mode)
@@ -191,3 +228,15 @@ class PatchEncoder(nn.Module):
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
         return self
+
+
+def _patch_keys(source: object, pairs: Tensor) -> list[bytes | None]:
+    """Keys of patches ``(n, 2)`` of images and cells; None where the source has none as a ``PyramidBatch`` has them."""
+    views: Sequence[bytes | None] | None = getattr(source, "keys", None)
+    if views is None:
+        return [None] * len(pairs)
+    keys: list[bytes | None] = []
+    for image, cell in pairs.tolist():
+        view = views[image]
+        keys.append(None if view is None else view + cell.to_bytes(8, "little"))
+    return keys

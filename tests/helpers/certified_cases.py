@@ -44,7 +44,7 @@ class TablesEncoder(PatchEncoder):
 
     source: Tables
 
-    def forward(self, patches):
+    def pool(self, patches):
         places = patches[:, :, 0, 0].long().tolist()
         return nn.functional.normalize(torch.stack([self.source.features[i][c] for i, c in places]), dim=1)
 
@@ -54,7 +54,7 @@ class TablesNet(JSMANet):
 
     log_attention: Tensor
 
-    def attend(self, thumbnail, grids):
+    def attend(self, thumbnail, grids, *, views=None):
         return self.log_attention
 
 

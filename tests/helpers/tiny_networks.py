@@ -111,7 +111,7 @@ class TableEncoder(PatchEncoder):
         super().__init__(backbone)
         self.features = nn.Parameter(features)
 
-    def forward(self, patches):
+    def pool(self, patches):
         return self.features[patches[:, 0, 0, 0].long()]
 
 
@@ -125,5 +125,5 @@ class TableNet(JSMANet):
         nn.init.normal_(self.classifier.weight, std=sharpness)
         self.double()
 
-    def attend(self, thumbnail, grids):
+    def attend(self, thumbnail, grids, *, views=None):
         return self.logits.log_softmax(0).expand(len(thumbnail), -1)
