@@ -37,6 +37,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
+from monai_jsma.networks.standardizing import FeatureStandardizer, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 
 __all__ = [
@@ -70,6 +71,9 @@ class JSMANet(NoExport):
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole image.
         patch_size: height and width of a patch, in pixels of its magnification.
         aligned: put the patches of a whole image side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
+        thumbnail_norm: None, or ``"standardized"``: the features of each place of the thumbnail have mean 0 and
+            variance 1 in each channel over the training, then equal length, before the attention looks at them (see
+            :class:`~monai_jsma.networks.FeatureStandardizer`): for an h that was trained on other images.
         normalization: normalization of the attention, ``"sigmoid"`` or ``"softmax"``.
         level_prior: None or ``"balanced"``, see :class:`~monai_jsma.networks.AttentionNetwork`.
         attention_dropout: share of the cells whose attention is set to 0 before sampling, in training.
@@ -104,6 +108,7 @@ class JSMANet(NoExport):
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
         aligned: bool = False,
+        thumbnail_norm: str | None = None,
         normalization: str = "sigmoid",
         level_prior: str | None = None,
         attention_dropout: float = 0.2,
@@ -148,8 +153,13 @@ class JSMANet(NoExport):
             )
         self.patch_encoder = patch_encoder  # f
 
+        if thumbnail_norm not in (None, "standardized"):
+            raise ValueError(f"unknown thumbnail_norm '{thumbnail_norm}'; choose None or 'standardized'.")
+        self.thumbnail_standardizer: FeatureStandardizer | None = None
         self.attention: nn.Module = UniformAttention(level_prior)  # A
         if self.thumbnail_encoder is not None:
+            if thumbnail_norm is not None:
+                self.thumbnail_standardizer = FeatureStandardizer(self.thumbnail_encoder.num_features)
             self.attention = AttentionNetwork(
                 self.thumbnail_encoder.num_features,
                 len(self.magnifications),
@@ -240,6 +250,8 @@ class JSMANet(NoExport):
             features = self.thumbnail_encoder(thumbnail)  # (batch, channels, height', width')
         else:
             features = self.thumbnail_cache.maps(self.thumbnail_encoder, thumbnail, views)
+        if self.thumbnail_standardizer is not None:
+            features = standardize_map(features, self.thumbnail_standardizer)
         return self.attention(features, grids)
 
     @property
@@ -285,6 +297,7 @@ class JSMANet(NoExport):
         }
         if self.thumbnail_encoder is not None:
             settings["thumbnail_size"] = list(self.thumbnail_size)
+            settings["thumbnail_norm"] = "None" if self.thumbnail_standardizer is None else "standardized"
             settings["normalization"] = normalization
             settings |= self.thumbnail_encoder.describe("thumbnail")
         return settings

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features of mean 0 and variance 1 in each channel, over the patches of the training.
+"""Features of mean 0 and variance 1 in each channel, over the patches, or the places of thumbnails, of the training.
 
 Features of a network that was trained on photographs share one direction on tissue: they are long, and nearly
 parallel. Of length 1 they are then nearly equal, and a classifier has to tell apart what differs in the second digit.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["FeatureStandardizer", "unit_length"]
+__all__ = ["FeatureStandardizer", "standardize_map", "unit_length"]
 
 _MEMORY = 10_000  # patches after which older ones begin to count less: f may learn, and its features move
 _SMALLEST_VARIANCE = 1e-3  # relative to the mean over the channels: of a channel that hardly varies little is known
@@ -77,6 +77,14 @@ def unit_length(features: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     features = nn.functional.normalize(features, dim=1)
     return features.masked_fill(~torch.isfinite(length), float("nan"))
+
+
+def standardize_map(features: Tensor, standardizer: FeatureStandardizer) -> Tensor:
+    """A map ``(batch, channels, height, width)`` standardized over its places, each then of length sqrt(channels)."""
+    batch, channels, height, width = features.shape
+    places = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (batch * height * width, channels)
+    places = unit_length(standardizer(places)) * channels**0.5
+    return places.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _sum_over_processes(values: Tensor) -> Tensor:
