@@ -23,7 +23,13 @@ from monai_jsma.cli.bundles import find_configs
 from monai_jsma.networks import AllPatches, Draws, LeaveOneOut, Pathwise, TopK
 
 BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
-TAKEN_BY_INFERENCE = (*BASELINES, "aligned", "auto_magnifications", "paper")  # overlays that inference is given too
+TAKEN_BY_INFERENCE = (
+    *BASELINES,
+    "aligned",
+    "auto_magnifications",
+    "paper",
+    "pretrained",
+)  # overlays that inference is given too
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
     "demo": set(),
@@ -129,9 +135,13 @@ def test_overlays_override_what_is_there(shipped, name):
 
 @named([pair for pair in EACH_CONFIG if pair[1] in TAKEN_BY_INFERENCE])
 def test_overlays_fit_inference_too(shipped, name):
-    """All that is set or added is there in inference as well; only loss and sampler have no place there."""
+    """All that is set or added is there in inference as well, apart from what concerns the training alone."""
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
-    assert set(overlay) - set(inference) - ADDITIONS[name] <= {"alpha", "regularizer", "balanced"}
+    of_training = {
+        "alpha", "regularizer", "balanced", "weights", "epochs", "orientation_prob", "stain_prob",
+        "lr", "lr_thumbnail_backbone", "lr_patch_backbone",
+    }  # fmt: skip
+    assert set(overlay) - set(inference) - ADDITIONS[name] <= of_training
     assert references(overlay) <= set(inference) | ADDITIONS[name]
 
 
@@ -297,6 +307,7 @@ def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overla
     inferer = "validate#inferer" if "train" in files else "inferer"
     usual = {
         "paper": TopK(5, normalize=False),
+        "pretrained": Pathwise(10, estimator="systematic"),
         "random_patches": Pathwise(5, estimator="normalized"),
         **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only"), AllPatches()),
     }.get(overlay, TopK(5))

@@ -44,9 +44,7 @@ def validated(interval: int, epochs: int, *, start: int = 0, end_in: tuple[Event
     return evaluator.epochs
 
 
-@pytest.mark.parametrize(
-    ("interval", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])]
-)
+@pytest.mark.parametrize(("interval", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])
 def test_the_last_epoch_is_validated_once(interval, expected):
     assert validated(interval, 5) == expected
     for start in range(1, 5):

@@ -116,7 +116,9 @@ def test_maps_and_features_share_a_folder(files, tmp_path):
 
 def test_an_h_that_learns_or_is_not_there_keeps_nothing(files, tmp_path):
     ask(make(tmp_path / "f", freeze_thumbnail_encoder=False), load(files))
-    ask(make(tmp_path / "f", thumbnail_encoder=None), load(files))
+    without = make(tmp_path / "f", thumbnail_encoder=None)
+    batch = load(files)
+    without(thumbnails(batch), batch)
     assert not (tmp_path / "f").exists()
 
 
