@@ -29,6 +29,8 @@ from monai_jsma.datalists.spelling import read_names_as_written
 from monai_jsma.datalists.splits import SPLITS, Item, check_groups, find_splits
 from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
+from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.identity import find_slide_key, list_slide_files, may_be_several_files
 
 __all__ = [
     "Datalist",
@@ -136,7 +138,23 @@ def _check_leaks(content: Mapping[str, Any], base: Path | None = None) -> None:
     for name in SPLITS:
         if name in splits:
             usual[name] = splits[name]
-    check_groups(usual, base=base, names_as_written=read_names_as_written(content))
+    keys = _find_slide_keys(usual, base) if base is not None and len(usual) > 1 else {}
+    check_groups(usual, base=base, slide_keys=keys, names_as_written=read_names_as_written(content))
+
+
+def _find_slide_keys(splits: Mapping[str, Sequence[Item]], base: Path) -> dict[str, str]:
+    """What copies of a slide have in common, of each image that may be a slide of several files."""
+    keys = {}
+    images = {item["image"] for items in splits.values() for item in items}
+    for image in images:
+        path = base / image
+        if not may_be_several_files(path):
+            continue
+        try:
+            keys[image] = find_slide_key(str(path))
+        except (SlideError, OSError):
+            continue  # opening it will tell; it may be of another split, and not here
+    return keys
 
 
 def load_datalist(
@@ -166,7 +184,8 @@ def load_datalist(
     Raises:
         FileNotFoundError: if the datalist or an image is missing.
         ValueError: for broken JSON, an unknown or empty split, an item without ``image``, a wrong label or mpp, another
-            number of classes, or a group that lies in two splits of the datalist, or likely does under two spellings.
+            number of classes, a folder that is no DICOM slide, or a group, patient, image or slide that lies in two
+            splits of the datalist, or likely does under two spellings.
     """
     path = Path(path)
     content = read_datalist(path)
@@ -188,16 +207,24 @@ def load_datalist(
     base = Path(base_dir) if base_dir else path.parent
     loaded = []
     missing = []
+    folders = []
     for item in items:
         resolved = resolve_item(item, content, base=base, mpp=mpp, path=path)
         loaded.append(resolved)
-        if not os.path.exists(resolved["image"]):  # a folder may be a DICOM slide
+        if not os.path.exists(resolved["image"]):
             missing.append(resolved["image"])
+        elif os.path.isdir(resolved["image"]):
+            folders.append(resolved["image"])
     if missing:
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(loaded)} images under '{key}' are missing: {join_few(missing)}. "
             f"Relative paths start at {base}; give the folder of the images (base_dir)."
         )
+    for folder in dict.fromkeys(folders):
+        try:
+            list_slide_files(folder)  # a DICOM slide may be
+        except SlideError as error:
+            raise ValueError(f"{path}: {error}") from error
     try:
         _check_leaks(content, base)
     except ValueError as error:

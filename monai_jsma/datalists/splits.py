@@ -136,13 +136,15 @@ def check_groups(
     splits: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
     base: Path | None = None,
+    slide_keys: Mapping[str, str] | None = None,
     names_as_written: bool = False,
 ) -> None:
-    """Check that no group, no patient and no image lies in two splits, even if the items' groups are smaller.
+    """Check that no group, patient, image or slide lies in two splits, even if the items' groups are smaller.
 
     Args:
         splits: the items of each split, by its name.
         base: folder that relative image paths start at, to know two paths of one file; None if unknown.
+        slide_keys: of images by their path in the items, what all files and copies of their slide have in common.
         names_as_written: whether names that differ in spelling only are different ones, rather than an error.
 
     Raises:
@@ -150,6 +152,7 @@ def check_groups(
     """
     all_items = [item for items in splits.values() for item in items]
     same_files = {} if base is None else find_same_files([item["image"] for item in all_items], base)
+    slide_keys = slide_keys or {}
     pairs = []
     for split, items in splits.items():
         for item in items:
@@ -157,13 +160,15 @@ def check_groups(
                 if kind == "image" and value in same_files:
                     value = " = ".join(same_files[value])
                 pairs.append((split, (kind, value)))
+            if slide_keys.get(item["image"]):
+                pairs.append((split, ("slide", slide_keys[item["image"]])))
     shared = find_shared(pairs)
     if shared:
         leaks = set()  # without the kinds: a patient is often the group too
         for (_, value), names in shared.items():
             leaks.add((value, str(names)))
         lines = [f"{value} in {names}" for value, names in sorted(leaks)]
-        raise ValueError(f"A group, patient or image must lie in one split only, but found {join_few(lines)}.")
+        raise ValueError(f"A group, patient, image or slide must lie in one split only, but found {join_few(lines)}.")
 
     if not names_as_written:
         doubles = find_spelling_doubles(all_items, base=base)

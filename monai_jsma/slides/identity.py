@@ -24,7 +24,7 @@ from pathlib import Path
 
 import openslide
 
-from monai_jsma._io import file_sha256, is_system_name
+from monai_jsma._io import IMAGE_SUFFIXES, file_sha256, is_system_name
 from monai_jsma.slides.dicom import DicomPart, find_dicom_parts, find_series_fault, list_level_sizes
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 
@@ -37,6 +37,7 @@ __all__ = [
     "find_vendor",
     "group_slide_files",
     "list_slide_files",
+    "may_be_several_files",
     "refuse_preview",
     "refuse_unknown_vendor",
     "slide_identity",
@@ -181,6 +182,12 @@ def _list_indexed(path: str) -> list[str]:
         if is_entry and name.strip() and os.path.isfile(part):
             paths.add(part)
     return sorted(paths)
+
+
+def may_be_several_files(path: str | Path) -> bool:
+    """Whether the name of a slide leaves it open that it has several files, or is a file of another one."""
+    suffix = Path(path).suffix.lower()
+    return suffix in _VENDORS or suffix == ".dcm" or suffix not in IMAGE_SUFFIXES
 
 
 def group_slide_files(paths: Iterable[Path]) -> dict[Path, Path]:

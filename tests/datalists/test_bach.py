@@ -113,7 +113,7 @@ def test_wrong_patients(tmp_path, root):
         "images without a patient could leak between splits: Photos/Benign/b003.tif;": {**patient_of, "b003.tif": None},
         "names that are not images: b999": {**patient_of, "b999.tif": "P"},
         "named more than once: b003": {**patient_of, "Photos/Benign/B003.tif": "P"},
-        "group, patient or image must lie in one split only, but found b003.tif in": {
+        "group, patient, image or slide must lie in one split only, but found b003.tif in": {
             **patient_of,
             "test3": "b003.tif",
         },

@@ -244,7 +244,7 @@ def test_a_table_in_place_of_the_folder(tmp_path, rows):
 def test_a_patient_in_two_groups_is_a_leak(tmp_path, rows):
     """The group is the slide; a patient with two slides would lie in two splits."""
     write_table(tmp_path, [{**row, "patient": f"Q{i % 5}"} for i, row in enumerate(rows)])
-    with pytest.raises(ValueError, match=r"group, patient or image must lie in one split only, but found Q"):
+    with pytest.raises(ValueError, match=r"group, patient, image or slide must lie in one split only, but found Q"):
         folder_datalist(tmp_path, folds=3)
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 
 import pytest
+from dicom_files import write_dicom_slide
+from slide_files import picture
 
 from monai_jsma._io import file_sha256
 from monai_jsma.datalists.schema import class_names, load_datalist, read_datalist, save_datalist
@@ -277,3 +280,42 @@ def test_what_cannot_be_written_is_named_and_leaves_no_file(tmp_path, content, m
         save_datalist(content, path)
     assert message.replace("\\\\", "\\") in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def dicom(tmp_path):
+    """The folder of a DICOM slide of two files."""
+    pixels = picture(128, 128)
+    write_dicom_slide(tmp_path / "f", [pixels, pixels[::2, ::2]])
+    return tmp_path / "f"
+
+
+@pytest.mark.parametrize("image", ["f/level1.dcm", "f", "copy/x.dcm", "copy/without_suffix"])
+def test_one_slide_under_two_names_in_two_splits(write, tmp_path, dicom, image):
+    """As ``verify`` does, whichever of the two splits is loaded."""
+    (tmp_path / "copy").mkdir()
+    for name in ("x.dcm", "without_suffix"):
+        shutil.copy(dicom / "level0.dcm", tmp_path / "copy" / name)
+    path = write(training=[{"image": "f/level0.dcm", "group": "P"}], validation=[{"image": image, "group": "Q"}])
+    for split in ("training", "validation"):
+        with pytest.raises(
+            ValueError, match=r"datalist.json: .* slide must lie in one split only, .*DICOM series [\d.]+"
+        ):
+            load_datalist(path, split)
+    alone = write(training=[{"image": "f/level0.dcm", "group": "P"}, {"image": "f/level1.dcm", "group": "P"}])
+    assert len(load_datalist(alone, "training")) == 2
+
+
+def test_a_slide_of_another_split_need_not_be_here(write):
+    path = write(training=[{"image": "a.png"}], test=[{"image": "elsewhere.dcm"}, {"image": "elsewhere.mrxs"}])
+    assert len(load_datalist(path, "training")) == 1
+
+
+def test_a_folder_is_an_image_only_as_a_dicom_slide(write, tmp_path, dicom):
+    assert load_datalist(write(training=[{"image": "f"}]), "training")[0]["image"] == str(dicom)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(tmp_path / "a.png", tmp_path / "pictures")
+    for name in ("empty", "pictures", "."):
+        with pytest.raises(ValueError, match=rf"datalist.json: .*{re.escape(str(tmp_path / name))}: is a folder"):
+            load_datalist(write(training=[{"image": "a.png"}, {"image": name}]), "training")
