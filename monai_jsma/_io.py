@@ -25,6 +25,7 @@ __all__ = [
     "name_full_disk",
     "checkpoint_file",
     "count_cores",
+    "decode_text",
     "file_sha256",
     "find_data_files",
     "format_csv",
@@ -36,6 +37,7 @@ __all__ = [
     "name_region",
     "read_lines",
     "read_table",
+    "read_text",
     "replace_file",
     "report_system_files",
     "write_whole",
@@ -51,6 +53,20 @@ _SYSTEM_NAMES = {  # what systems and network drives put beside the files, witho
     "__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini", "ehthumbs.db",
     "lost+found", "recycler", "system volume information", "thumbs.db",
 }  # fmt: skip
+
+_KINDS = {  # first bytes of files that are given by mistake where text is needed
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"II*\0": "a TIFF image or slide",
+    b"MM\0*": "a TIFF image or slide",
+    b"II+\0": "a TIFF image or slide",
+    b"PK\x03\x04": "a ZIP archive, such as a workbook of a spreadsheet (save its sheet as CSV) or weights",
+    b"\xd0\xcf\x11\xe0": "a workbook of an old spreadsheet (save its sheet as CSV)",
+    b"\x1f\x8b": "a gzip file (unpack it)",
+    b"%PDF": "a PDF document",
+    b"\xff\xfe": "text in UTF-16 (save it in UTF-8)",
+    b"\xfe\xff": "text in UTF-16 (save it in UTF-8)",
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -136,6 +152,7 @@ def replace_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
         ...     torch.save(state, unfinished)
     """
     path = Path(path)
+    _check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = f"-{uuid.uuid4().hex}" if shared else ""
     unfinished = path.with_name(f".{path.stem}.part{writer}{path.suffix}")  # cuCIM goes by the suffix
@@ -147,6 +164,20 @@ def replace_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _check_target(path: Path) -> None:
+    """Check that a file of this path can be, before anything is written.
+
+    Raises:
+        IsADirectoryError: if it is a folder.
+        NotADirectoryError: if what should be its folder is a file.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: this is a folder; name a file to write.")
+    for folder in path.parents:
+        if folder.is_file():
+            raise NotADirectoryError(f"{path}: cannot be written, as {folder} is a file; name a folder or a new one.")
 
 
 @contextmanager
@@ -275,6 +306,37 @@ def report_system_files(folder: Path, names: Iterable[str]) -> None:
         _logger.warning("%s: left out, hidden or of the system: %s.", folder, join_few(names))
 
 
+def read_text(path: str | Path, kind: str) -> str:
+    """The text of a file in UTF-8, without the byte order mark that some editors and spreadsheets write.
+
+    Args:
+        path: path of the file.
+        kind: what it should be, such as "a CSV file".
+
+    Raises:
+        ValueError: if the file is empty, is of another kind or is text in another encoding.
+    """
+    return decode_text(Path(path).read_bytes(), path, kind)
+
+
+def decode_text(content: bytes, path: str | Path, kind: str) -> str:
+    """The text of a file's bytes; see :func:`read_text`."""
+    if not content:
+        raise ValueError(f"{path}: the file is empty (0 bytes), not {kind}; name another, or write it again.")
+    for start, other in _KINDS.items():
+        if content.startswith(start):
+            raise ValueError(f"{path}: this is {other}, not {kind}; name another file.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not {kind} in UTF-8 (byte {content[error.start]:#x} at {error.start}); save it in this encoding."
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{path}: not {kind}, as it holds bytes that are no text; name another file.")
+    return text
+
+
 def read_lines(path: Path) -> list[list[str]]:
     """The cells of each line of a CSV file that is not empty, without surrounding blanks.
 
@@ -282,13 +344,15 @@ def read_lines(path: Path) -> list[list[str]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a CSV file in UTF-8.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: this is a folder; name the table in it, such as {path / 'labels.csv'}.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such table of labels.")
+    text = io.StringIO(read_text(path, "a CSV file"), newline="")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
-            lines = list(csv.reader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8: {error}.") from error
+        lines = list(csv.reader(text, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a CSV file: {error}.") from error
 
     stripped = [[cell.strip() for cell in line] for line in lines]
     return [line for line in stripped if any(line)]

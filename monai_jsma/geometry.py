@@ -123,6 +123,24 @@ def sorted_magnifications(magnifications: Sequence[float | str | Magnification])
     return tuple(result)
 
 
+def may_be_decimal_commas(numbers: Sequence[int]) -> bool:
+    """Whether whole numbers in a list of spacings are likely the parts of numbers with a decimal comma.
+
+    Magnifications differ by powers of 2 as a rule, and none is 0.
+
+    Example::
+
+        >>> may_be_decimal_commas([0, 25]), may_be_decimal_commas([1, 68]), may_be_decimal_commas([4, 2, 1])
+        (True, True, False)
+    """
+    if len(numbers) < 2:
+        return False
+    smallest = min(numbers)
+    if smallest <= 0:
+        return True
+    return any(not math.log2(number / smallest).is_integer() for number in numbers)
+
+
 def automatic_magnifications(
     size: Sequence[int],
     mpp: float | str | Magnification,

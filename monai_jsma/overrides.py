@@ -23,6 +23,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 
 from monai_jsma.failures import print_cause_last
+from monai_jsma.geometry import may_be_decimal_commas
 
 __all__ = ["check_overrides", "correct_settings"]
 
@@ -132,6 +133,7 @@ def correct_settings(
         example = examples.find(name, own_value)
         try:
             corrected = _correct_value(value, example, is_optional=name in _OPTIONAL or own_value is None)
+            _check_commas(name, value)
         except _ValueTypeError as error:
             faults.append(f"'{name}': expected {error}, but got {value!r}")
             continue
@@ -149,6 +151,78 @@ def correct_settings(
         parser[name] = value
     if corrections or nulls:
         parser.parse(reset=True)
+    _warn_of_silenced(parser.config, own, overrides, entries=entries, file=file)
+
+
+# ------------------------------------------------------------------------------------------------------------- silenced
+
+
+def _warn_of_silenced(
+    config: Any, own: Mapping[str, Any], overrides: Mapping[str, Any], *, entries: frozenset[str], file: Path
+) -> None:
+    """Say in one line which overrides change nothing, as another setting or an overlay makes them useless.
+
+    Args:
+        config: the whole configuration.
+        own: the bundle's own configuration, where each of them changes something.
+        overrides: what was typed, by name.
+        entries: names of what is run.
+        file: the bundle's own configuration.
+    """
+    reached = _find_reached(config, entries)
+    reached_in_own = _find_reached(own, entries)
+    lines = []
+    for name in overrides:
+        if _is_used(name, reached_in_own) and not _is_used(name, reached):
+            lines.append(f"'{name}' changes nothing, as nothing that is run uses it with these overlays")
+    for name, other in _list_conflicts(config):
+        is_typed = name in overrides or (name == "feature_cache" and other in overrides)
+        if is_typed:
+            lines.append(f"'{name}' changes nothing with {other} {config[other]!r}")
+    if lines:
+        _logger.warning("%s: %s.", file, "; ".join(lines))
+
+
+def _find_reached(config: Any, entries: frozenset[str]) -> set[str]:
+    """The names of all that the programs refer to, and what that refers to, and so on."""
+    reached: set[str] = set()
+    waiting = set(entries & set(config))
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting |= _list_references(_find_part(config, name)) - reached
+    return reached
+
+
+def _find_part(config: Any, name: str) -> Any:
+    """The part of a configuration that a reference names; None if there is none."""
+    for key in name.split("#"):
+        if isinstance(config, list) and key.isdecimal() and int(key) < len(config):
+            config = config[int(key)]
+        elif isinstance(config, dict):
+            config = config.get(key)
+        else:
+            return None
+    return config
+
+
+def _list_conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of a setting that has no effect, and of the other one that takes it."""
+    if config.get("feature_cache") is not None:
+        for name in ("stain_prob", "crop_prob"):  # such views never occur twice, so none of their patches is kept
+            if _is_number(config.get(name)) and config[name] > 0:
+                yield "feature_cache", name
+    if "thumbnail_backbone" in config and config["thumbnail_backbone"] is None:
+        yield "normalization", "thumbnail_backbone"
+        if _is_number(config.get("alpha")) and config["alpha"] > 0:
+            yield "alpha", "thumbnail_backbone"
+    for name, sampler in (("num_patches", "sampler"), ("inference_patches", "inference_sampler")):
+        if "AllPatches" in str(config.get(sampler)):
+            yield name, sampler
+    if config.get("warmup_epochs") == 0:
+        yield "warmup_patches", "warmup_epochs"
+    if config.get("resume") is True:
+        yield "weights", "resume"
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -383,6 +457,28 @@ def _is_null(value: Any, example: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_commas(name: str, value: Any) -> None:
+    """Check that a list was not made of decimal commas.
+
+    MONAI's command line makes a tuple of numbers with commas and no brackets: 0,25 is (0, 25).
+
+    Raises:
+        _ValueTypeError: if it likely was.
+    """
+    if not isinstance(value, (tuple, list)) or not all(type(number) is int for number in value):
+        return
+    numbers = list(value)
+    is_doubtful = isinstance(value, tuple) and 0 in value
+    if name == "magnifications":
+        is_doubtful = min(numbers, default=1) <= 0
+        if isinstance(value, tuple):
+            is_doubtful = may_be_decimal_commas(numbers)
+    if not is_doubtful:
+        return
+    way_out = "" if 0 in value else f", or brackets if {numbers} is meant"
+    raise _ValueTypeError(f"numbers with decimal points, not commas{way_out}")
 
 
 def _explain_comma(value: Any) -> str:

@@ -10,11 +10,12 @@ ValueError, OSError or SlideError for what the user can correct. A command that 
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Commands", "add_command", "parse_mpp", "print_error", "show_progress"]
+__all__ = ["Commands", "add_command", "parse_mpp", "parse_number", "parse_whole", "print_error", "show_progress"]
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -39,8 +40,29 @@ def add_command(
     return parser
 
 
+def parse_whole(smallest: int = 0) -> Callable[[str], int]:
+    """The type of an option that is a whole number.
+
+    Args:
+        smallest: smallest number that is taken.
+    """
+
+    def parse(text: str) -> int:
+        number = int(text) if text.isdecimal() else None
+        if number is None or number < smallest:
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least {smallest}")
+        return number
+
+    return parse
+
+
 def parse_mpp(text: str) -> float:
     """The um per pixel of an option ``--mpp``, with a decimal point or a decimal comma."""
+    return parse_number(text)
+
+
+def parse_number(text: str) -> float:
+    """The number of an option, with a decimal point or a decimal comma."""
     from monai_jsma.slides.spacing import parse_decimal  # slow to import, and needed where the option is given only
 
     try:
@@ -51,8 +73,28 @@ def parse_mpp(text: str) -> float:
 
 def print_error(error: object) -> None:
     """Print the message of an error as one line of the error stream."""
-    message = " ".join(str(error).split())
+    text = _describe_system_error(error) if isinstance(error, OSError) and error.errno else str(error)
+    message = " ".join(text.split())
     print(f"error: {message}", file=sys.stderr)
+
+
+def _describe_system_error(error: OSError) -> str:
+    """The file first, then what the operating system says of it, and the way out."""
+    if error.filename is None:
+        return str(error)
+    ways_out = {
+        errno.EACCES: "ask its owner for the permission, or name another",
+        errno.EPERM: "ask its owner for the permission, or name another",
+        errno.EROFS: "name another folder",
+        errno.ENOTDIR: "a part of this path is a file; name another folder",
+        errno.EEXIST: "a file has this name; name another folder",
+        errno.ENOENT: "correct the path",
+        errno.EISDIR: "name a file",
+        errno.ENAMETOOLONG: "name a shorter one",
+    }
+    reason = error.strerror or "it cannot be used"
+    way_out = ways_out.get(error.errno or 0)
+    return f"{error.filename}: {reason}" + (f"; {way_out}." if way_out else "")
 
 
 def show_progress(entries: Sequence[Any]) -> Iterator[Any]:

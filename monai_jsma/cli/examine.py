@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import format_table, write_whole
-from monai_jsma.cli import Commands, add_command, parse_mpp, show_progress
+from monai_jsma.cli import Commands, add_command, parse_mpp, parse_whole, show_progress
 from monai_jsma.cli.bundles import read_config
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def parse_magnification(text: str) -> float | str:
     """
     if text.endswith(("x", "X")):
         return text
+    if re.fullmatch(r"\d+,\d+", text):
+        raise ValueError(f"'{text}' is no magnification; write a decimal point: {text.replace(',', '.')}.")
     try:
         return float(text)
     except ValueError as error:
@@ -50,10 +53,25 @@ def parse_magnification(text: str) -> float | str:
 
 
 def parse_magnifications(text: str | None) -> list[float | str]:
-    """The magnifications of a list separated by commas; none if the option is missing."""
+    """The magnifications of a list separated by commas; none if the option is missing.
+
+    Raises:
+        ValueError: if one is none, or the commas are likely decimal ones.
+    """
+    from monai_jsma.geometry import may_be_decimal_commas
+
     if not text:
         return []
-    return [parse_magnification(part.strip()) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(numbers) == len(parts) and may_be_decimal_commas(numbers):
+        as_meant = ",".join(f"{number}.0" for number in numbers)
+        way_out = "" if 0 in numbers else f", or {as_meant} if they are meant"
+        raise ValueError(
+            f"--magnifications {text}: commas separate magnifications, and these look like parts of decimal numbers; "
+            f"write decimal points, such as {'.'.join(parts[:2])}{way_out}."
+        )
+    return [parse_magnification(part) for part in parts]
 
 
 def _add_info(commands: Commands) -> None:
@@ -80,7 +98,7 @@ def _add_info(commands: Commands) -> None:
     )
     parser.add_argument(
         "--patch-size",
-        type=int,
+        type=parse_whole(1),
         metavar="N",
         help=f"height and width of a patch in pixels (default: as in the bundle, else {_DEFAULT_PATCH_SIZE})",
     )

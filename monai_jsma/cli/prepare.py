@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import Fault, format_csv, format_table, join_few, write_whole
-from monai_jsma.cli import Commands, add_command, parse_mpp
+from monai_jsma.cli import Commands, add_command, parse_mpp, parse_number, parse_whole
 from monai_jsma.cli.prepare_mosaic import add_mosaic
 
 if TYPE_CHECKING:
@@ -35,13 +35,19 @@ def add_commands(commands: Commands) -> None:
     _add_tcga_prad(sources)
 
 
-def _add_split_options(parser: argparse.ArgumentParser, *, held_out: str) -> None:
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: %(default)s)")
+def _add_split_options(parser: argparse.ArgumentParser, *, held_out: str, min_folds: int) -> None:
     parser.add_argument(
-        "--fold", type=int, default=0, metavar="F", help=f"fold to {held_out} on, from 0 (default: %(default)s)"
+        "--folds", type=parse_whole(min_folds), default=5, metavar="K", help="number of folds (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="random seed of the split (default: %(default)s)"
+        "--fold",
+        type=parse_whole(),
+        default=0,
+        metavar="F",
+        help=f"fold to {held_out} on, from 0 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=parse_whole(), default=0, metavar="S", help="random seed of the split (default: %(default)s)"
     )
     _add_names_option(parser)
 
@@ -104,7 +110,7 @@ def _add_bach(sources: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="JSON", help="datalist to write (default: datalist.json in OUT, else in ROOT)"
     )
-    _add_split_options(parser, held_out="validate")
+    _add_split_options(parser, held_out="validate", min_folds=2)
 
 
 def prepare_bach(args: argparse.Namespace) -> None:
@@ -159,7 +165,7 @@ def _add_folder(sources: Commands) -> None:
         help="class names in the order of their numbers (default: sorted, numbers by value); a name with a comma in "
         "double quotes, as in CSV: 'benign,\"Gleason 4,5\"'; may be repeated, which continues the list",
     )
-    _add_split_options(parser, held_out="test")
+    _add_split_options(parser, held_out="test", min_folds=3)
 
 
 def prepare_folder(args: argparse.Namespace) -> None:
@@ -230,24 +236,30 @@ def _add_tcga_prad(sources: Commands) -> None:
 
 def _add_region_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size-um", type=float, default=2000.0, metavar="UM", help="side of a region in um (default: %(default)g)")
+    add(
+        "--size-um",
+        type=parse_number,
+        default=2000.0,
+        metavar="UM",
+        help="side of a region in um (default: %(default)g)",
+    )
     add(
         "--cover",
-        type=float,
+        type=parse_number,
         default=0.5,
         metavar="SHARE",
         help="smallest share of a region inside its class (default: %(default)s)",
     )
     add(
         "--per-slide",
-        type=int,
+        type=parse_whole(1),
         default=12,
         metavar="N",
         help="maximum number of regions of a slide (default: %(default)s)",
     )
     add(
         "--per-class",
-        type=int,
+        type=parse_whole(1),
         default=95,
         metavar="N",
         help="maximum number of regions of a class (default: %(default)s)",
@@ -259,11 +271,17 @@ def _add_region_options(parser: argparse.ArgumentParser) -> None:
         help="corner that annotations count from, in slides whose image lies on a larger canvas: of the image, as in "
         "QuPath (bounds), or of level 0 (canvas) (default: bounds for GeoJSON, canvas for XML and CSV)",
     )
-    add("--folds", type=int, default=5, metavar="K", help="number of folds of patients (default: %(default)s)")
-    add("--fold", type=int, default=0, metavar="F", help="fold to test on, from 0 (default: %(default)s)")
+    add(
+        "--folds",
+        type=parse_whole(3),
+        default=5,
+        metavar="K",
+        help="number of folds of patients (default: %(default)s)",
+    )
+    add("--fold", type=parse_whole(), default=0, metavar="F", help="fold to test on, from 0 (default: %(default)s)")
     add(
         "--seed",
-        type=int,
+        type=parse_whole(),
         default=0,
         metavar="S",
         help="random seed of the regions' locations, of their choice and of the split (default: %(default)s)",
@@ -350,9 +368,13 @@ def _add_synthetic(commands: Commands) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the images and datalist.json to")
     for option, split, number in (("train", "training", 320), ("validation", "validation", 80), ("test", "test", 80)):
         text = f"number of {split} images (default: {number})"
-        parser.add_argument(f"--{option}", type=int, default=number, metavar="N", help=text)
+        parser.add_argument(f"--{option}", type=parse_whole(1), default=number, metavar="N", help=text)
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="random seed; equal seeds give equal files (default: 0)"
+        "--seed",
+        type=parse_whole(),
+        default=0,
+        metavar="S",
+        help="random seed; equal seeds give equal files (default: 0)",
     )
     parser.add_argument(
         "--task",
@@ -369,7 +391,10 @@ def _add_synthetic(commands: Commands) -> None:
         help="true magnification: 50X, 100X or 200X; not for mixed (default: 1)",
     )
     parser.add_argument(
-        "--classes", type=int, metavar="C", help="number of classes (default: all, which are 4, or 10 for digits)"
+        "--classes",
+        type=parse_whole(2),
+        metavar="C",
+        help="number of classes (default: all, which are 4, or 10 for digits)",
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import format_csv, join_few, name_region, write_whole
-from monai_jsma.cli import Commands, add_command, print_error, show_progress
+from monai_jsma.cli import Commands, add_command, parse_whole, print_error, show_progress
 
 if TYPE_CHECKING:
     from monai_jsma.datalists.regions import Area
@@ -276,26 +276,20 @@ def _add_report(commands: Commands) -> None:
     )
     parser.add_argument(
         "--resamples",
-        type=_parse_count,
+        type=parse_whole(),
         default=1000,
         metavar="N",
         help="number of bootstrap resamples, 0 for no intervals (default: 1000)",
     )
     parser.add_argument(
-        "--seed", type=_parse_count, default=0, metavar="S", help="random seed of the bootstrap (default: 0)"
+        "--seed", type=parse_whole(), default=0, metavar="S", help="random seed of the bootstrap (default: 0)"
     )
     parser.add_argument(
-        "--errors", type=_parse_count, default=8, metavar="N", help="number of the worst errors to show (default: 8)"
+        "--errors", type=parse_whole(), default=8, metavar="N", help="number of the worst errors to show (default: 8)"
     )
     parser.add_argument(
         "--base-dir", type=Path, default=Path(), metavar="DIR", help="folder of relative image paths (default: here)"
     )
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
-    return int(text)
 
 
 def report_predictions(args: argparse.Namespace) -> None:

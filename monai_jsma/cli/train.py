@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import write_whole
-from monai_jsma.cli import Commands, add_command
+from monai_jsma.cli import Commands, add_command, parse_whole
 from monai_jsma.cli.bundles import (
     TrainingRun,
     Variant,
@@ -54,15 +54,25 @@ def _add_demo(commands: Commands) -> None:
     )
     add_bundle_option(parser)
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="random seed of images and training (default: %(default)s)"
+        "--seed",
+        type=parse_whole(),
+        default=0,
+        metavar="S",
+        help="random seed of images and training (default: %(default)s)",
     )
     parser.add_argument(
-        "--train", type=int, default=512, metavar="N", help="number of training images (default: %(default)s)"
+        "--train",
+        type=parse_whole(1),
+        default=512,
+        metavar="N",
+        help="number of training images (default: %(default)s)",
     )
     parser.add_argument(
-        "--test", type=int, default=128, metavar="N", help="number of test images (default: %(default)s)"
+        "--test", type=parse_whole(1), default=128, metavar="N", help="number of test images (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="number of epochs (default: that of configs/demo.json)")
+    parser.add_argument(
+        "--epochs", type=parse_whole(1), metavar="N", help="number of epochs (default: that of configs/demo.json)"
+    )
 
 
 def train_demo(args: argparse.Namespace) -> None:
@@ -172,9 +182,15 @@ def _add_crossval(commands: Commands) -> None:
     summary = "Train and test a bundle on every fold of a datalist, split by group, with one or more seeds."
     parser = add_command(commands, "crossval", train_variants, summary=summary)
     _add_variant_options(parser, variants=["multi"], out="crossval")
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: %(default)s)")
     parser.add_argument(
-        "--split-seed", type=int, default=0, metavar="S", help="random seed of the folds (default: %(default)s)"
+        "--folds", type=parse_whole(2), default=5, metavar="K", help="number of folds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split-seed",
+        type=parse_whole(),
+        default=0,
+        metavar="S",
+        help="random seed of the folds (default: %(default)s)",
     )
     parser.add_argument(
         "--no-validation",
@@ -214,7 +230,11 @@ def _add_variant_options(parser: argparse.ArgumentParser, *, variants: list[str]
         "--out", type=Path, default=Path(out), metavar="DIR", help="folder for all results (default: %(default)s)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="number of runs at the same time (default: %(default)s)"
+        "--jobs",
+        type=parse_whole(1),
+        default=1,
+        metavar="N",
+        help="number of runs at the same time (default: %(default)s)",
     )
 
 

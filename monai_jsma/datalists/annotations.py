@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import logging
 import math
@@ -34,7 +35,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from monai_jsma._io import Fault, find_data_files
+from monai_jsma._io import Fault, decode_text, find_data_files, read_text
 from monai_jsma.datalists.regions import Area
 from monai_jsma.slides.frame import FRAMES, Frame, check_frame
 
@@ -66,8 +67,13 @@ def find_annotations(path: str | Path, *, skip: Iterable[Path] = ()) -> list[Pat
     Args:
         path: the folder, or one file of annotations.
         skip: files in the folder that are not annotations, such as the results of an earlier run.
+
+    Raises:
+        FileNotFoundError: if there is neither such a folder nor such a file.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there are no such annotations; name a file of annotations, or their folder.")
     if not path.is_dir():
         return [path]
     skipped = {file.resolve() for file in skip}
@@ -253,8 +259,9 @@ class _Collector:
 
 
 def _read_geojson(path: Path, frame: Frame | None) -> Annotations:
+    text = decode_text(_read_bytes(path), path, "a JSON file")
     try:
-        content = json.loads(_read_bytes(path).decode("utf-8-sig"))
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError(f"not a JSON file: {error}") from error
     features = _list_features(content)
@@ -531,11 +538,10 @@ def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
 
 
 def _read_boxes(path: Path, frame: Frame | None) -> Annotations:
-    with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
-        reader = csv.DictReader(file, strict=True)
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        rows = list(reader)
+    reader = csv.DictReader(io.StringIO(read_text(path, "a CSV file"), newline=""), strict=True)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    rows = list(reader)
     if not rows or not set(_COLUMNS) <= set(columns):
         raise ValueError(f"expected rows with the columns {', '.join(_COLUMNS)}")
 

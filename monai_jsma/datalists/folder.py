@@ -110,7 +110,7 @@ def folder_datalist(
 
     if not names_as_written:
         check_spellings(find_spelling_doubles(items, base=root), str(table))
-    fold_of = split_by_group(items, folds, seed, base=root, names_as_written=names_as_written)
+    fold_of = split_by_group(items, folds, seed, min_folds=3, base=root, names_as_written=names_as_written)
     content: dict[str, Any] = {
         "name": root.resolve().name,
         "labels": {str(label): name for name, label in label_of.items()},

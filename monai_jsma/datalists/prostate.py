@@ -81,10 +81,14 @@ class RegionSettings:
     frame: Frame | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.size_um < math.inf or not 0 < self.cover <= 1:
-            raise ValueError(f"size_um must be above 0 and cover above 0 and at most 1, but got {self}.")
-        if min(self.per_slide, self.per_class) < 1 or self.seed < 0:
-            raise ValueError(f"per_slide and per_class must be at least 1 and seed at least 0, but got {self}.")
+        if not 0 < self.size_um < math.inf:
+            raise ValueError(f"size_um must be above 0 um, but is {self.size_um}.")
+        if not 0 < self.cover <= 1:
+            raise ValueError(f"cover must be a share above 0 and at most 1, but is {self.cover}.")
+        for name, smallest in (("per_slide", 1), ("per_class", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, but is {value}.")
         if self.mpp is not None:
             check_mpp(self.mpp, "mpp")
         if self.frame is not None:
@@ -240,8 +244,12 @@ def _report_slides(files: Sequence[Path], slides: Sequence[Path], root: Path) ->
 
 
 def _check_found(paths: Sequence[Path], folder: str | Path, kind: str) -> None:
-    if not paths:
-        raise FileNotFoundError(f"{folder}: there is no folder with {kind}.")
+    if paths:
+        return
+    if Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: holds no {kind}.")
+    reason = "is a file" if Path(folder).exists() else "there is no such folder"
+    raise FileNotFoundError(f"{folder}: {reason}; name the folder with {kind}.")
 
 
 class Cohort:
@@ -386,7 +394,7 @@ class Cohort:
         for name, regions in chosen.items():
             for region in regions:
                 items.append(_region_item(self.slides[name].item, region))
-        fold_of = split_by_group(items, settings.folds, settings.seed, names_as_written=names_as_written)
+        fold_of = split_by_group(items, settings.folds, settings.seed, min_folds=3, names_as_written=names_as_written)
         content: dict[str, Any] = {
             "name": "regions of annotated prostate slides",
             "labels": {str(label): name for label, name in enumerate(CLASSES)},

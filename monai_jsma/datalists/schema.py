@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_jsma._io import join_few, write_whole
+from monai_jsma._io import join_few, read_text, write_whole
 from monai_jsma.datalists.spelling import read_names_as_written
 from monai_jsma.datalists.splits import SPLITS, Item, check_groups, find_splits
 from monai_jsma.geometry import check_region
@@ -89,11 +89,9 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
         raise IsADirectoryError(f"{path}: this is a folder; name the datalist in it, such as {path / 'datalist.json'}.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such datalist.")
+    text = read_text(path, "a JSON file")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # -sig: some editors write a byte order mark
         content = json.loads(text, object_pairs_hook=_make_object)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a JSON file in UTF-8 ({error}); save it in this encoding.") from error
     except ValueError as error:
         raise ValueError(f"{path}: not a JSON file: {error}.") from error
     except RecursionError as error:

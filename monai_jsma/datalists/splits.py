@@ -215,6 +215,7 @@ def split_by_group(
     folds: int,
     seed: int = 0,
     *,
+    min_folds: int = 2,
     base: Path | None = None,
     names_as_written: bool = False,
 ) -> list[int]:
@@ -222,8 +223,9 @@ def split_by_group(
 
     Args:
         items: items with ``image`` and ``label``, and ``group`` or ``patient`` in all of them or in none.
-        folds: number of folds, at least 2.
+        folds: number of folds.
         seed: random seed of the division.
+        min_folds: smallest number of folds; 3 for :func:`make_splits`.
         base: folder that relative image paths start at, to know two paths of one file; None if unknown.
         names_as_written: whether names that differ in spelling only are different ones, rather than an error.
 
@@ -244,11 +246,13 @@ def split_by_group(
         check_spellings(find_spelling_doubles(items, base=base))
     groups = [group_of(item) for item in items]
     num_groups = len(set(groups))
-    if not 2 <= folds <= num_groups:
-        raise ValueError(f"{num_groups} groups cannot make {folds} folds: use 2 to {num_groups}.")
+    if num_groups < min_folds:
+        raise ValueError(f"{num_groups} groups cannot make {min_folds} folds, which are needed: add images of others.")
+    if not min_folds <= folds <= num_groups:
+        raise ValueError(f"{num_groups} groups cannot make {folds} folds: use {min_folds} to {num_groups}.")
 
     labels = [item["label"] for item in items]
-    _check_labels(items, folds)
+    _check_labels(items, folds, min_folds)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of = [-1] * len(items)
     with warnings.catch_warnings():
@@ -267,7 +271,7 @@ def split_by_group(
     return fold_of
 
 
-def _check_labels(items: Sequence[Item], folds: int) -> None:
+def _check_labels(items: Sequence[Item], folds: int, min_folds: int) -> None:
     """Check that the labels are classes, and that the most frequent one can be in every fold."""
     for item in items:
         label = item["label"]
@@ -279,10 +283,8 @@ def _check_labels(items: Sequence[Item], folds: int) -> None:
     counts = Counter(item["label"] for item in items)
     most = max(counts.values())
     if most < folds:
-        raise ValueError(
-            f"No class has {folds} items for {folds} folds, the most frequent one has {most}: use at most {most} "
-            "folds, or label more images."
-        )
+        fewer = f"use at most {most} folds, or label more images" if most >= min_folds else "label more images"
+        raise ValueError(f"No class has {folds} items for {folds} folds, the most frequent one has {most}: {fewer}.")
 
 
 def _check_all_or_none_have_a_group(items: Sequence[Item]) -> None:
@@ -398,7 +400,8 @@ def make_fold_datalists(
         raise ValueError("no item of the datalist has a label: a cross-validation needs them.")
 
     names_as_written = read_names_as_written(content)
-    fold_of = split_by_group(items, folds, seed, base=base, names_as_written=names_as_written)
+    min_folds = 3 if validation else 2
+    fold_of = split_by_group(items, folds, seed, min_folds=min_folds, base=base, names_as_written=names_as_written)
     common = {key: value for key, value in content.items() if key not in splits}
     datalists = []
     for fold in range(folds):

@@ -127,10 +127,13 @@ def make_dataset(
     numbers = {"training": num_train, "validation": num_validation, "test": num_test}
     if num_classes is None:
         num_classes = len(names)
-    if min(numbers.values()) < 1 or not 2 <= num_classes <= len(names):
-        raise ValueError(
-            f"Each split needs at least 1 image and 2 to {len(names)} classes, but got {numbers}, {num_classes}."
-        )
+    for split, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"each split needs at least 1 image, but the number of {split} images is {number}.")
+    if not 2 <= num_classes <= len(names):
+        raise ValueError(f"task '{task}' has 2 to {len(names)} classes, but got {num_classes}.")
+    if seed < 0:
+        raise ValueError(f"the random seed must be at least 0, but is {seed}.")
 
     splits = {}
     for split, number in numbers.items():

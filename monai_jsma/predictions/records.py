@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_jsma._io import decode_text
 from monai_jsma.geometry import Box, GridCell, PatchGeometry
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.measures import (
@@ -386,13 +387,16 @@ def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRec
         paths = [paths]
     records: dict[tuple, PredictionRecord] = {}
     for path in map(Path, paths):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: this is a folder; name the predictions in it, such as predictions.jsonl.")
         if not path.is_file():
             hint = ""
             part = path.with_name(path.name + PART)
             if part.is_file():
                 hint = " yet: their run was stopped; run the same command again to finish it"
             raise FileNotFoundError(f"{path}: there are no such predictions{hint}.")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes()
+        lines = decode_text(content, path, "a file of prediction records").splitlines() if content else []
         for number, line in enumerate(lines, start=1):
             try:
                 record = PredictionRecord.from_json(line)

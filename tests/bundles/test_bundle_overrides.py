@@ -34,6 +34,80 @@ def read(bundle: Path, *configs: str, **overrides: Any) -> ConfigParser:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("magnifications", (0, 25)),
+        ("magnifications", [0, 25]),
+        ("magnifications", (1, 68)),
+        ("magnifications", (2, 5)),
+        ("magnifications", (1, 68, 0, 84)),
+        ("class_weights", (0, 5, 1)),
+    ],
+)
+def test_lists_of_decimal_commas_are_asked_for(bundle, name, value):
+    """MONAI's command line makes (0, 25) of 0,25."""
+    with pytest.raises(ValueError, match=f"'{name}': expected numbers with decimal points, not commas.*but got"):
+        read(bundle, "train", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("magnifications", (4, 2, 1)),
+        ("magnifications", [2, 5]),
+        ("magnifications", (1.68, 0.84)),
+        ("magnifications", ("50X", "100X")),
+        ("class_weights", (2, 5)),
+        ("class_weights", [0, 5, 1]),
+    ],
+)
+def test_lists_of_numbers(bundle, name, value):
+    assert read(bundle, "train", **{name: value})[name] == list(value)
+
+
+SILENCED = [  # overlays, what is typed, the names that the warning has
+    (["frozen"], {"stain_prob": 0.5}, ["'feature_cache' changes nothing with stain_prob 0.5"]),
+    (["frozen"], {"crop_prob": 0.3}, ["'feature_cache' changes nothing with crop_prob 0.3"]),
+    ([], {"feature_cache": "f", "freeze_patch_backbone": True}, ["'feature_cache' changes nothing with stain_prob"]),
+    (["attention_mil"], {"thumbnail_backbone": "resnet18"}, ["'thumbnail_backbone' changes nothing"]),
+    (["attention_mil"], {"level_prior": None}, ["'level_prior' changes nothing"]),
+    (["random_patches"], {"alpha": 0.1}, ["'alpha' changes nothing with thumbnail_backbone None"]),
+    (["random_patches"], {"normalization": "sigmoid"}, ["'normalization' changes nothing with thumbnail_backbone"]),
+    (["all_patches"], {"num_patches": 8}, ["'num_patches' changes nothing with sampler"]),
+    (["all_patches"], {"inference_patches": 8}, ["'inference_patches' changes nothing"]),
+    ([], {"warmup_patches": 9}, ["'warmup_patches' changes nothing with warmup_epochs 0"]),
+    ([], {"resume": "yes", "weights": "my.pth"}, ["'weights' changes nothing with resume True"]),
+    ([], {"magnifications": [1.0], "mpp": 0.3, "default_mpp": 0.3}, ["'mpp' changes nothing"]),
+]
+
+
+@pytest.mark.parametrize(("configs", "overrides", "told"), SILENCED)
+def test_a_setting_that_another_makes_useless_is_told(bundle, caplog, configs, overrides, told):
+    """In one line, which names both."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / file) for file in find_configs(bundle, "train", *configs)])
+    parser.update(overrides)
+    correct_settings(parser, bundle / "configs" / "train.json", overrides=overrides)
+    (line,) = [record.getMessage() for record in caplog.records]
+    for text in told:
+        assert text in line
+
+
+@pytest.mark.parametrize("configs", [["train"], ["train", "evaluate"], ["inference"], ["train", "frozen"]])
+def test_no_setting_is_useless_in_the_bundle_itself(bundle, caplog, configs):
+    parser = ConfigParser()
+    parser.read_config([str(bundle / file) for file in find_configs(bundle, *configs)])
+    useless = {"inference_patches", "warmup_patches", "resume"}  # with the values that they have
+    settings = {name: value for name, value in parser.config.items() if not isinstance(value, (dict, list))}
+    overrides = {name: value for name, value in settings.items() if name not in useless and value is not None}
+    if configs == ["train", "frozen"]:
+        overrides = {"orientation_prob": 1.0, "feature_cache": "f", "stain_prob": 0.0}
+    parser.update(overrides)
+    correct_settings(parser, bundle / "configs" / f"{configs[0]}.json", overrides=overrides)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize(
     ("name", "value", "meant"),
     [
         ("resume", "false", False),
