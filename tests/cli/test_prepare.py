@@ -103,4 +103,4 @@ def test_prepare_osteosarcoma(tmp_path, capsys):
     content = json.loads(out.read_text())
     assert sum(len(content[side]) for side in ("training", "validation", "test")) == 60
     assert main(command) == 1
-    assert "4 groups cannot make 5 folds: use 2 to 4" in capsys.readouterr().err
+    assert "4 groups cannot make 5 folds: use 3 to 4" in capsys.readouterr().err
