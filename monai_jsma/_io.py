@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
@@ -64,8 +65,6 @@ _KINDS = {  # first bytes of files that are given by mistake where text is neede
     b"\xd0\xcf\x11\xe0": "a workbook of an old spreadsheet (save its sheet as CSV)",
     b"\x1f\x8b": "a gzip file (unpack it)",
     b"%PDF": "a PDF document",
-    b"\xff\xfe": "text in UTF-16 (save it in UTF-8)",
-    b"\xfe\xff": "text in UTF-16 (save it in UTF-8)",
 }
 
 _logger = logging.getLogger(__name__)
@@ -316,24 +315,36 @@ def read_text(path: str | Path, kind: str) -> str:
     Raises:
         ValueError: if the file is empty, is of another kind or is text in another encoding.
     """
-    return decode_text(Path(path).read_bytes(), path, kind)
+    try:
+        return decode_text(Path(path).read_bytes(), kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from error
 
 
-def decode_text(content: bytes, path: str | Path, kind: str) -> str:
-    """The text of a file's bytes; see :func:`read_text`."""
+def decode_text(content: bytes, kind: str) -> str:
+    """The text of a file's bytes in UTF-8, without a byte order mark.
+
+    Args:
+        content: all bytes of the file.
+        kind: what it should be, such as "a CSV file".
+
+    Raises:
+        ValueError: if there are none, or they are of another kind or in another encoding; without the file's name.
+    """
     if not content:
-        raise ValueError(f"{path}: the file is empty (0 bytes), not {kind}; name another, or write it again.")
+        raise ValueError(f"the file is empty (0 bytes), not {kind}; name another, or write it again")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"not {kind} in UTF-8, but in UTF-16; save it in this encoding")
     for start, other in _KINDS.items():
         if content.startswith(start):
-            raise ValueError(f"{path}: this is {other}, not {kind}; name another file.")
+            raise ValueError(f"this is {other}, not {kind}; name another file")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not {kind} in UTF-8 (byte {content[error.start]:#x} at {error.start}); save it in this encoding."
-        ) from error
+        wrong = f"byte {content[error.start]:#x} at {error.start}"
+        raise ValueError(f"not {kind} in UTF-8 ({wrong}); save it in this encoding") from error
     if "\0" in text:
-        raise ValueError(f"{path}: not {kind}, as it holds bytes that are no text; name another file.")
+        raise ValueError(f"not {kind}, as it holds bytes that are no text; name another file")
     return text
 
 

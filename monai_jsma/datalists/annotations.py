@@ -35,7 +35,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from monai_jsma._io import Fault, decode_text, find_data_files, read_text
+from monai_jsma._io import Fault, decode_text, find_data_files
 from monai_jsma.datalists.regions import Area
 from monai_jsma.slides.frame import FRAMES, Frame, check_frame
 
@@ -259,7 +259,7 @@ class _Collector:
 
 
 def _read_geojson(path: Path, frame: Frame | None) -> Annotations:
-    text = decode_text(_read_bytes(path), path, "a JSON file")
+    text = decode_text(_read_bytes(path), "a JSON file")
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -538,7 +538,7 @@ def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
 
 
 def _read_boxes(path: Path, frame: Frame | None) -> Annotations:
-    reader = csv.DictReader(io.StringIO(read_text(path, "a CSV file"), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(decode_text(path.read_bytes(), "a CSV file"), newline=""), strict=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
     rows = list(reader)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_jsma._io import decode_text
+from monai_jsma._io import read_text
 from monai_jsma.geometry import Box, GridCell, PatchGeometry
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.measures import (
@@ -395,8 +395,8 @@ def read_records(paths: str | Path | Iterable[str | Path]) -> list[PredictionRec
             if part.is_file():
                 hint = " yet: their run was stopped; run the same command again to finish it"
             raise FileNotFoundError(f"{path}: there are no such predictions{hint}.")
-        content = path.read_bytes()
-        lines = decode_text(content, path, "a file of prediction records").splitlines() if content else []
+        is_empty = path.stat().st_size == 0  # of a run without images
+        lines = [] if is_empty else read_text(path, "a file of prediction records").splitlines()
         for number, line in enumerate(lines, start=1):
             try:
                 record = PredictionRecord.from_json(line)

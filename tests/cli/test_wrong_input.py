@@ -29,7 +29,7 @@ CONTENTS = {  # what is given by mistake: a part of the message
     "slide.tif": (encode_image("TIFF"), "this is a TIFF image or slide, not"),
     "table.xlsx": (b"PK\x03\x04 and so on", "workbook of a spreadsheet (save its sheet as CSV)"),
     "report.pdf": (b"%PDF-1.7", "this is a PDF document, not"),
-    "utf16.txt": ("a,b".encode("utf-16"), "this is text in UTF-16 (save it in UTF-8)"),
+    "utf16.txt": ("a,b".encode("utf-16"), "in UTF-8, but in UTF-16; save it in this encoding"),
     "latin #1, ü.txt": ("image,label\nä,b".encode("latin-1"), "in UTF-8 (byte 0xe4 at 12); save it in this encoding"),
     "zeros.txt": (b"\0" * 100, "it holds bytes that are no text"),
     "empty.txt": (b"", "the file is empty (0 bytes)"),
@@ -183,5 +183,5 @@ def test_folds_that_the_groups_cannot_make(folder, capsys):
 
 
 def test_a_table_with_a_byte_order_mark():
-    assert decode_text("image,ä".encode("utf-8-sig"), "a.csv", "a CSV file") == "image,ä"
-    assert decode_text(b"PKID,label", "a.csv", "a CSV file") == "PKID,label"
+    assert decode_text("image,ä".encode("utf-8-sig"), "a CSV file") == "image,ä"
+    assert decode_text(b"PKID,label", "a CSV file") == "PKID,label"

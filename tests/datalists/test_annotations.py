@@ -102,7 +102,9 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&
         ("a.xml", "<html/>", "begins with 'Annotations', but this file with 'html'"),
         ("a.xml", BOMB, "a document type .* is not accepted"),
         ("a.xml", BOMB.encode("utf-16"), "a document type .* is not accepted"),
-        ("a.csv", "", "expected rows with the columns slide, label, row"),
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", b"\xff\xd8\xff", "a.csv: this is a JPEG image, not a CSV file"),
+        ("a.csv", "a,b\n1,2\n", "expected rows with the columns slide, label, row"),
         ("a.csv", "slide,label,row,col,height\na,b,1,2,3\n", "expected rows with the columns"),
         ("a.csv", 'slide,label,row,col,height,width\n"a,b', "unexpected end of data"),
         ("a.txt", "", "annotations are .geojson, .geojson.gz, .json, .json.gz, .xml, .csv files"),
@@ -324,5 +326,5 @@ def test_compressed_geojson(tmp_path, suffix):
 def test_compressed_file_that_is_none(tmp_path, content):
     path = tmp_path / "a.geojson.gz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.geojson\.gz: (not a whole gzip file: .*|not a JSON file: .*)\."):
+    with pytest.raises(ValueError, match=r"a\.geojson\.gz: (not a whole gzip file: .*|the file is empty .*)\."):
         read_annotations(path)

@@ -63,7 +63,7 @@ def test_a_patient_in_two_groups_is_an_error():
 def test_too_few_groups_are_an_error():
     with pytest.raises(ValueError, match="6 groups cannot make 7 folds"):
         make_fold_datalists(datalist(), 7)
-    with pytest.raises(ValueError, match="at least 3"):
+    with pytest.raises(ValueError, match="6 groups cannot make 2 folds: use 3 to 6"):
         make_fold_datalists(datalist(), 2)
 
 

@@ -275,7 +275,7 @@ def test_missing_pictures(tmp_path, rows):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "no rows"),
+        (b"", "the file is empty"),
         (b"image,label\n\n , \n", "no rows"),
         (b"image\na.png\n", "the header needs 'image' and 'label'"),
         (b"image,label,label\na.png,x,y\n", "each column once"),

@@ -139,7 +139,7 @@ def test_copies_are_named():
 @pytest.mark.parametrize(
     ("labels", "folds", "message"),
     [
-        ([0, 1, 2, 3], 3, "No class has 3 items for 3 folds, the most frequent one has 1: use at most 1 folds"),
+        ([0, 1, 2, 3], 3, "No class has 3 items for 3 folds, the most frequent one has 1: label more images"),
         ([0, 0, 1, 1], 4, "No class has 4 items for 4 folds, the most frequent one has 2: use at most 2 folds"),
         ([0.5, 1.5, 0.5, 1.5], 2, "0.png: the label 0.5 is no class: folds need whole numbers or names"),
         ([True, False, True, False], 2, "0.png: the label True is no class"),
