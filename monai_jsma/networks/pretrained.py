@@ -8,16 +8,19 @@ A path is a state dict with the keys of timm's model, or with those of the Effic
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monai_jsma.networks.efficientnet_keys import convert_efficientnet_keys, has_efficientnet_keys
@@ -201,6 +204,7 @@ def _read_weights(name: str, path: str) -> dict[str, Any]:
 
     architecture = model.pretrained_cfg["architecture"]
     is_stated = _compare_configuration(model, name=name, path=path)
+    is_stated |= _compare_checkpoint(architecture, name=name, path=path)
     model.load_state_dict({key: saved[key] for key in expected})
     is_known = check_known_weights(model, architecture, source=path)
     if not (is_stated or is_known or name.startswith((*_HUB, _FOLDER))):
@@ -273,6 +277,29 @@ def _compare_configuration(model: nn.Module, *, name: str, path: str) -> bool:
                 f"weights '{path}' want another input than that of '{name}': {file} beside them says {entry} {values} "
                 f"instead of {list(own[entry])}; {way_out}"
             )
+    return True
+
+
+def _compare_checkpoint(architecture: str, *, name: str, path: str) -> bool:
+    """Whether a checkpoint of timm's training script, which keeps the name of its model, states the same one.
+
+    Returns:
+        False if it states none.
+
+    Raises:
+        RuntimeError: if it states another one.
+    """
+    import timm
+
+    if not zipfile.is_zipfile(path):
+        return False  # safetensors, or older than such checkpoints
+    with torch.serialization.safe_globals([argparse.Namespace]):  # the script keeps its arguments too
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    stated, _, _ = str(checkpoint.get("arch")).partition(".")
+    if not timm.is_model(stated):
+        return False
+    if stated != architecture:
+        raise RuntimeError(f"weights '{path}' are not those of '{name}': the file says '{stated}'; name that model.")
     return True
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import logging
@@ -260,6 +261,22 @@ def test_a_configuration_beside_the_file_must_agree(tmp_path):
     for other in ("{}", "[1]", "no JSON"):  # of another library
         file.write_text(other)
         build_backbone("test_resnet", path)
+
+
+def test_a_checkpoint_of_timm_says_of_which_model_it_is(caplog, tmp_path):
+    """Its training script keeps the name of the model and its own arguments beside the weights."""
+    path = str(tmp_path / "model_best.pth.tar")
+    model = timm.create_model("efficientnet_lite0")
+    own = {"state_dict": model.state_dict(), "args": argparse.Namespace(lr=0.1)}
+    torch.save({**own, "arch": "efficientnet_lite0"}, path)
+    backbone = build_backbone("efficientnet_lite0", path)
+    assert torch.equal(backbone.model.conv_stem.weight, model.conv_stem.weight)
+    assert not caplog.records
+    with pytest.raises(RuntimeError, match="not those of 'tf_efficientnet_lite0': the file says 'efficientnet_lite0'"):
+        build_backbone(LITE, path)
+    torch.save({**own, "arch": "a model of another library"}, path)
+    build_backbone(LITE, path)
+    assert "cannot be told from the file" in caplog.text
 
 
 def test_what_a_file_cannot_tell_is_said(caplog, tmp_path):
