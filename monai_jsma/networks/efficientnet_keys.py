@@ -53,7 +53,7 @@ def convert_efficientnet_keys(state_dict: Mapping[str, Tensor], expected: Mappin
         state_dict: the weights by their own keys.
         expected: state dict of timm's model, of which only the keys of the blocks are looked at.
     """
-    blocks = list(dict.fromkeys(_get_block(key) for key in expected if key.startswith("blocks.")))
+    blocks = _list_blocks(expected)
     converted = {}
     for key, value in state_dict.items():
         layer, _, entry = key.rpartition(".")
@@ -65,9 +65,15 @@ def convert_efficientnet_keys(state_dict: Mapping[str, Tensor], expected: Mappin
     return converted
 
 
-def _get_block(key: str) -> str:
-    """``blocks.2.0`` of ``blocks.2.0.conv_pw.weight``."""
-    return ".".join(key.split(".")[:3])
+def _list_blocks(expected: Mapping[str, Tensor]) -> list[str]:
+    """Beginnings of timm's keys, such as ``blocks.2.0`` of ``blocks.2.0.conv_pw.weight``, in their order."""
+    blocks = []
+    for key in expected:
+        parts = key.split(".")
+        block = ".".join(parts[:3])
+        if parts[0] == "blocks" and block not in blocks:
+            blocks.append(block)
+    return blocks
 
 
 def _convert_block_layer(layer: str, blocks: list[str], state_dict: Mapping[str, Tensor]) -> str:

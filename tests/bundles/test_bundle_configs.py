@@ -218,6 +218,17 @@ def test_convolutions_run_with_channels_last(shipped, config):
     assert any(not p.is_contiguous() for p in weights)
 
 
+@pytest.mark.parametrize("config", ["train", "inference"])
+@each_bundle
+def test_the_patch_encoder_may_end_behind_its_head(shipped, config):
+    for patch_head, num_features in ((False, 288), (True, 1024)):
+        parser = ConfigParser()
+        parser.read_config(shipped.folder / "configs" / f"{config}.json")
+        parser["patch_backbone"] = "mobilenetv3_small_050"
+        parser["patch_head"] = patch_head
+        assert parser.get_parsed_content("patch_encoder").num_features == num_features
+
+
 def test_the_bundles_differ_only_in_what_is_their_own():
     one, other = (BUNDLES[name].folder / "configs" for name in ("bach", "tcga_prad"))
     assert {path.name for path in one.iterdir()} - {"demo.json"} == {path.name for path in other.iterdir()}
