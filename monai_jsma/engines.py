@@ -31,6 +31,18 @@ from monai_jsma.data.prediction_dataset import BatchError, NotFiniteError
 from monai_jsma.networks.finite import DeferredChecks, defer_checks
 from monai_jsma.predictions.evidence import Evidence
 
+_EVIDENCE = (  # what else of the network's output tells how it came to its answer
+    "attention",
+    "regions",
+    "num_regions",
+    "cells",
+    "weights",
+    "draw_probabilities",
+    "certified",
+    "confidence",
+    "intervals",
+)
+
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
 
 
@@ -255,7 +267,7 @@ def _flatten_output(engine: Engine) -> None:
     if not isinstance(pred, Mapping):
         return
     output["pred"] = pred["logits"]
-    for name in ("attention", "cells", "weights", "draw_probabilities", "certified", "confidence", "intervals"):
+    for name in _EVIDENCE:
         if name in pred:
             output[name] = pred[name]
 

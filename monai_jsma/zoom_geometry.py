@@ -15,52 +15,36 @@ from functools import cached_property
 
 import numpy as np
 
-from monai_jsma.geometry import Box, PatchGeometry, grid_size, patch_start, rescale_span
+from monai_jsma.geometry import Box, PatchGeometry, patch_start, rescale_span
 
 __all__ = ["RegionGrid", "TissueMap", "make_region_grid"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RegionGrid:
-    """The regions that cover a window, row by row.
+    """The regions that cover a window, row by row: its patches at a coarse magnification, of whole pixels of level 0.
 
     There are as few as suffice. Each is centered on its cell and moved inside the window, so that neighbors overlap
-    evenly, and begins on a multiple of ``unit``. Of the window's last pixels fewer than ``unit`` may be left out. A
-    window that is shorter than a region is taken whole along that axis.
+    evenly. Of the window's last pixels fewer than one of the coarse magnification may be left out. A window that is
+    shorter than a region is taken whole along that axis.
 
     Args:
-        size: height and width of the window in level-0 pixels.
-        region: height and width of a region in level-0 pixels, multiples of ``unit``.
-        unit: pixels of level 0 that regions begin on multiples of.
-
-    Raises:
-        ValueError: if a number is below 1, or ``region`` no multiple of ``unit``.
+        patches: the grid of the window at that magnification, the only one.
+        unit: pixels of level 0 along a pixel of that magnification.
 
     Example::
 
-        >>> RegionGrid(size=(1000, 250), region=(400, 400)).boxes[1]
+        >>> RegionGrid(PatchGeometry((1000, 250), 1.0, [2.0], patch_size=200), 2).boxes[1]
         Box(row=300, col=0, height=400, width=250)
     """
 
-    size: tuple[int, int]
-    region: tuple[int, int]
-    unit: int = 1
-
-    def __post_init__(self) -> None:
-        if min(*self.size, *self.region, self.unit) < 1:
-            raise ValueError(
-                f"size {self.size}, region {self.region} and unit {self.unit} must be positive numbers of pixels."
-            )
-        height, width = self.region
-        if height % self.unit or width % self.unit:
-            raise ValueError(f"a region of {self.region} pixels is no multiple of the unit of {self.unit} pixels.")
+    patches: PatchGeometry
+    unit: int
 
     @cached_property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of regions."""
-        rows = grid_size(self.size[0], self.region[0])
-        cols = grid_size(self.size[1], self.region[1])
-        return rows, cols
+        return self.patches.grids[0]
 
     @cached_property
     def rows(self) -> list[tuple[int, int]]:
@@ -75,7 +59,8 @@ class RegionGrid:
     @property
     def boxes(self) -> list[Box]:
         """All regions in level-0 pixels of the window, row by row."""
-        return [Box(row, col, height, width) for row, height in self.rows for col, width in self.cols]
+        rows, cols = self.grid
+        return [self.box(row, col) for row in range(rows) for col in range(cols)]
 
     def box(self, row: int, col: int) -> Box:
         """The region of a cell in level-0 pixels of the window."""
@@ -84,39 +69,44 @@ class RegionGrid:
         return Box(top, left, height, width)
 
     def _find_spans(self, axis: int) -> list[tuple[int, int]]:
-        length = self.size[axis]
-        region = min(self.region[axis], length)
+        length = self.patches.size[axis]
+        level_length = self.patches.level_sizes[0][axis]
+        patch_size = self.patches.patch_size
         num_cells = self.grid[axis]
-        last = (length - region) // self.unit
+        extent = min(patch_size * self.unit, length)
+        last = (length - extent) // self.unit
         spans = []
         for cell in range(num_cells):
-            start = patch_start(cell, num_cells=num_cells, length=length, patch_size=region)
-            # Halves are all rounded up: neighbors that touch or overlap still do, a region being whole units long.
-            nearest = (2 * start + self.unit) // (2 * self.unit)
-            step = min(nearest, last)
-            spans.append((step * self.unit, region))
+            start = patch_start(cell, num_cells=num_cells, length=level_length, patch_size=patch_size)
+            spans.append((min(start, last) * self.unit, extent))
         return spans
 
 
-def make_region_grid(geometry: PatchGeometry, region_size: Sequence[int]) -> RegionGrid:
+def make_region_grid(geometry: PatchGeometry, region_size: int) -> RegionGrid:
     """The regions of an image.
 
-    They begin, as far as they can, on whole pixels of the coarsest magnification: so patches that need no resampling in
-    the image need none in its regions.
+    They begin on whole pixels of the coarsest magnification: patches that need no resampling in the image need none in
+    its regions.
 
     Args:
         geometry: patch grids of the image.
-        region_size: height and width of a region, in pixels of the finest magnification.
+        region_size: height and width of a region, in pixels of the finest magnification; it is rounded to whole pixels
+            of the coarsest.
 
     Raises:
-        ValueError: if ``region_size`` is no pair of positive numbers.
+        ValueError: if ``region_size`` is below 1.
     """
-    if len(region_size) != 2 or min(region_size) < 1:
+    if region_size < 1:
         raise ValueError(f"region_size must be the height and width of a region in pixels, but is {region_size!r}.")
     unit = max(1, round(geometry.spacings[0] / geometry.mpp))
-    to_level_0 = geometry.spacings[-1] / geometry.mpp
-    height, width = (unit * max(1, round(length * to_level_0 / unit)) for length in region_size)
-    return RegionGrid(size=geometry.size, region=(height, width), unit=unit)
+    in_level_0 = region_size * geometry.spacings[-1] / geometry.mpp
+    patches = PatchGeometry(
+        geometry.size,
+        geometry.mpp,
+        [unit * geometry.mpp],
+        patch_size=max(1, round(in_level_0 / unit)),
+    )
+    return RegionGrid(patches, unit)
 
 
 class TissueMap:
@@ -140,25 +130,21 @@ class TissueMap:
             rows: first pixel and height of each row, in level-0 pixels of the file.
             cols: first pixel and width of each column.
         """
-        tops, bottoms = self._find_lines(rows, 0)
-        lefts, rights = self._find_lines(cols, 1)
-        below = self._sums[bottoms]
-        above = self._sums[tops]
-        strips = below - above
-        tissue = strips[:, rights] - strips[:, lefts]
-        area = np.outer(bottoms - tops, rights - lefts)
-        return tissue / area
+        row_lines = self._find_lines(rows, 0)
+        col_lines = self._find_lines(cols, 1)
+        strips = np.diff(self._sums[row_lines], axis=1)[:, 0]  # (rows, columns of the mask + 1)
+        tissue = np.diff(strips[:, col_lines], axis=2)[:, :, 0]
+        heights = np.diff(row_lines, axis=1)
+        widths = np.diff(col_lines, axis=1)
+        return tissue / (heights * widths.T)
 
-    def _find_lines(self, spans: Sequence[tuple[int, int]], axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """First line of the mask under each span of an axis, and the line after its last."""
+    def _find_lines(self, spans: Sequence[tuple[int, int]], axis: int) -> np.ndarray:
+        """First line of the mask under each span of an axis, and the line after its last: ``(spans, 2)``."""
         begin = int(self.box[axis])
         length = int(self.box[axis + 2])
         num_lines = self.mask.shape[axis]
-        starts = []
-        ends = []
+        lines = []
         for start, extent in spans:
             first = start - begin
-            start_line, end_line = rescale_span(first, first + extent, length=length, new_length=num_lines)
-            starts.append(start_line)
-            ends.append(end_line)
-        return np.array(starts), np.array(ends)
+            lines.append(rescale_span(first, first + extent, length=length, new_length=num_lines))
+        return np.array(lines)

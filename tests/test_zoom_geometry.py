@@ -16,61 +16,56 @@ LENGTHS = st.integers(1, 300)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.tuples(LENGTHS, LENGTHS), st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(1, 7))
+@given(st.tuples(LENGTHS, LENGTHS), st.integers(1, 12), st.integers(1, 7))
 def test_regions_cover_the_window_and_contain_their_cells(size, steps, unit):
-    region = (steps[0] * unit, steps[1] * unit)
-    regions = RegionGrid(size=size, region=region, unit=unit)
+    regions = RegionGrid(PatchGeometry(size, 1.0, [float(unit)], patch_size=steps), unit)
     covered = np.zeros(size, bool)
     rows, cols = regions.grid
-    assert (rows, cols) == (-(-size[0] // region[0]), -(-size[1] // region[1]))
     for number, box in enumerate(regions.boxes):
         row, col = divmod(number, cols)
         assert regions.box(row, col) == box
         top, left, height, width = box
-        assert (height, width) == (min(region[0], size[0]), min(region[1], size[1]))
+        assert (height, width) == (min(steps * unit, size[0]), min(steps * unit, size[1]))
         assert top % unit == left % unit == 0
         assert top + height <= size[0]
         assert left + width <= size[1]
         covered[top : top + height, left : left + width] = True
+        patch = regions.patches.box(number)
+        assert abs(patch.row - top) <= unit
+        assert abs(patch.col - left) <= unit
         for start, extent, place, count, length in (
             (top, height, row, rows, size[0]),
             (left, width, col, cols, size[1]),
         ):
-            assert start <= place * length / count + (unit + 1) / 2
-            assert start + extent > (place + 1) * length / count - unit - 1
+            assert start <= place * length / count + unit
+            assert start + extent > (place + 1) * length / count - 2 * unit
     missing = np.argwhere(~covered)
     assert all(row > size[0] - unit or col > size[1] - unit for row, col in missing)
 
 
 def test_regions_of_whole_units_never_leave_a_gap():
-    regions = RegionGrid(size=(1, 999), region=(2, 200), unit=2)
+    regions = RegionGrid(PatchGeometry((1, 999), 1.0, [2.0], patch_size=100), 2)
     assert [box.col for box in regions.boxes] == [0, 200, 400, 600, 798]
 
 
 def test_regions_are_laid_as_the_patches_of_an_image():
     image = PatchGeometry((1536, 2048), 1.0, [1.0], patch_size=299)
-    regions = make_region_grid(image, (299, 299))
+    regions = make_region_grid(image, 299)
     assert regions.grid == image.grids[0]
     assert regions.boxes == [image.box(cell) for cell in range(image.num_cells)]
 
 
 def test_regions_begin_on_whole_pixels_of_the_coarsest_magnification():
-    regions = make_region_grid(PatchGeometry((5000, 7000), 0.25, [2.0, 1.0, 0.5], patch_size=256), (1000, 1000))
+    regions = make_region_grid(PatchGeometry((5000, 7000), 0.25, [2.0, 1.0, 0.5], patch_size=256), 1000)
     assert regions.unit == 8
-    assert regions.region == (2000, 2000)
+    assert regions.grid == (3, 4)
+    assert {(box.height, box.width) for box in regions.boxes} == {(2000, 2000)}
     assert all(box.row % 8 == box.col % 8 == 0 for box in regions.boxes)
 
 
-@pytest.mark.parametrize("options", [{"size": (0, 5)}, {"region": (0, 4)}, {"unit": 0}, {"region": (3, 4), "unit": 2}])
-def test_numbers_that_are_no_grid_are_refused(options):
-    with pytest.raises(ValueError, match=r"positive numbers|no multiple of the unit"):
-        RegionGrid(**{"size": (9, 9), "region": (4, 4), **options})
-
-
-@pytest.mark.parametrize("region_size", [(5,), (0, 5), (5, 5, 5)])
-def test_a_region_size_that_is_none_is_refused(region_size):
+def test_a_region_size_that_is_none_is_refused():
     with pytest.raises(ValueError, match="region_size must be the height and width"):
-        make_region_grid(PatchGeometry((9, 9), 1.0, [1.0], patch_size=4), region_size)
+        make_region_grid(PatchGeometry((9, 9), 1.0, [1.0], patch_size=4), 0)
 
 
 @settings(max_examples=100, deadline=None)
@@ -84,7 +79,7 @@ def test_tissue_is_the_mean_of_the_mask_under_a_region(seed, mask_size, size, re
     mask = np.random.default_rng(seed).random(mask_size) < 0.5
     origin = (7, 11)
     tissue = TissueMap(mask, Box(*origin, *size))
-    regions = RegionGrid(size=size, region=(region, region))
+    regions = make_region_grid(PatchGeometry(size, 1.0, [1.0], patch_size=5), region)
     rows = [(origin[0] + row, height) for row, height in regions.rows]
     cols = [(origin[1] + col, width) for col, width in regions.cols]
     shares = tissue.measure(rows, cols).ravel()

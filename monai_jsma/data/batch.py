@@ -73,15 +73,15 @@ class PyramidBatch(list[Pyramid]):
         self._read_all(self._read_thumbnail, jobs)
         return torch.from_numpy(thumbnails)
 
-    def region_grids(self, region_size: Sequence[int]) -> list[tuple[int, int]]:
+    def region_grids(self, region_size: int) -> list[tuple[int, int]]:
         """For each image the rows and columns of its regions, see :meth:`Pyramid.region_grid`."""
         return [pyramid.region_grid(region_size) for pyramid in self]
 
-    def tissue_shares(self, region_size: Sequence[int]) -> list[np.ndarray]:
+    def tissue_shares(self, region_size: int) -> list[np.ndarray]:
         """For each image the share of tissue of its regions, see :meth:`Pyramid.tissue_shares`."""
         return [pyramid.tissue_shares(region_size) for pyramid in self]
 
-    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: Sequence[int]) -> PyramidBatch:
+    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: int) -> PyramidBatch:
         """Regions of a batch as a batch of their own; no pixel is read.
 
         Args:

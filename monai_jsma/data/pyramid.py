@@ -138,7 +138,7 @@ class Pyramid:
         """The same image, of which it is known where its tissue lies."""
         return self._view(tissue=tissue)
 
-    def region(self, index: int, region_size: Sequence[int]) -> Pyramid:
+    def region(self, index: int, region_size: int) -> Pyramid:
         """A region of the image, in the same orientation and stain.
 
         It is a fixed part of the file: it keeps its identity, and its :attr:`key` is that of the same region opened by
@@ -146,7 +146,7 @@ class Pyramid:
 
         Args:
             index: number of the region in :meth:`region_grid`, row by row.
-            region_size: height and width of a region as it is seen, in pixels of the finest magnification.
+            region_size: height and width of a region, in pixels of the finest magnification.
 
         Raises:
             IndexError: if there is no such region.
@@ -236,20 +236,20 @@ class Pyramid:
 
     # ------------------------------------------------------------------------------------------------------ regions
 
-    def region_grid(self, region_size: Sequence[int]) -> tuple[int, int]:
+    def region_grid(self, region_size: int) -> tuple[int, int]:
         """Rows and columns of the regions that cover the image as it is oriented now.
 
         Args:
-            region_size: height and width of a region as it is seen, in pixels of the finest magnification.
+            region_size: height and width of a region, in pixels of the finest magnification.
         """
         grid = self._stored_regions(region_size).grid
         return oriented_size(grid, self.orientation)
 
-    def tissue_shares(self, region_size: Sequence[int]) -> np.ndarray:
+    def tissue_shares(self, region_size: int) -> np.ndarray:
         """Share of tissue of each region, row by row: float64 ``(regions,)``; 1 where nothing is known of tissue.
 
         Args:
-            region_size: height and width of a region as it is seen, in pixels of the finest magnification.
+            region_size: height and width of a region, in pixels of the finest magnification.
         """
         regions = self._stored_regions(region_size)
         if self.tissue is None:
@@ -260,10 +260,16 @@ class Pyramid:
         shares = self.tissue.measure(rows, cols)
         return orient(shares, self.orientation).ravel()
 
-    def _stored_regions(self, region_size: Sequence[int]) -> RegionGrid:
-        height, width = region_size
-        stored_size = oriented_size((height, width), self.orientation)
-        return make_region_grid(self._stored, stored_size)
+    def as_regions(self, region_size: int) -> Pyramid:
+        """The same image at one coarse magnification, of which each patch is a region.
+
+        Args:
+            region_size: height and width of a region, in pixels of the finest magnification.
+        """
+        return self._view(_stored=self._stored_regions(region_size).patches)
+
+    def _stored_regions(self, region_size: int) -> RegionGrid:
+        return make_region_grid(self._stored, region_size)
 
     # ------------------------------------------------------------------------------------------------------ pixels
 

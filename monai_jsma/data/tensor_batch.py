@@ -92,17 +92,17 @@ class TensorPyramidBatch:
         """As :meth:`thumbnail`, by the name that :class:`monai_jsma.data.PyramidBatch` has for it."""
         return self.thumbnail(size)
 
-    def region_grids(self, region_size: Sequence[int]) -> list[tuple[int, int]]:
+    def region_grids(self, region_size: int) -> list[tuple[int, int]]:
         """For each image the rows and columns of its regions, see :meth:`monai_jsma.data.Pyramid.region_grid`."""
         grid = make_region_grid(self.geometry, region_size).grid
         return [grid] * len(self.images)
 
-    def tissue_shares(self, region_size: Sequence[int]) -> list[np.ndarray]:
+    def tissue_shares(self, region_size: int) -> list[np.ndarray]:
         """For each image the share of tissue of its regions: 1, as nothing is known of it."""
         num_regions = len(make_region_grid(self.geometry, region_size).boxes)
         return [np.ones(num_regions)] * len(self.images)
 
-    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: Sequence[int]) -> TensorPyramidBatch:
+    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: int) -> TensorPyramidBatch:
         """Regions of a batch as a batch of their own, see :meth:`monai_jsma.data.PyramidBatch.regions`."""
         grid = make_region_grid(self.geometry, region_size)
         height, width = grid.boxes[0][2:]

@@ -16,7 +16,7 @@ from .regions import Area, Region, choose_balanced, place_regions
 from .schema import Datalist, class_names, load_datalist, make_items, save_datalist
 from .splits import check_groups, group_of, hold_out, make_splits, shuffle_labels, split_by_group
 from .synthetic import SyntheticPicture, make_dataset, make_digit_picture, make_picture
-from .tissue import TissueRegion, tissue_mask, tissue_regions, whole_slide_items
+from .tissue import TissueRegion, find_tissue, tissue_mask, tissue_regions, whole_slide_items
 from .verify import verify_datalist
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "choose_balanced",
     "class_mapping",
     "class_names",
+    "find_tissue",
     "folder_datalist",
     "gather_cohort",
     "group_of",

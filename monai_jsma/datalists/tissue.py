@@ -27,13 +27,14 @@ from monai_jsma._io import Fault
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.datalists.schema import check_is_list, find_item_faults, find_region
 from monai_jsma.datalists.splits import Item
-from monai_jsma.geometry import Magnification, check_fine_enough, grid_size, patch_start, rescale_span, to_mpp
+from monai_jsma.geometry import Box, Magnification, check_fine_enough, grid_size, patch_start, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
+from monai_jsma.zoom_geometry import TissueMap
 
-__all__ = ["TissueRegion", "tissue_mask", "tissue_regions", "whole_slide_items"]
+__all__ = ["TissueRegion", "find_tissue", "tissue_mask", "tissue_regions", "whole_slide_items"]
 
 _MASK_MPP = 8.0  # um per pixel of the image that tissue is found on
 _MAX_MASK_SIZE = 2000  # largest height and width of that image, in pixels
@@ -289,14 +290,38 @@ class _TissueSearch:
 
 def _read_small_image(info: SlideInfo, mpp: float) -> np.ndarray:
     """The slide averaged to ``uint8`` ``(height, width, 3)``, from the coarsest level that is fine enough."""
-    scale_to_mpp = _MASK_MPP / mpp
-    scale_to_size = max(info.size) / _MAX_MASK_SIZE
-    scale = max(1.0, scale_to_mpp, scale_to_size)
-
-    slide_height, slide_width = info.size
-    height = max(1, round(slide_height / scale))
-    width = max(1, round(slide_width / scale))
     reader = open_slide(info)
     pyramid = Pyramid(reader, mpp=mpp, magnifications=[mpp], patch_size=1, path=info.path)
+    return _average_slide(pyramid)
+
+
+def _average_slide(pyramid: Pyramid) -> np.ndarray:
+    """An image that is not turned, averaged to ``uint8`` ``(height, width, 3)`` of the spacing tissue is found on."""
+    size = pyramid.stored_geometry.size
+    scale_to_mpp = _MASK_MPP / pyramid.mpp
+    scale_to_size = max(size) / _MAX_MASK_SIZE
+    scale = max(1.0, scale_to_mpp, scale_to_size)
+
+    height = max(1, round(size[0] / scale))
+    width = max(1, round(size[1] / scale))
     image = pyramid.thumbnail((height, width))
     return image.transpose(1, 2, 0)
+
+
+def find_tissue(pyramid: Pyramid) -> TissueMap:
+    """Find where the tissue of a slide lies, as :func:`whole_slide_items` does.
+
+    Args:
+        pyramid: the slide, in any orientation.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    as_stored = pyramid.oriented(0).stained(None)
+    mask = tissue_mask(_average_slide(as_stored))
+    if not mask.any():
+        raise ValueError(
+            f"{pyramid.path}: no tissue found: nothing is colored, as on a blank or a gray slide; take it out of the "
+            "datalist, or leave FindTissue out to look at all of it."
+        )
+    return TissueMap(mask, Box(*pyramid.origin, *pyramid.stored_geometry.size))

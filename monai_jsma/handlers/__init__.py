@@ -8,6 +8,7 @@ from .attention_images import AttentionImageHandler, AttentionImageSaver, pictur
 from .checkpoints import BestModelSaver, EarlyStopper, TrainingStateSaver, checkpoint_file
 from .num_patches import NumPatchesScheduler
 from .prediction_saver import PredictionSaver
+from .stagewise_start import StagewiseStart
 from .unfreezing import EncoderUnfreezer
 from .validation import EpochValidationHandler
 
@@ -20,6 +21,7 @@ __all__ = [
     "EpochValidationHandler",
     "NumPatchesScheduler",
     "PredictionSaver",
+    "StagewiseStart",
     "TrainingStateSaver",
     "checkpoint_file",
     "picture_name",

@@ -55,7 +55,7 @@ class ZoomStage(nn.Module):
     def __init__(
         self,
         encoder: str | nn.Module,
-        region_size: Sequence[int],
+        region_size: int,
         thumbnail_size: Sequence[int] = (448, 448),
         *,
         weights: str | None = None,
@@ -66,7 +66,9 @@ class ZoomStage(nn.Module):
         super().__init__()
         if tissue_power < 0:
             raise ValueError(f"tissue_power {tissue_power} must be at least 0.")
-        self.region_size = _check_size("region_size", region_size)
+        if not isinstance(region_size, int) or region_size < 1:
+            raise ValueError(f"region_size must be a whole number of pixels, but is {region_size!r}.")
+        self.region_size = region_size
         self.thumbnail_size = _check_size("thumbnail_size", thumbnail_size)
         self.tissue_power = tissue_power
         self.freeze_norm = freeze_norm
@@ -95,7 +97,7 @@ class ZoomStage(nn.Module):
     def describe(self) -> dict[str, object]:
         """The settings that trained weights need to mean what they were trained for, as JSON can hold them."""
         return {
-            "region_size": list(self.region_size),
+            "region_size": self.region_size,
             "thumbnail_size": list(self.thumbnail_size),
             "normalization": self.attention.normalization,
             "tissue_power": self.tissue_power,
@@ -127,6 +129,10 @@ class ZoomNet(NoExport):
 
     It is called as :class:`~monai_jsma.networks.JSMANet` is. ``image`` is the thumbnail of the slide.
 
+    Attributes:
+        zooms_by_prior: in training, draw regions with equal probability and do not teach the zoom, see
+            :class:`~monai_jsma.handlers.StagewiseStart`.
+
     Args:
         region_network: the network of a region, which may have been trained before.
         stages: the stages of the zoom, from the slide downwards; two suffice where a slide has more regions than the
@@ -144,7 +150,7 @@ class ZoomNet(NoExport):
 
         >>> region = JSMANet(2, (2.0, 1.0), weights=None, thumbnail_encoder=ConvBackbone((8,)), patch_size=32,
         ...                  thumbnail_size=(32, 32), patch_encoder=ConvBackbone((8,)))
-        >>> net = ZoomNet(region, [ZoomStage(ConvBackbone((8,)), (128, 128), (64, 64))])
+        >>> net = ZoomNet(region, [ZoomStage(ConvBackbone((8,)), 128, (64, 64))])
         >>> net.eval()(torch.rand(1, 3, 1024, 512)).shape
         torch.Size([1, 2])
     """
@@ -253,7 +259,7 @@ class ZoomNet(NoExport):
             zoom = self.stages[stage]
             assert isinstance(zoom, ZoomStage)
             attention = zoom.attend(thumbnails, source)
-            return _hold_to_prior(attention) if self.zooms_by_prior else attention
+            return _hold_to_prior(attention) if self.training and self.zooms_by_prior else attention
         network = self.region_network
         log_prob = network.attend(thumbnails, source.grids)
         prior = log_prior(source.grids).to(log_prob)
@@ -268,7 +274,7 @@ class ZoomNet(NoExport):
         return height, width
 
     @property
-    def region_sizes(self) -> list[tuple[int, int]]:
+    def region_sizes(self) -> list[int]:
         """Height and width of the regions of each stage, in pixels of the finest magnification."""
         return [stage.region_size for stage in self.stages]  # type: ignore[misc]
 
@@ -442,9 +448,8 @@ def _check_stages(stages: Sequence[ZoomStage]) -> list[ZoomStage]:
     if not stages:
         raise ValueError("ZoomNet needs at least one ZoomStage: without a zoom, use the region network itself.")
     sizes = [stage.region_size for stage in stages]
-    for above, below in zip(sizes, sizes[1:]):
-        if below[0] > above[0] or below[1] > above[1]:
-            raise ValueError(f"the regions of a stage lie in those of the stage before, but their sizes are {sizes}.")
+    if sizes != sorted(sizes, reverse=True):
+        raise ValueError(f"the regions of a stage lie in those of the stage before, but their sizes are {sizes}.")
     return list(stages)
 
 

@@ -31,13 +31,13 @@ __all__ = ["NodeAttention", "RegionSource", "ZoomTree"]
 class RegionSource(PatchSource, Protocol):
     """What a network zooms into: a :class:`~monai_jsma.data.PyramidBatch` or anything alike."""
 
-    def region_grids(self, region_size: Sequence[int]) -> Sequence[tuple[int, int]]:
+    def region_grids(self, region_size: int) -> Sequence[tuple[int, int]]:
         """For each image the rows and columns of its regions."""
 
-    def tissue_shares(self, region_size: Sequence[int]) -> Sequence[object]:
+    def tissue_shares(self, region_size: int) -> Sequence[object]:
         """For each image the share of tissue of its regions, an array ``(regions,)``."""
 
-    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: Sequence[int]) -> Self:
+    def regions(self, images: Sequence[int], regions: Sequence[int], region_size: int) -> Self:
         """Regions of the images as a batch of their own."""
 
     def thumbnails(self, size: tuple[int, int]) -> Tensor:
@@ -130,7 +130,7 @@ class ZoomTree:
     def __init__(
         self,
         slides: RegionSource,
-        region_sizes: Sequence[tuple[int, int]],
+        region_sizes: Sequence[int],
         attend: Callable[[int, RegionSource, Tensor], NodeAttention],
         *,
         device: torch.device,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from monai_jsma import _moved
 
-from .evidence import Evidence
+from .evidence import Evidence, InnerPatch
 from .from_engine import collect_evidence
 from .log import RecordLog, describe_run
 from .measures import (
@@ -23,6 +23,7 @@ from .tables import failure_table, prediction_table, slide_table
 
 __all__ = [
     "Evidence",
+    "InnerPatch",
     "PatchRecord",
     "Pointing",
     "PredictionRecord",

@@ -17,7 +17,24 @@ import numpy as np
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.geometry import Box, PatchGeometry, oriented_size, stored_cell
 
-__all__ = ["Evidence"]
+__all__ = ["Evidence", "InnerPatch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerPatch:
+    """A patch that was read inside a region of a slide.
+
+    Args:
+        magnification: name of its magnification, such as ``"100X"``.
+        mpp: spacing of its magnification in um per pixel.
+        box: the patch in level-0 pixels of the file.
+        weight: aggregation weight of its features; of several draws their sum.
+    """
+
+    magnification: str
+    mpp: float
+    box: Box
+    weight: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,6 +68,9 @@ class Evidence:
         true_magnification: name of the magnification that tells the class, where this is known.
         thumbnail: the thumbnail that was attended to, ``(3, height, width)``; None if it was not kept.
         pyramid: the image, to read patches again; None if the evidence comes from a record.
+        inner_patches: the patches that were read of a slide, by falling weight, where the network zooms into regions:
+            then cells and attention are those of the regions of its first stage. None of other networks.
+        regions_looked_at: number of regions of all stages whose thumbnails were looked at; None of other networks.
     """
 
     file: str
@@ -72,6 +92,8 @@ class Evidence:
     true_magnification: str | None = None
     thumbnail: np.ndarray | None = None
     pyramid: Pyramid | None = None
+    inner_patches: tuple[InnerPatch, ...] | None = None
+    regions_looked_at: int | None = None
 
     @property
     def prediction(self) -> int | None:
@@ -85,6 +107,8 @@ class Evidence:
     @property
     def patches_read(self) -> int:
         """Number of patches that were read; a cell that was drawn twice was read once."""
+        if self.inner_patches is not None:
+            return len(self.inner_patches)
         is_read = self.weights > 0
         cells = np.unique(self.cells[is_read])
         return len(cells)

@@ -8,7 +8,8 @@ decollated (a list with one dictionary for each image). Both are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from monai.data import MetaTensor, decollate_batch
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.tensor_batch import TensorPyramidBatch, round_to_uint8
-from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.evidence import Evidence, InnerPatch
 
 __all__ = ["collect_evidence"]
 
@@ -47,6 +48,8 @@ def collect_evidence(engine: Engine) -> list[Evidence]:
             data = {**output, **item}
             if data.get("pyramid") is None:
                 data |= _see_whole_image(data, engine)
+            if "regions" in data:
+                data |= _see_regions(data, _find_network(engine).region_sizes)
             collected.append(_make_evidence(data))
     return collected
 
@@ -69,8 +72,7 @@ def _see_whole_image(data: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
 
     The spacing of the image is then the network's finest, as in ``network(image)``.
     """
-    network: Any = getattr(engine, "network", None)
-    network = getattr(network, "module", network)  # of a network on several processes
+    network = _find_network(engine)
     image = data.get("image")
     if not hasattr(network, "magnifications") or image is None:
         return {}
@@ -80,6 +82,42 @@ def _see_whole_image(data: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
     thumbnail = torch.from_numpy(pyramid.thumbnail(size))
     metadata = getattr(image, "meta", None)  # it has the file's name
     return {"pyramid": pyramid, "image": MetaTensor(thumbnail, meta=metadata)}
+
+
+def _find_network(engine: Engine) -> Any:
+    network: Any = getattr(engine, "network", None)
+    return getattr(network, "module", network)  # of a network on several processes
+
+
+def _see_regions(data: Mapping[str, Any], region_sizes: Sequence[int]) -> dict[str, Any]:
+    """What a network that zooms has looked at: the regions of its first stage as cells, and the patches inside."""
+    slide: Pyramid = data["pyramid"]
+    regions = _to_array(data["regions"])  # (k, stages)
+    weights = _to_array(data["weights"]).astype(np.float64)
+    total: Counter[tuple[int, ...]] = Counter()
+    for path, cell, weight in zip(regions.tolist(), _to_array(data["cells"]).tolist(), weights.tolist(), strict=True):
+        if weight > 0:  # 0: nothing was drawn
+            total[(*path, cell)] += weight
+
+    patches = []
+    for (*path, cell), weight in total.most_common():
+        region = slide
+        for number, size in zip(path, region_sizes, strict=True):
+            region = region.region(number, size)
+        level = region.geometry.cell(cell).level
+        patch = InnerPatch(
+            magnification=region.geometry.names[level],
+            mpp=region.geometry.spacings[level],
+            box=region.box(cell),
+            weight=weight,
+        )
+        patches.append(patch)
+    return {
+        "pyramid": slide.as_regions(region_sizes[0]),
+        "cells": regions[:, 0],
+        "inner_patches": tuple(patches),
+        "regions_looked_at": int(data["num_regions"]),
+    }
 
 
 def _make_evidence(data: Mapping[str, Any]) -> Evidence:
@@ -116,6 +154,8 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         true_magnification=data.get("level"),
         thumbnail=_find_thumbnail(data),
         pyramid=pyramid,
+        inner_patches=data.get("inner_patches"),
+        regions_looked_at=data.get("regions_looked_at"),
     )
 
 

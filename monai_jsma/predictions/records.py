@@ -17,7 +17,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 
 from monai_jsma._io import read_text
 from monai_jsma.geometry import Box, GridCell, PatchGeometry
-from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.evidence import Evidence, InnerPatch
 from monai_jsma.predictions.measures import (
     magnification_shares,
     mutual_information,
@@ -38,7 +38,8 @@ __all__ = ["PatchRecord", "PredictionRecord", "make_record", "read_records"]
 
 PART = ".part"  # ends the name of the records of a run that is not finished
 _DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "mutual_information")  # written too
-_LATER = ("bounds", "confidence")  # fields that a line lacks where they are None, as all lines once did
+# Fields that a line lacks where they are None, as all lines once did.
+_LATER = ("bounds", "confidence", "inner_patches", "regions_looked_at")
 _TOLERANCE = 1e-3  # of sums of probabilities
 
 
@@ -93,6 +94,10 @@ class PredictionRecord:
             the line lacks it.
         confidence: confidence that the prediction is that of all patches; None if it was not read by ``Confident``.
             Only then the line lacks it.
+        inner_patches: the patches that were read of a slide, by falling weight, where the network zooms into regions:
+            then :attr:`attention` and :attr:`patches` are those of the regions of its first stage. Without a zoom None,
+            and the line lacks it.
+        regions_looked_at: number of regions that were looked at; without a zoom None, and the line lacks it.
     """
 
     file: str
@@ -115,6 +120,8 @@ class PredictionRecord:
     aligned: bool = False
     bounds: Box | None = None
     confidence: float | None = None
+    inner_patches: tuple[InnerPatch, ...] | None = None
+    regions_looked_at: int | None = None
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -129,6 +136,8 @@ class PredictionRecord:
     @property
     def patches_read(self) -> int:
         """Number of patches that the prediction is made of; one that was drawn twice was read once."""
+        if self.inner_patches is not None:
+            return len(self.inner_patches)
         return len(self.patches)
 
     @property
@@ -222,6 +231,8 @@ class PredictionRecord:
             confidence=self.confidence,
             intervals=None if intervals is None else np.array(intervals),
             draw_probabilities=None if draws is None else np.array(draws),
+            inner_patches=self.inner_patches,
+            regions_looked_at=self.regions_looked_at,
         )
 
     def to_json(self) -> str:
@@ -231,6 +242,8 @@ class PredictionRecord:
         for name in (*names, *_DERIVED):
             values[name] = getattr(self, name)
         values["patches"] = [vars(patch) for patch in self.patches]
+        if self.inner_patches is not None:
+            values["inner_patches"] = [vars(patch) for patch in self.inner_patches]
         for name in _LATER:
             if values[name] is None:
                 del values[name]
@@ -253,6 +266,9 @@ class PredictionRecord:
                 known["bounds"] = Box(*known["bounds"])
             patches = values["patches"]
             known["patches"] = tuple(_read_patch(patch) for patch in patches)
+            inner_patches = values.get("inner_patches")
+            if inner_patches is not None:
+                known["inner_patches"] = tuple(_read_inner_patch(patch) for patch in inner_patches)
             record = cls(**known)
             _check_record(record)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -339,7 +355,19 @@ def make_record(
         aligned=geometry.aligned,
         bounds=evidence.bounds,
         confidence=confidence,
+        inner_patches=_round_inner_patches(evidence.inner_patches),
+        regions_looked_at=evidence.regions_looked_at,
     )
+
+
+def _round_inner_patches(patches: Iterable[InnerPatch] | None) -> tuple[InnerPatch, ...] | None:
+    if patches is None:
+        return None
+    rounded = []
+    for patch in patches:
+        (weight,) = _round_numbers([patch.weight])
+        rounded.append(replace(patch, weight=weight))
+    return tuple(rounded)
 
 
 def _round_numbers(values: Iterable[float]) -> tuple[float, ...]:
@@ -423,6 +451,11 @@ def _read_patch(values: Mapping[str, Any]) -> PatchRecord:
     return PatchRecord(**{**values, "box": box})
 
 
+def _read_inner_patch(values: Mapping[str, Any]) -> InnerPatch:
+    box = Box(*values["box"])
+    return InnerPatch(**{**values, "box": box})
+
+
 # --------------------------------------------------------------------------------------------------------- checks
 
 
@@ -434,6 +467,7 @@ def _check_record(record: PredictionRecord) -> None:
     _check_probabilities("attention", record.attention, record.geometry.num_cells)
     _check_draws(record)
     _check_certificate(record)
+    _check_zoom(record)
     for patch in record.patches:
         if not _is_in_grid(patch, record.geometry):
             raise ValueError(f"there is no cell {patch.row}, {patch.col} at {patch.magnification}")
@@ -502,6 +536,18 @@ def _check_certificate(record: PredictionRecord) -> None:
     are_bounds = all(0 <= low <= high <= 1 for low, high in intervals)
     if len(intervals) != num_classes or not are_bounds:
         raise ValueError(f"intervals {intervals!r} are not {num_classes} pairs (low, high) in [0, 1]")
+
+
+def _check_zoom(record: PredictionRecord) -> None:
+    inner_patches = record.inner_patches
+    if inner_patches is None:
+        return
+    if type(record.regions_looked_at) is not int:
+        raise ValueError(f"regions_looked_at {record.regions_looked_at!r} is no whole number")
+    weights = [patch.weight for patch in inner_patches]
+    regions = [patch.weight for patch in record.patches]
+    if not weights or abs(math.fsum(weights) - math.fsum(regions)) > _TOLERANCE:
+        raise ValueError("the weights of inner_patches do not sum to those of their regions")
 
 
 def _is_in_grid(patch: PatchRecord, geometry: PatchGeometry) -> bool:

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
-from .array import LoadPyramid, PyramidThumbnail, RandPyramidCrop, RandPyramidOrientation, RandPyramidStain
+from .array import FindTissue, LoadPyramid, PyramidThumbnail, RandPyramidCrop, RandPyramidOrientation, RandPyramidStain
 from .dictionary import (
+    FindTissueD,
+    FindTissued,
+    FindTissueDict,
     LoadPyramidD,
     LoadPyramidd,
     LoadPyramidDict,
@@ -24,6 +27,10 @@ from .dictionary import (
 )
 
 __all__ = [
+    "FindTissue",
+    "FindTissueD",
+    "FindTissueDict",
+    "FindTissued",
     "LoadPyramid",
     "LoadPyramidD",
     "LoadPyramidDict",

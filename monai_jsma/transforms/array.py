@@ -24,12 +24,20 @@ from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import StainMap
 from monai_jsma.data.tensor_batch import round_to_uint8
 from monai_jsma.datalists.schema import find_region
+from monai_jsma.datalists.tissue import find_tissue
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, oriented_size, sorted_magnifications
 from monai_jsma.slides.base import ArrayReader, SlideInfo
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 
-__all__ = ["LoadPyramid", "PyramidThumbnail", "RandPyramidCrop", "RandPyramidOrientation", "RandPyramidStain"]
+__all__ = [
+    "FindTissue",
+    "LoadPyramid",
+    "PyramidThumbnail",
+    "RandPyramidCrop",
+    "RandPyramidOrientation",
+    "RandPyramidStain",
+]
 
 _MAX_STRETCH = 0.02  # relative difference of height and width of a pixel
 _BACKENDS = [TransformBackends.NUMPY]
@@ -272,6 +280,23 @@ def _whole_pair(values: Sequence[int], name: str, path: str) -> tuple[int, int]:
 def _pair(values: Sequence[int]) -> tuple[int, int]:
     first, second = values
     return int(first), int(second)
+
+
+class FindTissue(Transform):
+    """Find where the tissue of a slide lies, so that :class:`~monai_jsma.networks.ZoomNet` looks nowhere else.
+
+    It comes before the random transforms: tissue turns with its slide, and is that of the slide as it is stained.
+    """
+
+    backend = _BACKENDS
+
+    def __call__(self, pyramid: Pyramid) -> Pyramid:
+        """The pyramid, which knows its tissue.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        return pyramid.with_tissue(find_tissue(pyramid))
 
 
 class PyramidThumbnail(Transform):

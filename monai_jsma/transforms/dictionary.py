@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple
 from monai_jsma.datalists.schema import find_monai_fault
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification
 from monai_jsma.transforms.array import (
+    FindTissue,
     LoadPyramid,
     PyramidThumbnail,
     RandPyramidCrop,
@@ -23,6 +24,9 @@ from monai_jsma.transforms.array import (
 )
 
 __all__ = [
+    "FindTissueD",
+    "FindTissueDict",
+    "FindTissued",
     "LoadPyramidD",
     "LoadPyramidDict",
     "LoadPyramidd",
@@ -111,6 +115,28 @@ def _name_image(image: Any) -> str:
     if hasattr(image, "shape"):
         return str(getattr(image, "meta", {}).get("filename_or_obj") or "an image in memory")
     return str(image)
+
+
+class FindTissued(MapTransform):
+    """Dictionary form of :class:`~monai_jsma.transforms.FindTissue`.
+
+    Args:
+        keys: keys of the pyramids.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = FindTissue.backend
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.find = FindTissue()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Find the tissue of each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.find(d[key])
+        return d
 
 
 class PyramidThumbnaild(MapTransform):
@@ -242,6 +268,7 @@ class RandPyramidCropd(_RandPyramidd):
         super().__init__(keys, RandPyramidCrop(min_scale, prob), allow_missing_keys)
 
 
+FindTissueD = FindTissueDict = FindTissued
 LoadPyramidD = LoadPyramidDict = LoadPyramidd
 PyramidThumbnailD = PyramidThumbnailDict = PyramidThumbnaild
 RandPyramidCropD = RandPyramidCropDict = RandPyramidCropd

@@ -126,7 +126,7 @@ class TableZoomNet(ZoomNet):
         )
         nn.init.normal_(region.classifier.weight, std=sharpness)
         depth = max(len(path) for path in list_nodes(slides)) - 1
-        stages = [ZoomStage(ConvBackbone((8,)), (8, 8), (8, 8)) for _ in range(depth)]
+        stages = [ZoomStage(ConvBackbone((8,)), 8, (8, 8)) for _ in range(depth)]
         super().__init__(region, stages, sampler=sampler)
         self.logits = nn.ParameterDict()
         self.priors = {}

@@ -1,0 +1,145 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions of whole slides: records keep the attention over the regions, and the patches inside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+from prediction_cases import predict, stopped
+from slide_files import levels_of, write_pyramid
+from tiny_zoom import stage, zoom_net
+
+from monai_jsma.data import PyramidBatch
+from monai_jsma.datalists import find_tissue
+from monai_jsma.geometry import ORIENTATIONS
+from monai_jsma.handlers import AttentionImageSaver
+from monai_jsma.inferers import JSMAInferer
+from monai_jsma.networks import Certified, Draws, TopK
+from monai_jsma.predictions import PredictionRecord, read_records
+from monai_jsma.transforms import FindTissued, LoadPyramid, LoadPyramidd, PyramidThumbnaild
+
+VIEW = Compose(
+    [LoadPyramidd("image", (2.0, 1.0), patch_size=8), FindTissued("image"), PyramidThumbnaild("image", (16, 16))]
+)
+
+
+def tissue_slide(height: int, width: int, seed: int) -> np.ndarray:
+    """White glass with a colored rectangle in it."""
+    pixels = np.full((height, width, 3), 245, np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 60, (height // 2, width // 2, 3))
+    pixels[height // 4 : height // 4 + height // 2, width // 3 : width // 3 + width // 2] = (200, 90, 160) - noise
+    return pixels
+
+
+@pytest.fixture
+def items(tmp_path) -> list[dict]:
+    found = []
+    for i, size in enumerate(((160, 128), (96, 200), (300, 240))):
+        path = tmp_path / f"{i}.tif"
+        write_pyramid(path, levels_of(tissue_slide(*size, seed=i), (2,)), tile=(16, 16), compression="zlib", mpp=1.0)
+        found.append({"image": str(path), "label": i, "patient": f"P{i}"})
+    return found
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("sampler", [TopK(5), Certified(7), Draws(3, 4)], ids=repr)
+def test_records_keep_the_regions_and_the_patches_inside_them(items, tmp_path, sampler, stages):
+    net = zoom_net(*([stage()] if stages == 1 else [stage(48), stage()]), feature_norm="l2").eval()
+    pictures = AttentionImageSaver(tmp_path / "pictures")
+    inferer = JSMAInferer(sampler, seed=3)
+    metrics = predict(tmp_path / "out", items, net, view=VIEW, inferer=inferer, handlers=[pictures])
+    records = read_records(tmp_path / "out" / "predictions.jsonl")
+    assert metrics["patches_read"] == np.mean([record.patches_read for record in records])
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+    for item, record in zip(items, records, strict=True):
+        slide = LoadPyramid((2.0, 1.0), patch_size=8)(item["image"])
+        slide = slide.with_tissue(find_tissue(slide))
+        slides = PyramidBatch([slide])
+        thumbnails = slides.thumbnails((16, 16))
+        with torch.no_grad():
+            found = inferer(thumbnails, net, pyramid=slides, return_attention=True)
+        np.testing.assert_allclose(record.attention, found["attention"][0], atol=1e-6)
+        assert record.regions_looked_at == found["num_regions"].item()
+        assert record.evidence.regions_looked_at == record.regions_looked_at
+
+        expected = {}
+        for path, cell, weight in zip(found["regions"][0].tolist(), found["cells"][0], found["weights"][0]):
+            region = slide
+            for number, size in zip(path, net.region_sizes):
+                region = region.region(number, size)
+            place = (*path, int(cell), region.box(int(cell)))  # regions overlap: two may have the same patch
+            expected[place] = expected.get(place, 0.0) + float(weight)
+        assert record.patches_read == len(expected) == len(record.inner_patches)
+        by_box = sorted((place[-1], weight) for place, weight in expected.items())
+        found_by_box = sorted((patch.box, patch.weight) for patch in record.inner_patches)
+        for (box, weight), (found_box, found_weight) in zip(by_box, found_by_box, strict=True):
+            assert found_box == box
+            assert found_weight == pytest.approx(weight, abs=1e-6)
+        for patch in record.inner_patches:
+            assert patch.box.height == 8 * patch.mpp
+            assert patch.magnification == {2.0: "50X", 1.0: "100X"}[patch.mpp]
+
+        # What is drawn as cells are the regions of the first stage.
+        shares = slide.tissue_shares(net.region_sizes[0])
+        assert (np.array(record.attention)[shares == 0] == 0).all()
+        assert sum(patch.weight for patch in record.patches) == pytest.approx(1, abs=1e-6)
+        for cell, patch in zip(record.cells, record.patches, strict=True):
+            region = slide.region(int(cell), net.region_sizes[0])
+            assert patch.box == (*region.origin, *region.stored_geometry.size)
+        line = record.to_json()
+        assert PredictionRecord.from_json(line) == record
+        assert "inner_patches" in json.loads(line)
+
+
+def test_strips_show_the_regions():
+    slide = LoadPyramid((2.0, 1.0), patch_size=8, default_mpp=1.0)(tissue_slide(96, 144, seed=0))
+    regions = slide.as_regions(24)
+    for cell in range(regions.geometry.num_cells):
+        pixels = regions.read([cell])[0]
+        np.testing.assert_array_equal(pixels, slide.region(cell, 24).thumbnail((12, 12)))
+
+
+def test_a_killed_run_of_slides_is_finished(items, tmp_path):
+    net = zoom_net().eval()
+    options = {"view": VIEW, "inferer": JSMAInferer(Draws(2, 3), seed=1)}
+    whole = predict(tmp_path / "whole", items, net, **options)
+    written = (tmp_path / "whole" / "predictions.jsonl").read_bytes()
+    stopped(tmp_path / "again", written, 1)
+    assert predict(tmp_path / "again", items, net, **options) == pytest.approx(whole)
+    assert (tmp_path / "again" / "predictions.jsonl").read_bytes() == written
+
+
+def test_a_slide_without_tissue_is_a_failure_that_names_it(items, tmp_path):
+    path = tmp_path / "blank.tif"
+    write_pyramid(path, levels_of(np.full((96, 96, 3), 240, np.uint8), (2,)), tile=(16, 16), mpp=1.0)
+    with pytest.raises(RuntimeError, match=r"1 of 4 regions failed.*blank\.tif: no tissue found"):
+        predict(tmp_path / "out", [*items, {"image": str(path), "label": 0}], zoom_net().eval(), view=VIEW)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"regions_looked_at": "two"}, "regions_looked_at 'two' is no whole number"),
+        ({"inner_patches": []}, "do not sum to those of their regions"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(items, tmp_path, change, fault):
+    predict(tmp_path / "out", items[:1], zoom_net().eval(), view=VIEW, inferer=JSMAInferer(TopK(2)))
+    values = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
+    with pytest.raises(ValueError, match=fault):
+        PredictionRecord.from_json(json.dumps({**values, **change}))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_regions_and_cells_of_turned_slides_lie_where_their_patches_do(orientation):
+    slide = LoadPyramid((2.0, 1.0), patch_size=8, default_mpp=1.0)(tissue_slide(96, 144, seed=0)).oriented(orientation)
+    regions = slide.as_regions(24)
+    assert regions.geometry.grids == (slide.region_grid(24),)
+    for cell in range(regions.geometry.num_cells):
+        region = slide.region(cell, 24)
+        assert regions.box(cell) == (*region.origin, *region.stored_geometry.size)
