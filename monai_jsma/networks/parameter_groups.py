@@ -19,7 +19,7 @@ def make_parameter_groups(
     lr_thumbnail_backbone: float | None = None,
     lr_patch_backbone: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: h, f, and all that is new (attention and classifier).
+    """Parameter groups for an optimizer: h (of ZoomNet each), f, and all that is new (attention and classifier).
 
     Frozen parameters have their place too, so that an optimizer can be resumed after they were unfrozen. If all
     learning rates are equal, there is one group of all parameters in the order of the network, as before.
@@ -49,6 +49,7 @@ def make_parameter_groups(
         return [{"params": list(network.parameters()), "lr": lr}]
 
     parts = [(f, lr_f)]
+    parts += [(stage.encoder, lr_h) for stage in getattr(own, "stages", ())]  # of ZoomNet
     if h is f and lr_h != lr_f:
         raise ValueError(
             f"h and f share a backbone, which has one learning rate, but lr_thumbnail_backbone is {lr_h} and "

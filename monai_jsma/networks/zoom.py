@@ -21,14 +21,23 @@ from torch.nn.utils.rnn import pad_sequence
 from monai_jsma.data.prediction_dataset import PatchError
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.geometry import Magnification
-from monai_jsma.networks.backbones import Weights, build_backbone, hold_batch_statistics, select_weights, warn_once
+from monai_jsma.networks.backbones import (
+    Backbone,
+    Weights,
+    build_backbone,
+    hold_batch_statistics,
+    select_weights,
+    warn_once,
+)
 from monai_jsma.networks.classifier import BagReader
 from monai_jsma.networks.drawing import Draw, is_possible
 from monai_jsma.networks.exporting import NoExport
 from monai_jsma.networks.finite import check_finite
 from monai_jsma.networks.jsma import AttentionNetwork, JSMANet, attention_dropout, log_prior
 from monai_jsma.networks.loading import keep_settings, read_class_names
+from monai_jsma.networks.patch_encoder import PatchEncoder
 from monai_jsma.networks.samplers import LeaveOneOut, Sampler, TrainingSampler
+from monai_jsma.networks.standardizing import FeatureStandardizer, standardize_map
 from monai_jsma.networks.zoom_tree import NodeAttention, RegionSource, ZoomTree
 
 __all__ = ["ZoomNet", "ZoomStage", "tissue_log_prior"]
@@ -46,6 +55,8 @@ class ZoomStage(nn.Module):
         normalization: normalization of the attention, ``"softmax"`` or ``"sigmoid"``.
         tissue_power: regions without tissue are never drawn; among the others equal logits give each a share
             proportional to its tissue to this power. 0: equal shares.
+        thumbnail_norm: None, or ``"standardized"``, see :class:`~monai_jsma.networks.JSMANet`.
+        frozen: the encoder does not learn: it stays in evaluation mode.
         freeze_norm: keep batch statistics as they were loaded.
 
     Raises:
@@ -61,6 +72,8 @@ class ZoomStage(nn.Module):
         weights: str | None = None,
         normalization: str = "softmax",
         tissue_power: float = 0.0,
+        thumbnail_norm: str | None = None,
+        frozen: bool = False,
         freeze_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -70,9 +83,15 @@ class ZoomStage(nn.Module):
             raise ValueError(f"region_size must be a whole number of pixels, but is {region_size!r}.")
         self.region_size = region_size
         self.thumbnail_size = _check_size("thumbnail_size", thumbnail_size)
+        if thumbnail_norm not in (None, "standardized"):
+            raise ValueError(f"unknown thumbnail_norm '{thumbnail_norm}'; choose None or 'standardized'.")
         self.tissue_power = tissue_power
+        self.frozen = frozen
         self.freeze_norm = freeze_norm
         self.encoder = build_backbone(encoder, weights)
+        self.standardizer: FeatureStandardizer | None = None
+        if thumbnail_norm is not None:
+            self.standardizer = FeatureStandardizer(self.encoder.num_features)
         self.attention = AttentionNetwork(self.encoder.num_features, 1, normalization=normalization)
         self.train()  # a new module is in training mode, but train() was not called: what is frozen must be
 
@@ -89,6 +108,8 @@ class ZoomStage(nn.Module):
         if len(grids) == 0:
             return NodeAttention(prior, prior, prior)  # batch statistics of nothing would be NaN
         features = self.encoder(thumbnails)  # (windows, channels, height', width')
+        if self.standardizer is not None:
+            features = standardize_map(features, self.standardizer)
         self._warn_of_few_places(features, grids)
         log_attention = self.attention(features, [(grid,) for grid in grids])  # (windows, regions)
         log_prob = (log_attention + prior).log_softmax(dim=1)
@@ -101,6 +122,7 @@ class ZoomStage(nn.Module):
             "thumbnail_size": list(self.thumbnail_size),
             "normalization": self.attention.normalization,
             "tissue_power": self.tissue_power,
+            "thumbnail_norm": "None" if self.standardizer is None else "standardized",
             **self.encoder.describe("zoom"),
         }
 
@@ -116,11 +138,19 @@ class ZoomStage(nn.Module):
             "smaller stride, larger regions, or a stage in between."
         )
 
+    def unfreeze(self) -> None:
+        """Let the encoder learn from now on."""
+        self.frozen = False
+        self.encoder.requires_grad_(True)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
-        """As for every module; but with ``freeze_norm`` batch normalization stays in evaluation mode."""
+        """As for every module; but what is frozen stays in evaluation mode."""
         super().train(mode)
         if self.freeze_norm:
             hold_batch_statistics(self)
+        if self.frozen:
+            self.encoder.requires_grad_(False).eval()
         return self
 
 
@@ -261,7 +291,8 @@ class ZoomNet(NoExport):
             attention = zoom.attend(thumbnails, source)
             return _hold_to_prior(attention) if self.training and self.zooms_by_prior else attention
         network = self.region_network
-        log_prob = network.attend(thumbnails, source.grids)
+        views = getattr(source, "keys", None)
+        log_prob = network.attend(thumbnails, source.grids, views=views)
         prior = log_prior(source.grids).to(log_prob)
         log_drawn = attention_dropout(log_prob, network.attention_dropout) if self.training else log_prob
         return NodeAttention(log_prob, prior, log_drawn)
@@ -272,6 +303,27 @@ class ZoomNet(NoExport):
             return self.stages[stage].thumbnail_size  # type: ignore[return-value]
         height, width = self.region_network.thumbnail_size
         return height, width
+
+    @property
+    def patch_encoder(self) -> PatchEncoder:
+        """f of the region network."""
+        return self.region_network.patch_encoder
+
+    @property
+    def thumbnail_encoder(self) -> Backbone | None:
+        """h of the region network."""
+        return self.region_network.thumbnail_encoder
+
+    @property
+    def freeze_thumbnail_encoder(self) -> bool:
+        """Whether h of the region network, or the encoder of a stage, does not learn."""
+        return self.region_network.freeze_thumbnail_encoder or any(stage.frozen for stage in self.stages)
+
+    def unfreeze(self) -> None:
+        """Let all encoders learn from now on."""
+        self.region_network.unfreeze()
+        for stage in self.stages:
+            stage.unfreeze()  # type: ignore[operator]
 
     @property
     def region_sizes(self) -> list[int]:
@@ -304,7 +356,10 @@ class ZoomNet(NoExport):
         return read_class_names(self)
 
     def load_weights(self, weights: Weights) -> Self:
-        """Give the backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are."""
+        """Give the backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are.
+
+        Those of ``"thumbnail_backbone"`` are given to the encoders of the stages too.
+        """
         self.region_network.load_weights(weights)
         of_thumbnail = select_weights(weights, "thumbnail_backbone")
         for stage in self.stages:

@@ -28,6 +28,7 @@ from monai_jsma.networks import (
     Prefix,
     TopK,
     ZoomNet,
+    make_parameter_groups,
     tissue_log_prior,
 )
 from monai_jsma.zoom_geometry import TissueMap
@@ -217,7 +218,7 @@ def test_features_that_were_kept_of_regions_serve_the_slide(tmp_path):
     ]
     batch = PyramidBatch(regions)
     encoded = []
-    net.region_network.patch_encoder.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
+    net.patch_encoder.backbone.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
     with torch.no_grad():
         region = net.region_network
         region(batch.thumbnails(region.thumbnail_size), batch, sampler=AllPatches())
@@ -243,6 +244,31 @@ def test_a_start_by_the_prior_teaches_the_regions_and_not_the_root():
         assert parameter.grad is not None
         assert parameter.grad.abs().max() == 0
     assert all(p.grad.abs().max() > 0 for p in net.region_network.parameters())
+
+
+@pytest.mark.parametrize("norm", [None, "standardized"])
+def test_encoders_may_be_frozen_and_unfrozen(norm):
+    net = zoom_net(stage(frozen=True, thumbnail_norm=norm), frozen=True, freeze_thumbnail_encoder=True)
+    assert net.freeze_thumbnail_encoder
+    slides = slides_of((120, 100))
+    JSMALoss(0.1, "kl")(look(net, slides), torch.tensor([1])).backward()
+    learned = {name for name, parameter in net.named_parameters() if parameter.grad is not None}
+    assert learned == {name for name, parameter in net.named_parameters() if "encoder" not in name}
+    assert not net.stages[0].encoder.training
+    net.unfreeze()
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert net.stages[0].encoder.training
+
+
+def test_encoders_have_their_own_learning_rates():
+    net = zoom_net()
+    rate_of = {}
+    for group in make_parameter_groups(net, lr=1.0, lr_thumbnail_backbone=0.1, lr_patch_backbone=0.01):
+        rate_of |= {id(parameter): group["lr"] for parameter in group["params"]}
+    for name, parameter in net.named_parameters():
+        kind = {"patch_encoder": 0.01, "thumbnail_encoder": 0.1, "stages.0.encoder": 0.1}
+        expected = next((rate for part, rate in kind.items() if part in name), 1.0)
+        assert rate_of[id(parameter)] == expected, name
 
 
 def test_more_paths_in_the_first_epochs():
@@ -309,7 +335,7 @@ def test_numbers_that_are_none_name_the_slide(part):
     elif part == "region":
         attend = net.region_network.attend
         bad = torch.tensor([[False]] * 4 + [[True]] * 4)
-        net.region_network.attend = lambda t, g: attend(t, g).masked_fill(bad, float("nan"))
+        net.region_network.attend = lambda t, g, **_: attend(t, g).masked_fill(bad, float("nan"))
     else:
         encode = net.region_network.patch_encoder.encode_cells
         bag = torch.tensor([1.0, float("nan")])[:, None, None]
