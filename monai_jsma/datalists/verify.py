@@ -207,7 +207,7 @@ class _Verifier:
             yield "file", str(error)
             return
         try:
-            info = inspect_slide(image)
+            info = inspect_slide(image, strict=self.everything)
         except _ERRORS as error:
             yield "open", str(error)
             return

@@ -113,6 +113,7 @@ class SlideInfo:
         bounds: the scanned part of the canvas in level-0 pixels (:mod:`monai_jsma.slides.frame`); None if it is all.
         files: all files of the slide, the one to open first, if it has several.
         identity: a text that differs between any two slides, and between two states of the same slide.
+        strict: whether every JPEG tile is decoded twice more, to see whether its coded pixels reach to its end.
     """
 
     path: str
@@ -126,6 +127,7 @@ class SlideInfo:
     bounds: Box | None = None
     files: tuple[str, ...] = field(default=(), compare=False)
     identity: str = field(default="", compare=False)
+    strict: bool = False
 
     @property
     def file(self) -> str:

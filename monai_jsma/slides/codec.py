@@ -6,17 +6,23 @@ Decoders paint damage without raising an error, and take as much memory as a dam
 stream that is cut short, a header that no decoder accepts, an image of another size, depth or number of samples than
 its tile, and markers where coded pixels should be. Changed bits inside the coded pixels are not; only a checksum finds
 those.
+
+Changed bits may let the coded pixels of a JPEG stream end early. To see that, all of them must be decoded, and twice
+(:func:`is_complete_jpeg`). It is done where pixels are as a decoder paints missing ones (:func:`looks_unfinished`), for
+progressive streams, and for all where a slide is read strictly.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import imagecodecs
+import numpy as np
 
 __all__ = [
     "JpegHeader",
@@ -25,7 +31,9 @@ __all__ = [
     "check_jpeg",
     "check_stream",
     "find_png_chunk",
+    "is_complete_jpeg",
     "is_known_codec",
+    "looks_unfinished",
     "read_jpeg2000",
     "read_png",
     "scan_jpeg",
@@ -37,6 +45,12 @@ _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15 without DHT, JPG and DAC
 _NO_SEGMENT = {0x00, *range(0xD0, 0xDA)}  # stuffing, restarts, begin and end: these have no length
 _AFTER_SCAN = {0xC4, 0xCC, _SOS, *range(0xDB, 0xF0), 0xFE}  # tables, comments and further scans of a progressive stream
+_SEQUENTIAL = {0xC0, 0xC1}  # SOF of streams that code each block once
+_RESTART_INTERVAL = 0xDD
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_MISSING = 128  # what decoders make of the blocks behind the last coded one
+_BLOCK = 8  # pixels
+_FILLER = b"\xaa" * 64  # coded pixels that are not zeros, which a decoder takes for missing ones
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither a stuffed 0xFF, nor a fill byte, nor a restart
 
 
@@ -95,10 +109,19 @@ class TileForm(NamedTuple):
 
 
 class JpegHeader(NamedTuple):
-    """What a JPEG stream states, and its bytes up to the first coded pixel."""
+    """What a JPEG stream states, and its bytes up to the first coded pixel.
+
+    Attributes:
+        form: size, depth and number of samples.
+        data: the bytes.
+        is_sequential: whether each block is coded once, not in several scans (progressive).
+        has_restarts: whether the coded pixels are in pieces that do not depend on each other.
+    """
 
     form: StreamForm
     data: bytes
+    is_sequential: bool
+    has_restarts: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -152,6 +175,8 @@ def _read_header(data: bytes) -> JpegHeader:
         raise ValueError("does not begin as a JPEG stream")
 
     form = None
+    is_sequential = True
+    has_restarts = False
     segment = _Segment(_SOI, 0, 2)
     while segment.marker != _SOS:
         segment = _read_segment(data, segment.end)
@@ -159,10 +184,13 @@ def _read_header(data: bytes) -> JpegHeader:
             if form is not None:
                 raise ValueError("JPEG header states two sizes")
             form = _read_frame(data[segment.begin : segment.end])
+            is_sequential = segment.marker in _SEQUENTIAL
+        if segment.marker == _RESTART_INTERVAL:
+            has_restarts = any(data[segment.begin + 2 : segment.end])
 
     if form is None:
         raise ValueError("JPEG header states no size")
-    return JpegHeader(form, data[: segment.end])
+    return JpegHeader(form, data[: segment.end], is_sequential, has_restarts)
 
 
 def _read_frame(segment: bytes) -> StreamForm:
@@ -176,20 +204,75 @@ def _read_frame(segment: bytes) -> StreamForm:
 
 def _walk_scans(data: bytes, position: int) -> None:
     """From the first coded pixel to the end of the stream."""
+    for _ in _list_scans(data, position):
+        pass
+
+
+def _list_scans(data: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """First byte and end of the coded pixels of each scan, from the first coded pixel on."""
     while True:
         match = _MARKER.search(data, position)
         if match is None:
             raise ValueError("JPEG stream is cut short")
         marker = data[match.end() - 1]
+        if marker != _EOI and marker not in _AFTER_SCAN:
+            raise ValueError(f"JPEG stream has marker 0x{marker:02X} among its coded pixels")
+        yield position, match.start()
         if marker == _EOI:
             return
-        if marker not in _AFTER_SCAN:
-            raise ValueError(f"JPEG stream has marker 0x{marker:02X} among its coded pixels")
 
         segment = _read_segment(data, match.start())
         while segment.marker != _SOS:  # tables and comments before the next scan
             segment = _read_segment(data, segment.end)
         position = segment.end
+
+
+def looks_unfinished(pixels: np.ndarray, *, has_restarts: bool) -> bool:
+    """Whether pixels are as a decoder paints those that are missing at the end of a JPEG stream.
+
+    Missing blocks are gray of 128, and they are the last ones, so the last pixel is gray too. With restarts the end of
+    each piece may be missing; then a pixel of every block is looked at. A last block that is missing in part is not
+    seen.
+
+    Args:
+        pixels: RGB of a tile, or of its part under a window: ``(height, width, 3)``.
+        has_restarts: whether the stream is in pieces.
+    """
+    if not has_restarts:
+        return pixels.item(-1, -1, 0) == _MISSING and bool((pixels[-1, -1] == _MISSING).all())  # the first is seldom so
+    of_blocks = pixels[::-_BLOCK, ::-_BLOCK]
+    return bool((of_blocks == _MISSING).all(axis=2).any())
+
+
+def is_complete_jpeg(data: bytes, *, tables: bytes | None = None) -> bool:
+    """Whether a JPEG stream has coded pixels up to its last block.
+
+    Decoders make up what is missing, without an error. So coded pixels are put behind those that are there: if they
+    change the image, some were missing. Behind a complete stream a decoder ignores them.
+
+    Args:
+        data: a stream whose markers were found good.
+        tables: the page's JPEGTables, or None.
+
+    Raises:
+        ValueError: if the stream is damaged otherwise.
+    """
+    end = len(_read_header(data).data)
+    parts = [data[:end]]
+    for begin, scan_end in _list_scans(data, end):
+        coded = _RESTART.sub(lambda restart: _FILLER + restart[0], data[begin:scan_end])
+        parts += [data[end:begin], coded, _FILLER]
+        end = scan_end
+    longer = b"".join([*parts, data[end:]])
+    try:
+        return _hash_pixels(data, tables) == _hash_pixels(longer, tables)
+    except RuntimeError as e:
+        raise ValueError(f"JPEG stream is damaged: {e}") from e
+
+
+def _hash_pixels(data: bytes, tables: bytes | None) -> bytes:
+    pixels = imagecodecs.jpeg8_decode(data, tables=tables)
+    return hashlib.blake2b(pixels.data).digest()
 
 
 class _Segment(NamedTuple):

@@ -65,7 +65,7 @@ class CuCIMReader(SlideReader):
 
     @staticmethod
     def _open(info: SlideInfo) -> Any:
-        tiles = TileFile(TiffHeader.recall(info.path), whole_tiles=True)
+        tiles = TileFile(TiffHeader.recall(info.path), whole_tiles=True, strict=info.strict)
         try:
             image = importlib.import_module("cucim").CuImage(info.path)
         except (RuntimeError, ValueError) as e:
@@ -92,9 +92,11 @@ class CuCIMReader(SlideReader):
         y = math.ceil(row * down)
         x = math.ceil(col * down)
         try:
-            return np.asarray(image.read_region((x, y), (width, height), level=level))
+            pixels = np.asarray(image.read_region((x, y), (width, height), level=level))
         except (RuntimeError, ValueError) as e:
             raise SlideError(f"{self.path}: cuCIM cannot read {(x, y)} of level {level} ({e}).") from e
+        tiles.check_pixels(level, location, pixels)
+        return pixels
 
 
 def _find_level_fault(level: TiffLevel) -> str | None:

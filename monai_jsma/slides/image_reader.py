@@ -20,7 +20,14 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from monai_jsma.slides.base import ArrayReader, Header, Layout, Reader, SlideInfo, to_rgb
-from monai_jsma.slides.codec import StreamForm, read_jpeg2000, read_png, scan_jpeg
+from monai_jsma.slides.codec import (
+    StreamForm,
+    is_complete_jpeg,
+    looks_unfinished,
+    read_jpeg2000,
+    read_png,
+    scan_jpeg,
+)
 from monai_jsma.slides.depth import choose_depth, read_png_depth
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import Stamp, find_vendor, refuse_preview, refuse_unknown_vendor
@@ -71,9 +78,9 @@ class PlainImageReader:
     def open(cls, info: SlideInfo) -> Reader:
         """Decode the image now."""
         if is_tiff(info.path):
-            pixels = _read_tiff(TiffHeader.recall(info.path), _MAX_PIXELS)
+            pixels = _read_tiff(TiffHeader.recall(info.path), _MAX_PIXELS, strict=info.strict)
         else:
-            pixels = _read_other(info.path, _MAX_PIXELS)
+            pixels = _read_other(info.path, _MAX_PIXELS, strict=info.strict)
         return ArrayReader(pixels, info.path)
 
 
@@ -123,7 +130,7 @@ def read_image(path: str | Path, *, max_pixels: int = _MAX_PIXELS) -> np.ndarray
     return _read_other(path, max_pixels)
 
 
-def _read_tiff(header: TiffHeader, max_pixels: int) -> np.ndarray:
+def _read_tiff(header: TiffHeader, max_pixels: int, *, strict: bool = False) -> np.ndarray:
     reason = PlainImageReader.refuses(header)
     if reason is None and not header.levels[0].byte_counts.all():
         reason = "parts of it were never written"
@@ -133,14 +140,14 @@ def _read_tiff(header: TiffHeader, max_pixels: int) -> np.ndarray:
     size = header.levels[0].size
     _check_size(header.path, size, max_pixels)
     _check_bytes(header.path, 3 * math.prod(size) + _count_tile_bytes(header.levels[0]))
-    tiles = TileFile(header)
+    tiles = TileFile(header, strict=strict)
     pixels = np.empty((*size, 3), np.uint8)
     for tile in tiles.find_tiles(0, (0, 0), size):
         paste_tile(pixels, tiles.read_tile(0, tile.number), offset=(tile.row, tile.col))
     return pixels
 
 
-def _read_other(path: str, max_pixels: int) -> np.ndarray:
+def _read_other(path: str, max_pixels: int, *, strict: bool = False) -> np.ndarray:
     with _open(path) as image:
         _check_size(path, (image.height, image.width), max_pixels)
         if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -149,7 +156,7 @@ def _read_other(path: str, max_pixels: int) -> np.ndarray:
             _check_bytes(path, _count_bytes(image))
             data = b"" if image.format not in _CHECKED else Path(path).read_bytes()
             if image.format == "JPEG":
-                scan_jpeg(data)
+                return _decode_jpeg(image, data, strict=strict)
             if image.format in _DEEP:
                 read_form, decode = _DEEP[image.format]
                 form = read_form(data)
@@ -205,6 +212,15 @@ def _convert_to_rgb(image: Image.Image) -> np.ndarray:
         pixels = np.asarray(block.convert(mode))
         result[begin:end] = to_rgb(pixels.reshape(end - begin, image.width, -1))
     return result
+
+
+def _decode_jpeg(image: Image.Image, data: bytes, *, strict: bool) -> np.ndarray:
+    header = scan_jpeg(data)
+    pixels = _convert_to_rgb(image)
+    is_checked = strict or not header.is_sequential or looks_unfinished(pixels, has_restarts=header.has_restarts)
+    if is_checked and not is_complete_jpeg(data):
+        raise ValueError("the coded pixels of its JPEG stream end early")
+    return pixels
 
 
 def _decode_deep(path: str, data: bytes, form: StreamForm, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:

@@ -40,7 +40,9 @@ READERS: dict[str, AnyReader] = {  # in order of preference
 _logger = logging.getLogger(__name__)
 
 
-def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mpp: float | None = None) -> SlideInfo:
+def inspect_slide(
+    path: str | os.PathLike[str], *, reader: str | None = None, mpp: float | None = None, strict: bool = False
+) -> SlideInfo:
     """Read the header of a file and choose how to read its pixels.
 
     Args:
@@ -48,6 +50,8 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
             folder of the one series in it.
         reader: name of the reader to use instead of the best one; an error if it cannot read the file correctly.
         mpp: um per pixel of level 0, if better known than the file states it.
+        strict: whether every JPEG tile is decoded twice more when it is first read, to see whether its coded pixels
+            reach to its end. Without it, that is seen only where they end more than a block early.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -80,6 +84,7 @@ def inspect_slide(path: str | os.PathLike[str], *, reader: str | None = None, mp
         spacings=layout.spacings,
         bounds=layout.bounds,
         files=header.files,
+        strict=strict,
     )
 
 

@@ -42,6 +42,9 @@ _APERIO = "Aperio "  # begins the description of every page that an Aperio scann
 _REDUCED, _MASK, _MACRO = 1, 4, 8  # bits of NewSubfileType; the last is Aperio's own
 # Sizes, codec and colors, where the strips and tiles are, and the JPEG tables.
 _LAYOUT_TAGS = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347, 530}
+_TILE_TAGS = {322: "TileWidth", 323: "TileLength", 324: "TileOffsets", 325: "TileByteCounts"}
+_STRIP_TAGS = {273: "StripOffsets", 279: "StripByteCounts"}
+_OLD_JPEG = 6  # Compression; its stream may be elsewhere
 _MAX_TILE = 1 << 26  # pixels
 _MAX_TILE_BYTES = 1 << 28
 
@@ -253,6 +256,9 @@ def find_color_fault(level: TiffLevel) -> str | None:
 
 def _read_header(path: str, stamp: Stamp, tif: TiffFile) -> TiffHeader:
     pages = _read_pages(path, tif)
+    for page in pages:
+        _check_tags(path, tif, page)
+        _check_layout(path, page)
     vendor = find_vendor(path)  # asked only now: OpenSlide aborts the process on absurd tiles
     if vendor is not None:
         return TiffHeader(path=path, stamp=stamp, summary=f"{vendor} slide", lazy=True, vendor=vendor)
@@ -261,8 +267,6 @@ def _read_header(path: str, stamp: Stamp, tif: TiffFile) -> TiffHeader:
         fault = find_ome_fault(tif.ome_metadata or "")
         if fault:
             raise SlideError(f"{path}: {fault}")
-    for page in pages:
-        _check_tags(path, tif, page)
     level_pages = _find_level_pages(path, pages)
     levels = tuple(_read_level(page, tif) for page in level_pages)
     _check_page_list(path, tif)
@@ -284,7 +288,9 @@ def _read_header(path: str, stamp: Stamp, tif: TiffFile) -> TiffHeader:
 def _read_pages(path: str, tif: TiffFile) -> list[TiffPage]:
     """All pages of a file, none of which can hang or abort a library that reads it."""
     pages: dict[int, TiffPage] = {}
+    num_read = 0
     for number, page in enumerate(tif.pages):
+        num_read += 1
         if page.offset in pages:  # tifffile would go round for ever
             raise SlideError(
                 f"{path}: the list of pages returns to an earlier one after page {number - 1}; {COPY_AGAIN}"
@@ -292,6 +298,8 @@ def _read_pages(path: str, tif: TiffFile) -> list[TiffPage]:
         if isinstance(page, TiffPage):
             _check_page(path, page)
             pages[page.offset] = page
+    if num_read < len(tif.pages):  # tifffile goes no further than a page without pixels
+        raise SlideError(f"{path}: the tags of page {num_read} are damaged; {COPY_AGAIN}")
     if not pages:
         raise SlideError(f"{path}: the TIFF file holds no image; {COPY_AGAIN}")
     return list(pages.values())
@@ -327,6 +335,23 @@ def _check_tags(path: str, tif: TiffFile, page: TiffPage) -> None:
         (code,) = struct.unpack_from(f"{layout.byteorder}H", entries, position)
         if code in _LAYOUT_TAGS and code not in page.tags:
             raise SlideError(f"{path}: tag {code} of page {page.index} cannot be read; {COPY_AGAIN}")
+
+
+def _check_layout(path: str, page: TiffPage) -> None:
+    """Raise :class:`SlideError` if a page lacks a tag that says where its pixels are, or how many samples they have.
+
+    A level with such tags would be taken for something else, and the slide were coarser, or had fewer levels.
+    """
+    needed = _TILE_TAGS if any(code in page.tags for code in _TILE_TAGS) else _STRIP_TAGS
+    lacking = [name for code, name in needed.items() if code not in page.tags]
+    if lacking and page.compression != _OLD_JPEG:
+        raise SlideError(f"{path}: page {page.index} lacks the tags {', '.join(lacking)}; {COPY_AGAIN}")
+    bits = page.tags.get("BitsPerSample")
+    if bits is not None and bits.count not in (1, page.samplesperpixel):
+        raise SlideError(
+            f"{path}: page {page.index} states bits of {bits.count} samples a pixel, but {page.samplesperpixel} "
+            f"samples; {COPY_AGAIN}"
+        )
 
 
 def _read_level(page: TiffPage, tif: TiffFile) -> TiffLevel:

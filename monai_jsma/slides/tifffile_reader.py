@@ -18,7 +18,15 @@ import numpy as np
 import tifffile
 
 from monai_jsma.slides.base import Header, SlideInfo, SlideReader, check_levels, to_rgb
-from monai_jsma.slides.codec import JpegHeader, check_jpeg, check_stream, is_known_codec, states_size
+from monai_jsma.slides.codec import (
+    JpegHeader,
+    check_jpeg,
+    check_stream,
+    is_complete_jpeg,
+    is_known_codec,
+    looks_unfinished,
+    states_size,
+)
 from monai_jsma.slides.depth import choose_depth
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.tiff import GRAY, RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
@@ -68,13 +76,17 @@ class TileFile:
     Args:
         header: the tags of the file.
         whole_tiles: also refuse JPEG tiles smaller than the others, which some writers store at the edges of a level.
+        strict: decode every JPEG tile twice more, to see whether its coded pixels reach to its end.
     """
 
-    def __init__(self, header: TiffHeader, *, whole_tiles: bool = False) -> None:
+    def __init__(self, header: TiffHeader, *, whole_tiles: bool = False, strict: bool = False) -> None:
         self.path = header.path
         self.levels = header.levels
         self.whole_tiles = whole_tiles
+        self.strict = strict
         self._is_sound = [bytearray(len(level.offsets)) for level in header.levels]  # 1 for a tile that was checked
+        self._is_complete = [bytearray(len(level.offsets)) for level in header.levels]  # 1 for a tile that is complete
+        self._has_restarts = [False] * len(header.levels)  # of any JPEG tile that was checked
         self._last_jpeg: list[JpegHeader | None] = [None] * len(header.levels)  # of the tile that was checked last
         self._depth: int | None = None  # bits of data where the file states none
         self._lock = threading.Lock()
@@ -107,6 +119,27 @@ class TileFile:
             if not is_sound[tile.number]:
                 self._read_bytes(level, tile.number)
 
+    def check_pixels(self, level: int, location: tuple[int, int], pixels: np.ndarray) -> None:
+        """Raise :class:`SlideError` if coded pixels of a JPEG tile are missing, and gray ones were painted instead.
+
+        Args:
+            level: number of the level.
+            location: first row and column of a window.
+            pixels: what was decoded of it, ``(height, width, 3)``; its tiles were checked.
+        """
+        stored = self.levels[level]
+        if not stored.is_jpeg:
+            return
+        row, col = location
+        height, width = stored.tile
+        has_restarts = self._has_restarts[level]
+        for tile in self.find_tiles(level, location, pixels.shape[:2]):
+            down = tile.row - row
+            right = tile.col - col
+            part = pixels[max(down, 0) : down + height, max(right, 0) : right + width]
+            if looks_unfinished(part, has_restarts=has_restarts):
+                self._check_complete(level, tile.number, self._read_bytes(level, tile.number))
+
     def read_tile(self, level: int, index: int) -> np.ndarray:
         """RGB of a tile: ``uint8`` (height, width, 3), at the edges of a level perhaps smaller than a tile."""
         stored = self.levels[level]
@@ -118,7 +151,10 @@ class TileFile:
         depth = 16
         if pixels.dtype == np.uint16:
             depth = self._find_depth(level, pixels)
-        return to_rgb(pixels, premultiplied=stored.is_premultiplied, depth=depth)
+        rgb = to_rgb(pixels, premultiplied=stored.is_premultiplied, depth=depth)
+        if stored.is_jpeg and looks_unfinished(rgb, has_restarts=self._has_restarts[level]):
+            self._check_complete(level, index, data)
+        return rgb
 
     def _decode(self, level: int, index: int, data: bytes) -> np.ndarray:
         stored = self.levels[level]
@@ -171,6 +207,18 @@ class TileFile:
             self._is_sound[level][index] = 1
         return data
 
+    def _check_complete(self, level: int, index: int, data: bytes) -> None:
+        """Raise :class:`SlideError` unless the coded pixels of a JPEG tile reach to its end; each is checked once."""
+        if self._is_complete[level][index]:
+            return
+        try:
+            is_complete = is_complete_jpeg(data, tables=self.levels[level].jpeg_tables)
+        except ValueError as e:
+            raise self._damage(level, index, str(e)) from e
+        if not is_complete:
+            raise self._damage(level, index, "the coded pixels of its JPEG stream end early")
+        self._is_complete[level][index] = 1
+
     def _check_stream(self, level: int, index: int, data: bytes) -> None:
         stored = self.levels[level]
         try:
@@ -186,6 +234,9 @@ class TileFile:
             raise self._damage(level, index, str(e)) from e
 
         self._last_jpeg[level] = jpeg
+        self._has_restarts[level] |= jpeg.has_restarts
+        if self.strict or not jpeg.is_sequential:
+            self._check_complete(level, index, data)
         if self.whole_tiles and jpeg.size != stored.tile:
             height, width = jpeg.size
             reason = f"JPEG stream of {height} x {width} in a tile of {stored.tile}; reader='tifffile' may read it"
@@ -233,7 +284,7 @@ class TiffReader(SlideReader):
 
     @staticmethod
     def _open(info: SlideInfo) -> Any:
-        tiles = TileFile(TiffHeader.recall(info.path))
+        tiles = TileFile(TiffHeader.recall(info.path), strict=info.strict)
         check_levels(info, "the file", tuple(level.size for level in tiles.levels))
         largest = max(math.prod(level.tile) for level in tiles.levels)
         num_kept = _CACHE_BYTES // (3 * largest)

@@ -17,6 +17,7 @@ from corpus_files import (
     PIXELS,
     Sample,
     cut,
+    end_early,
     flip,
     holding,
     link_pages,
@@ -66,6 +67,7 @@ class Hidden(NamedTuple):
 
 
 JPEG = {"compression": "jpeg"}
+RGB_JPEG = {**JPEG, "compressionargs": {"outcolorspace": "rgb"}}
 ALPHA = np.random.default_rng(0).integers(0, 256, (160, 224, 1), dtype=np.uint8)
 RGBA, GREYA, CLEAR = np.dstack([PIXELS, ALPHA]), np.dstack([GREY, ALPHA]), np.full_like(ALPHA, 255)
 LAID = np.minimum(PIXELS + (255.0 - ALPHA), 255)  # premultiplied colours on white
@@ -190,6 +192,10 @@ CASES: dict[str, tuple[Sample, Any]] = {
     "truncated BMP": (pillow("a.bmp").but(cut), Fails("the image is damaged")),
     "zeroed JPEG tile": (tiled(**JPEG).but(zero), Fails(IN_TILE)),
     "zeroed JPEG strip": (single(tile=None, **JPEG).but(zero), Fails("does not begin as a JPEG")),
+    "JPEG tile that ends early": (tiled(**JPEG).but(end_early), Fails(f"{IN_TILE}: the coded pixels of its JPEG str")),
+    "JPEG of RGB that ends early": (tiled(**RGB_JPEG).but(end_early), Fails(f"{IN_TILE}: the coded pixels of its")),
+    "JPEG strip that ends early": (single(tile=None, **JPEG).but(end_early), Fails("the coded pixels of its JPEG str")),
+    "JPEG picture that ends early": (pillow("a.jpg").but(end_early), Fails("the coded pixels of its JPEG stream end")),
     "zeroed LZW tile": (tiled(compression="lzw").but(zero), Fails(IN_TILE)),
     "zeroed Deflate tile": (tiled(compression="zlib").but(zero), Fails(IN_TILE)),
     "zeroed Zstd tile": (tiled(compression="zstd").but(zero), Fails(IN_TILE)),

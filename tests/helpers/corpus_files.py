@@ -19,6 +19,8 @@ import tifffile
 from PIL import Image
 from slide_files import levels_of, overwrite, page_of, picture, tile_range, write_pyramid, write_trestle
 
+from monai_jsma.slides.codec import scan_jpeg
+
 __all__ = [
     "DEEP",
     "GREY",
@@ -26,6 +28,7 @@ __all__ = [
     "PIXELS",
     "Sample",
     "cut",
+    "end_early",
     "flip",
     "holding",
     "link_pages",
@@ -147,6 +150,20 @@ def flip(path: Path) -> None:
     begin, size = _place(path)
     at = begin + size // 2
     overwrite(path, at, bytes([path.read_bytes()[at] ^ 1]))
+
+
+def end_early(path: Path) -> None:
+    """Lose the second half of the coded pixels of a JPEG stream, whose end marker stays."""
+    begin, size = _place(path)
+    data = path.read_bytes()[begin : begin + size]
+    if path.suffix == ".jpg":
+        begin = 0
+        data = path.read_bytes()
+    first = len(scan_jpeg(data).data)
+    half = first + (len(data) - first) // 2
+    if data[half - 1] == 0xFF:
+        half -= 1
+    overwrite(path, begin, data[:half] + b"\xff\xd9" + bytes(len(data) - half - 2))
 
 
 def cut(path: Path) -> None:

@@ -44,9 +44,10 @@ class Mutant(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a mutant: "right", "error", "hidden" (other pixels), "silent", "crash" or "hang"; and its memory.
+    """What became of a mutant: "right", "error", "hidden" (other pixels), "strict", "silent", "crash" or "hang".
 
-    "silent" means other pixels without an error where another reader refuses the file.
+    "silent" means other pixels without an error where another reader refuses the file; "strict" the same, but reading it
+    strictly (as ``verify --read all`` does) is an error.
     """
 
     mutant: Mutant
@@ -166,8 +167,8 @@ def list_mutants(number: int) -> list[Mutant]:
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def _read_levels(path: Path) -> list[np.ndarray]:
-    info = inspect_slide(path)
+def _read_levels(path: Path, *, strict: bool = False) -> list[np.ndarray]:
+    info = inspect_slide(path, strict=strict)
     reader = open_slide(info)
     return [reader.read(level, (0, 0), size) for level, size in enumerate(reader.level_sizes)]
 
@@ -224,7 +225,13 @@ def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
     if is_same:
         return "right", ""
     refusals = {name: text for name, text in _find_refusals(path).items() if name not in unable}
-    return ("silent", str(refusals)) if refusals else ("hidden", "")
+    if not refusals:
+        return "hidden", ""
+    try:
+        _read_levels(path, strict=True)
+    except SlideError as e:
+        return "strict", str(e).replace(str(folder), "")
+    return "silent", str(refusals)
 
 
 def _count_memory() -> int:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ import tifffile
 from corpus_files import ycbcr_jpeg2000
 from slide_files import encode_jpeg, needs_cucim, overwrite, picture, tile_range, write_pyramid
 
-from monai_jsma.slides.codec import TileForm, check_jpeg, check_stream, scan_jpeg
+from monai_jsma.slides.codec import (
+    TileForm,
+    check_jpeg,
+    check_stream,
+    is_complete_jpeg,
+    looks_unfinished,
+    scan_jpeg,
+)
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide, open_slide
 
@@ -54,6 +62,94 @@ def test_jpeg_stream_unlike_the_one_before_is_checked_in_full() -> None:
     assert small == scan_jpeg(encode_jpeg(PIXELS))
     with pytest.raises(ValueError, match="JPEG stream is 90 x 120 in a tile of 64 x 128"):
         check_jpeg(encode_jpeg(PIXELS), OTHER, like=scan_jpeg(encode_jpeg(PIXELS, quality=5)))
+
+
+# ------------------------------------------------------------------------------------- coded pixels that end too early
+
+KINDS: list[dict[str, Any]] = [
+    {"subsampling": 0},
+    {"subsampling": 2},
+    {"restart_marker_blocks": 3},
+    {"progressive": True},
+    {"quality": 5},
+]
+
+
+def end_early(data: bytes, lost: int) -> bytes:
+    """A stream without the last bytes of its last scan."""
+    begin = len(scan_jpeg(data).data)
+    return data[: max(begin, len(data) - 2 - lost)].rstrip(b"\xff") + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_complete_jpeg_streams_are_told_from_others(options: dict[str, Any]) -> None:
+    for seed in range(20):
+        data = encode_jpeg(picture(90, 120, seed), **options)
+        assert is_complete_jpeg(data)
+        assert is_complete_jpeg(data[:-2] + b"\0\1\2\3" + data[-2:])  # what is too much is no damage
+        for lost in (4, 8, 40, 200):
+            assert not is_complete_jpeg(end_early(data, lost))
+
+
+@pytest.mark.parametrize("piece", [0, 5, 10])
+def test_a_piece_of_a_jpeg_stream_that_ends_early(piece: int) -> None:
+    data = encode_jpeg(PIXELS, subsampling=0, restart_marker_blocks=15)
+    header = scan_jpeg(data)
+    assert header.has_restarts
+    restarts = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data) if match.start() > len(header.data)]
+    end = restarts[piece]
+    begin = restarts[piece - 1] + 2 if piece else len(header.data)
+    short = data[: (begin + end) // 2].rstrip(b"\xff") + data[end:]
+    assert not is_complete_jpeg(short)
+    assert looks_unfinished(imagecodecs.jpeg8_decode(short), has_restarts=True)
+    assert not looks_unfinished(imagecodecs.jpeg8_decode(data), has_restarts=True)
+
+
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}])
+def test_missing_pixels_are_seen_in_every_window_that_has_them(options: dict[str, Any]) -> None:
+    """Whichever part is looked at: if a whole block of it is missing, its last pixel is gray."""
+    data = encode_jpeg(PIXELS, **options)
+    short = end_early(data, (len(data) - len(scan_jpeg(data).data)) // 2)
+    pixels = imagecodecs.jpeg8_decode(short)
+    is_gray = (pixels == 128).all(axis=2)
+    assert 0.2 < is_gray.mean() < 0.8
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        row, col = rng.integers(0, 60), rng.integers(0, 90)
+        part = slice(row, row + rng.integers(17, 40)), slice(col, col + rng.integers(17, 40))
+        blocks = is_gray[part][-17:, -17:]
+        if blocks.all():
+            assert looks_unfinished(pixels[part], has_restarts=False)
+        if not is_gray[part].any():
+            assert not looks_unfinished(pixels[part], has_restarts=False)
+
+
+def write_short_last_block(path: Path) -> str:
+    """A slide of one tile that lacks the end of its last block only, which no decoder paints gray."""
+    name = write_pyramid(path, [picture(64, 64)], tile=(64, 64), compression="jpeg", mpp=0.5)
+    begin, size = tile_range(name, 0, 0)
+    data = Path(name).read_bytes()[begin : begin + size]
+    overwrite(name, begin, end_early(data, 3))
+    return name
+
+
+@pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile", "pil"])
+def test_strict_reading_sees_every_early_end(tmp_path: Path, reader: str) -> None:
+    path = write_short_last_block(tmp_path / "a.tif")
+    lax = inspect_slide(path, reader=reader)
+    open_slide(lax).read(0, (0, 0), (64, 64))
+    strict = inspect_slide(path, reader=reader, strict=True)
+    with pytest.raises(SlideError, match=r"tile 0 of level 0 .* is damaged: the coded pixels of its JPEG stream end"):
+        open_slide(strict).read(0, (0, 0), (64, 64))
+
+
+@pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile"])
+def test_a_gray_image_is_no_damage(tmp_path: Path, reader: str) -> None:
+    gray = np.full((128, 192, 3), 128, np.uint8)
+    path = write_pyramid(tmp_path / "a.tif", [gray], compression="jpeg", mpp=0.5)
+    for strict in (False, True):
+        info = inspect_slide(path, reader=reader, strict=strict)
+        np.testing.assert_array_equal(open_slide(info).read(0, (0, 0), info.size), gray)
 
 
 # ------------------------------------------------------------------------------------ what a header and the page state

@@ -148,6 +148,30 @@ def test_a_damaged_tag_of_the_layout_is_named(tmp_path: Path, code: int, page: i
         inspect_slide(path)
 
 
+@pytest.mark.parametrize("aperio_mpp", [None, 0.5])
+@pytest.mark.parametrize("page", [0, 1, 2])
+@pytest.mark.parametrize("code", [277, 322, 323, 324, 325])
+def test_a_level_without_a_tag_of_its_layout_is_not_left_out(
+    tmp_path: Path, code: int, page: int, aperio_mpp: float | None
+) -> None:
+    """Its number is changed by one bit, so that the level seems to be something else."""
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[:3], aperio_mpp=aperio_mpp)
+    assert len(inspect_slide(path).level_sizes) == 3
+    overwrite(path, page_of(path, page).tags[code].offset, (code ^ 0x2000).to_bytes(2, "little"))
+    with pytest.raises(SlideError, match=rf"a\.tif: page {page} (lacks the tags Tile|states (bits of 3|tiles of 0))"):
+        inspect_slide(path)
+
+
+def test_a_page_whose_tags_are_zeros_is_not_the_last(tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "a.tif", LEVELS[:3])
+    page = page_of(path, 1)
+    first_lost = page.tags[258].offset + 4  # its number of values: tifffile goes no further
+    end = page.offset + 2 + 12 * len(page.tags)
+    overwrite(path, first_lost, bytes(end + 4 - first_lost))  # with the offset of the next page
+    with pytest.raises(SlideError, match=r"a\.tif: the tags of page 1 are damaged"):
+        inspect_slide(path)
+
+
 def test_tiles_of_too_many_bytes_are_refused(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "a.tif", [PIXELS.astype(np.uint16) * 257], compression="zlib")
     with tifffile.TiffFile(path, mode="r+") as tif:
