@@ -46,8 +46,8 @@ class Mutant(NamedTuple):
 class Outcome(NamedTuple):
     """What became of a mutant: "right", "error", "hidden" (other pixels), "strict", "silent", "crash" or "hang".
 
-    "silent" means other pixels without an error where another reader refuses the file; "strict" the same, but reading it
-    strictly (as ``verify --read all`` does) is an error.
+    "silent" means other pixels without an error where another reader refuses the file; "strict" the same, but it is an
+    error to read it strictly, as ``verify --read all`` does.
     """
 
     mutant: Mutant
