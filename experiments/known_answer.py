@@ -24,7 +24,8 @@ from measures import measure, tables
 from runs import AskedRun
 
 from monai_jsma._io import write_whole
-from monai_jsma.cli.bundles import Variant, make_variants, parse_seeds
+from monai_jsma.cli.bundles import parse_seeds
+from monai_jsma.cli.variants import Variant, make_variants
 from monai_jsma.datalists.schema import save_datalist
 from monai_jsma.datalists.splits import shuffle_labels
 from monai_jsma.datalists.synthetic import CLASSES, make_dataset

@@ -10,8 +10,9 @@ output.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -25,11 +26,13 @@ from monai.engines.utils import IterationEvents, engine_apply_transform
 from monai.transforms import Transform
 from monai.utils import ensure_tuple
 
-from monai_jsma._io import Fault
+from monai_jsma._io import Fault, replace_file
 from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import BatchError, NotFiniteError
+from monai_jsma.networks import JSMANet, all_cells, fit_logistic, weighted_sum
 from monai_jsma.networks.finite import DeferredChecks, defer_checks
 from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.predictions.patch_counts import EpochPatches, write_patch_counts
 
 _EVIDENCE = (  # what else of the network's output tells how it came to its answer
     "attention",
@@ -43,7 +46,7 @@ _EVIDENCE = (  # what else of the network's output tells how it came to its answ
     "intervals",
 )
 
-__all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA"]
+__all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA", "fit_classifier"]
 
 
 class PrepareBatchJSMA(PrepareBatch):
@@ -108,6 +111,57 @@ class JSMATrainer(SupervisedTrainer):
             return
         self._checks.raise_first()
         raise RuntimeError(_describe_loss(self, loss))
+
+
+@torch.inference_mode()
+def fit_classifier(
+    network: JSMANet,
+    data_loader: Iterable[Mapping[str, Any]],
+    *,
+    file: str | Path,
+    device: str | torch.device | None = None,
+    balanced: bool = True,
+) -> None:
+    """Fit the linear classifier of a network by logistic regression, and save the weights; nothing else learns.
+
+    The features of an image are those of all its patches, each with its attention: without a thumbnail encoder their
+    mean. How many patches these are is written to ``patches.csv`` beside the weights.
+
+    Args:
+        network: network whose patch encoder is as it shall stay; unwrapped, where several processes train.
+        data_loader: batches of the training images, each image once and as it will be seen in evaluation.
+        file: file of the weights.
+        device: device of the network.
+        balanced: let every class count the same, however many images it has.
+
+    Raises:
+        ValueError: if a class has no image.
+    """
+    network.eval()
+    prepare = PrepareBatchJSMA()
+    bags = []
+    labels = []
+    num_patches = 0
+    for batch in data_loader:
+        image, label, _, options = prepare(batch, device)
+        pyramid = options["pyramid"]
+        log_attention = network.attend(image, pyramid.grids)
+        draw = all_cells(log_attention)
+        num_patches += int(draw.drawn.sum())
+        features = network.patch_encoder.encode_draw(pyramid, draw, in_chunks=True)  # (batch, cells, features)
+        bags.append(weighted_sum(features, draw.weights).double().cpu())
+        labels.append(label.cpu())
+
+    classifier = network.classifier
+    features = torch.cat(bags) * classifier.scale
+    truth = torch.cat(labels)
+    weight, bias = fit_logistic(features.numpy(), truth.numpy(), num_classes=classifier.out_features, balanced=balanced)
+    classifier.weight.copy_(torch.from_numpy(weight))
+    classifier.bias.copy_(torch.from_numpy(bias))
+    if idist.get_rank() == 0:
+        with replace_file(file) as unfinished:
+            torch.save(network.state_dict(), unfinished)
+        write_patch_counts(Path(file).with_name("patches.csv"), [EpochPatches(1, len(truth), num_patches)])
 
 
 class JSMAEvaluator(SupervisedEvaluator):

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Running a bundle as its user would: its configurations, command lines and variants, and trainings with their tests.
+"""Running a bundle as its user would: its configurations and command lines, and trainings with their tests.
 
 A finished training is not repeated, an interrupted one is resumed.
 """
@@ -25,21 +25,17 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 __all__ = [
-    "SHUFFLED",
     "TrainingRun",
-    "Variant",
     "add_bundle_option",
     "build_command",
     "find_configs",
     "finish_runs",
     "format_command",
-    "make_variants",
     "parse_seeds",
     "read_config",
 ]
 
 CONFIG_FOLDERS = ("configs", "../variants")  # relative to the bundle
-SHUFFLED = "shuffled_labels"  # name of the variant that must learn nothing
 
 
 def add_bundle_option(parser: argparse.ArgumentParser) -> None:
@@ -134,62 +130,6 @@ def format_command(command: Sequence[str]) -> str:
     return shlex.join(["python", *command[1:]])
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way to train a bundle.
-
-    Args:
-        name: name of the variant in reports.
-        configs: names of the overlays on ``train.json``.
-        values: values that replace those of the configurations.
-        shuffled: train with randomly permuted labels, see :func:`~monai_jsma.datalists.shuffle_labels`.
-    """
-
-    name: str
-    configs: tuple[str, ...]
-    values: dict[str, Any] = field(default_factory=dict)
-    shuffled: bool = field(default=False, kw_only=True)
-
-
-def make_variants(
-    bundle: Path, names: Sequence[str], *, configs: Sequence[str] = (), values: Mapping[str, Any] | None = None
-) -> list[Variant]:
-    """Make the variants of a bundle from their names.
-
-    Args:
-        bundle: folder of the bundle.
-        names: ``"multi"`` (the bundle as it is), ``"single"`` (a variant for each single magnification),
-            ``"shuffled_labels"`` (the bundle as it is, with randomly permuted labels), or the name of an overlay.
-        configs: names of overlays for all variants.
-        values: values for all variants that replace those of the configurations.
-    """
-    common = dict(values or {})
-    variants: dict[str, Variant] = {}
-    for name in names:
-        if name == "single":
-            for variant in _make_single_variants(bundle, configs, common):
-                variants[variant.name] = variant
-        elif name == "multi":
-            variants[name] = Variant(name, tuple(configs), common)
-        elif name == SHUFFLED:
-            variants[name] = Variant(name, tuple(configs), common, shuffled=True)
-        else:
-            variants[name] = Variant(name, (*configs, name), common)
-    return list(variants.values())
-
-
-def _make_single_variants(bundle: Path, configs: Sequence[str], values: Mapping[str, Any]) -> list[Variant]:
-    """A variant for each magnification of the bundle by itself, coarse to fine."""
-    from monai_jsma.geometry import sorted_magnifications
-
-    magnifications = read_config(bundle, configs, values).get_parsed_content("magnifications")
-    variants = []
-    for magnification in sorted_magnifications(magnifications):
-        own_values = {**values, "magnifications": f"[{magnification.mpp}]"}
-        variants.append(Variant(magnification.name, tuple(configs), own_values))
-    return variants
-
-
 def parse_seeds(text: str) -> list[int]:
     """The different seeds of ``--seeds``, ascending.
 
@@ -213,6 +153,7 @@ class TrainingRun:
         values: values that replace those of the configurations.
         training_values: values for the training alone, which replace those as well.
         test_list: key of the test items in the datalist.
+        certify: test with certified stopping too.
     """
 
     bundle: Path
@@ -221,11 +162,22 @@ class TrainingRun:
     values: Mapping[str, Any]
     training_values: Mapping[str, Any] = field(default_factory=dict)
     test_list: str = "test"
+    certify: bool = False
 
     @property
     def predictions(self) -> Path:
         """Path of the prediction records of the test."""
         return self.folder / "eval" / "predictions.jsonl"
+
+    @property
+    def certified(self) -> Path:
+        """Path of the prediction records of the test with certified stopping."""
+        return self.folder / "certified" / "predictions.jsonl"
+
+    @property
+    def patches(self) -> Path:
+        """Path of the table of the patches that the training used."""
+        return self.folder / "models" / "patches.csv"
 
     def finish(self) -> None:
         """Train and test, or do what is left of it.
@@ -238,9 +190,11 @@ class TrainingRun:
         if not trained.exists():
             self._train()
             trained.touch()
-        failed = self.folder / "eval" / "failed.csv"
-        if failed.exists() or not self.predictions.exists():
-            self._test()
+        if _is_open(self.predictions):
+            self._test({})
+        if self.certify and _is_open(self.certified):
+            sampler = "$monai_jsma.networks.Certified()"
+            self._test({"inference_sampler": sampler, "output_dir": self.certified.parent})
 
     def _train(self) -> None:
         files = find_configs(self.bundle, "train", *self.configs)
@@ -250,9 +204,9 @@ class TrainingRun:
             values["resume"] = True
         self._run_command("training", files, values)
 
-    def _test(self) -> None:
+    def _test(self, values: Mapping[str, Any]) -> None:
         files = find_configs(self.bundle, "train", *self.configs, "evaluate")
-        values = {**self._common_values(), "validation_list": self.test_list}
+        values = {**self._common_values(), "validation_list": self.test_list, **values}
         self._run_command("evaluating", files, values)
 
     def _common_values(self) -> dict[str, Any]:
@@ -276,6 +230,11 @@ class TrainingRun:
             _, _, output = output.partition("\n")  # without the command itself
             cause = find_cause_in_log(output)
             raise ValueError(f"{run_id} ended with exit code {process.returncode}: {cause} (all of it in {log})")
+
+
+def _is_open(predictions: Path) -> bool:
+    """Whether a test is still to be done, as a whole or because something failed."""
+    return predictions.with_name("failed.csv").exists() or not predictions.exists()
 
 
 def finish_runs(runs: Sequence[TrainingRun], jobs: int) -> Iterator[tuple[TrainingRun, ValueError | None]]:

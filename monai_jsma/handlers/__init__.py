@@ -7,6 +7,7 @@ from __future__ import annotations
 from .attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
 from .checkpoints import BestModelSaver, EarlyStopper, TrainingStateSaver, checkpoint_file
 from .num_patches import NumPatchesScheduler
+from .patch_counter import PatchCounter
 from .prediction_saver import PredictionSaver
 from .stagewise_start import StagewiseStart
 from .unfreezing import EncoderUnfreezer
@@ -20,6 +21,7 @@ __all__ = [
     "EncoderUnfreezer",
     "EpochValidationHandler",
     "NumPatchesScheduler",
+    "PatchCounter",
     "PredictionSaver",
     "StagewiseStart",
     "TrainingStateSaver",

@@ -36,6 +36,7 @@ from .jsma import (
     negative_entropy,
 )
 from .loading import read_class_names
+from .logistic import fit_logistic
 from .parameter_groups import make_parameter_groups
 from .patch_encoder import PatchEncoder, PatchSource
 from .samplers import (
@@ -107,6 +108,7 @@ __all__ = [
     "draw_log_prob",
     "draw_systematically",
     "encoder_hash",
+    "fit_logistic",
     "inclusion_probabilities",
     "is_certain",
     "log_prior",

@@ -58,6 +58,9 @@ class LoadPyramid(Transform):
         default_mpp: spacing of level 0 in um per pixel where neither the call nor the file states a credible one.
         aligned: put the patches side by side, see :class:`~monai_jsma.geometry.PatchGeometry`. In a tiled file whose
             tiles have ``patch_size``, a patch then decodes one tile; in a region, if it begins on tile borders.
+        whole_image: make each image one patch, whatever its size: instead of ``magnifications`` it has one spacing, at
+            which its longer side is ``patch_size`` pixels. The shorter side is padded with white, as is an image that
+            is smaller than the patch.
 
     Raises:
         ValueError: if ``default_mpp`` is no spacing of a microscope.
@@ -74,6 +77,7 @@ class LoadPyramid(Transform):
         max_upsampling: float = MAX_UPSAMPLING,
         default_mpp: float | None = None,
         aligned: bool = False,
+        whole_image: bool = False,
     ) -> None:
         default, _ = resolve_mpp("default_mpp", (), default_mpp)  # its range is checked now, not when a file needs it
         self.magnifications = sorted_magnifications(magnifications)
@@ -82,6 +86,7 @@ class LoadPyramid(Transform):
         self.max_upsampling = max_upsampling
         self.default_mpp = default
         self.aligned = aligned
+        self.whole_image = whole_image
 
     def __call__(
         self,
@@ -121,7 +126,7 @@ class LoadPyramid(Transform):
         return Pyramid(
             open_slide(info),
             mpp=level_0_mpp,
-            magnifications=self.magnifications,
+            magnifications=self._choose_magnifications(region_size, level_0_mpp),
             patch_size=self.patch_size,
             path=info.path,
             mpp_source=mpp_source,
@@ -166,10 +171,11 @@ class LoadPyramid(Transform):
             mpp_source="given",
         )
         origin, region_size = find_region(region, info)
+        level_0_mpp = spacing * _find_scale(image, where)
         return Pyramid(
             ArrayReader(pixels, path),
-            mpp=spacing * _find_scale(image, where),
-            magnifications=self.magnifications,
+            mpp=level_0_mpp,
+            magnifications=self._choose_magnifications(region_size, level_0_mpp),
             patch_size=self.patch_size,
             path=path,
             mpp_source="given" if mpp is not None else "default",
@@ -178,6 +184,13 @@ class LoadPyramid(Transform):
             max_upsampling=self.max_upsampling,
             aligned=self.aligned,
         )
+
+    def _choose_magnifications(self, size: Sequence[int], mpp: float) -> tuple[Magnification, ...]:
+        """The magnifications of an image of ``size`` (height, width) in pixels of ``mpp``."""
+        if not self.whole_image:
+            return self.magnifications
+        downsample = max(max(size) / self.patch_size, 1.0)
+        return (Magnification(mpp * downsample),)
 
 
 def _check_turned(image: np.ndarray | torch.Tensor, where: str) -> None:

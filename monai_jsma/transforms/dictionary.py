@@ -61,6 +61,7 @@ class LoadPyramidd(MapTransform):
         size_key: key of the (height, width) of a region, if the item has one.
         default_mpp: spacing of level 0 in um per pixel where neither the item nor the file states a credible one.
         aligned: put the patches side by side, on the file's tile borders.
+        whole_image: make each image one patch, whatever its size.
         allow_missing_keys: do not raise if a key is missing.
     """
 
@@ -79,6 +80,7 @@ class LoadPyramidd(MapTransform):
         size_key: str = "size",
         default_mpp: float | None = None,
         aligned: bool = False,
+        whole_image: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -89,6 +91,7 @@ class LoadPyramidd(MapTransform):
             max_upsampling=max_upsampling,
             default_mpp=default_mpp,
             aligned=aligned,
+            whole_image=whole_image,
         )
         self.mpp_key = mpp_key
         self.location_key = location_key

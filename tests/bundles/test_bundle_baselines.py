@@ -19,9 +19,22 @@ from monai.utils import set_determinism
 from monai_jsma.cli.bundles import find_configs
 from monai_jsma.data import Magnification
 from monai_jsma.networks import AllPatches, AttentionMIL, JSMANet, UniformAttention
+from monai_jsma.predictions.patch_counts import read_patch_counts
+from monai_jsma.predictions.records import read_records
+from monai_jsma.report.claims import find_contradictions
 
 CELLS = {"bach": 84, "tcga_prad": 21}
-BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
+BASELINES = (
+    "all_patches",
+    "attention_mil",
+    "balanced_random_patches",
+    "mean_features",
+    "random_patches",
+    "thumbnail_only",
+    "whole_image",
+)
+ONE_LEVEL = ("thumbnail_only", "whole_image")
+UNIFORM = ("balanced_random_patches", "mean_features", "random_patches", *ONE_LEVEL)
 
 
 @pytest.fixture(scope="module", params=list(CELLS))
@@ -55,8 +68,10 @@ def run(bundle: Path, *configs: str, kind: str = "train", **overrides: Any) -> C
 def test_a_baseline_trains_is_evaluated_and_predicts(bundle, baseline):
     folders = {"ckpt_dir": str(bundle / baseline)}
     made = run(bundle, "train", "tiny", baseline, **folders, log_dir=str(bundle / "runs" / baseline))
-    assert made.trainer.state.epoch == 1
     assert (bundle / baseline / "model.pt").is_file()
+    (counts,) = read_patch_counts(bundle / baseline / "patches.csv")
+    assert counts.epoch == 1
+    assert counts.images == len(made.train_dataset)
     evaluated, inferred = bundle / baseline / "eval", bundle / baseline / "predictions"
     made = run(bundle, "train", "tiny", baseline, "evaluate", **folders, output_dir=str(evaluated), max_pictures=1)
     assert len(list((evaluated / "attention").glob("*.png"))) == 1
@@ -64,7 +79,8 @@ def test_a_baseline_trains_is_evaluated_and_predicts(bundle, baseline):
     metrics = {name: value for name, (value,) in rows(evaluated / "metrics.csv").items()}
     shares = [value for name, value in metrics.items() if name.startswith("attention_share_")]
     assert sum(shares) == pytest.approx(1)
-    assert len(shares) == (1 if baseline == "thumbnail_only" else 3)
+    assert len(shares) == (1 if baseline in ONE_LEVEL else 3)
+    assert find_contradictions([baseline], read_records(evaluated / "predictions.jsonl")) == []
     table = predicted(evaluated)
     prob = np.array(list(table.values()))
     np.testing.assert_allclose(prob.sum(axis=1), 1, atol=1e-6)
@@ -84,14 +100,25 @@ def check(made: ConfigWorkflow, baseline: str, cells: int) -> None:
         assert read == 2
         assert attention.tolist() == pytest.approx([1 / cells] * cells)
         assert output["weights"].tolist() == pytest.approx([1 / 2] * 2)
+    elif baseline == "balanced_random_patches":
+        assert read == 2
+        pyramid = made.evaluator.state.batch[0]["pyramid"]
+        for cells in pyramid.geometry.slices.values():
+            assert attention[cells].tolist() == pytest.approx(
+                [1 / 3 / (cells.stop - cells.start)] * len(attention[cells])
+            )
     elif baseline == "thumbnail_only":
         assert read == len(attention) == 1
         (magnification,) = network.magnifications
         assert magnification == Magnification(8 * made.parser.get_parsed_content("mpp"))
+    elif baseline == "whole_image":
+        pyramid = made.evaluator.state.batch[0]["pyramid"]
+        assert read == len(attention) == 1
+        assert pyramid.geometry.patch_size == 448
     else:
         assert read == cells
         np.testing.assert_allclose(output["weights"], attention, rtol=1e-6)
-    uniform = baseline in ("random_patches", "thumbnail_only")
+    uniform = baseline in UNIFORM
     assert isinstance(network.attention, UniformAttention) == uniform
     assert (getattr(network, "thumbnail_encoder", None) is None) == (uniform or baseline == "attention_mil")
 

@@ -22,11 +22,14 @@ from monai_jsma.__main__ import build_parser
 from monai_jsma.cli.bundles import find_configs
 from monai_jsma.networks import AllPatches, Draws, LeaveOneOut, Pathwise, TopK
 
-BASELINES = ("all_patches", "attention_mil", "random_patches", "thumbnail_only")
+BASELINES = (
+    "all_patches", "attention_mil", "balanced_random_patches", "random_patches", "thumbnail_only", "whole_image",
+)  # fmt: skip
 TAKEN_BY_INFERENCE = (
     *BASELINES,
     "aligned",
     "auto_magnifications",
+    "draws",
     "paper",
     "pretrained",
 )  # overlays that inference is given too
@@ -34,6 +37,7 @@ ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}
 ADDITIONS = {
     "demo": set(),
     "frozen": set(),
+    "mean_features": {"fit_loader"},
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
     "auto_magnifications": {"picture_size"},
@@ -319,8 +323,10 @@ def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overla
     usual = {
         "paper": TopK(5, normalize=False),
         "pretrained": Pathwise(10, estimator="systematic"),
+        "balanced_random_patches": Pathwise(5, estimator="systematic"),
+        "draws": Draws(LeaveOneOut(5), 16),
         "random_patches": Pathwise(5, estimator="normalized"),
-        **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only"), AllPatches()),
+        **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only", "whole_image"), AllPatches()),
     }.get(overlay, TopK(5))
     made = parser.get_parsed_content(inferer)
     assert (made.sampler, made.seed) == (usual, 0)
@@ -328,7 +334,7 @@ def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overla
 
     parser["inference_sampler"] = "$monai_jsma.networks.Draws(@sampler, 3)"
     parser.parse(reset=True)
-    if overlay in ("all_patches", "thumbnail_only"):
+    if overlay in ("all_patches", "thumbnail_only", "whole_image"):
         with pytest.raises(RuntimeError) as raised:
             parser.get_parsed_content(inferer)
         assert any("which draws nothing at random" in str(error) for error in causes(raised.value))

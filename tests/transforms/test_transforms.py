@@ -240,3 +240,29 @@ def test_missing_keys(png, make, value):
     result = make(allow_missing_keys=True)(data)
     assert result.keys() - {"b_pyramid"} == data.keys()
     assert result["b"] is not data["b"]
+
+
+# -------------------------------------------------------------------------------------------------------- whole images
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 70), (70, 50), (64, 64), (333, 20), (9, 12), (16, 16), (1, 300)])
+def test_an_image_of_any_size_is_one_patch(tmp_path, height, width):
+    pixels = noise(height, width, 0)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for load, source in ((LoadPyramid, str(tmp_path / "a.png")), (LoadPyramid, pixels)):
+        pyramid = load(MAGNIFICATIONS, 16, whole_image=True)(source, 0.5)
+        geometry = pyramid.geometry
+        assert geometry.grids == ((1, 1),)
+        assert geometry.spacings == pytest.approx((max(0.5 * max(height, width) / 16, 0.5),))
+        assert max(geometry.level_sizes[0]) == min(16, max(height, width))
+        np.testing.assert_array_equal(pyramid.read([0])[0], slow_patch(pyramid, [pixels], 0))
+        rows, cols = geometry.level_sizes[0]
+        assert (pyramid.read([0])[0, :, rows:] == 255).all()
+        assert (pyramid.read([0])[0, :, :, cols:] == 255).all()
+
+
+def test_a_region_is_one_patch(png):
+    item = {"image": png, "mpp": 0.5, "location": (8, 4), "size": (32, 40)}
+    pyramid = LoadPyramidd("image", MAGNIFICATIONS, 16, whole_image=True)(item)["image"]
+    assert pyramid.geometry.level_sizes == ((13, 16),)
+    assert tuple(pyramid.box(0))[:2] == (8, 4)

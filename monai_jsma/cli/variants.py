@@ -1,0 +1,210 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Variants of a bundle, each of which stays what it is called.
+
+The configurations of a variant are read in this order, and a later one wins: ``train.json``, the overlays for all
+variants (``--config``), those of the variant, the values (``--set``). So an overlay for all variants never changes
+what defines one of them; a value would, and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from monai_jsma.cli.bundles import find_configs, read_config
+
+__all__ = ["SHUFFLED", "SINGLE", "Variant", "can_be_certified", "make_variants"]
+
+SHUFFLED = "shuffled_labels"  # name of the variant that must learn nothing
+SINGLE = "single"  # name of those that see one magnification each
+_SPECIAL = ("multi", SINGLE, SHUFFLED)  # all others are names of overlays
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a bundle.
+
+    Args:
+        name: name of the variant in reports.
+        configs: names of the overlays on ``train.json``.
+        values: values that replace those of the configurations.
+        shuffled: train with randomly permuted labels, see :func:`~monai_jsma.datalists.shuffle_labels`.
+        parts: the names that :func:`make_variants` was given, such as ``("single", "all_patches")``.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    values: dict[str, Any] = field(default_factory=dict)
+    shuffled: bool = field(default=False, kw_only=True)
+    parts: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+def make_variants(
+    bundle: Path, names: Sequence[str], *, configs: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> list[Variant]:
+    """Make the variants of a bundle from their names.
+
+    Args:
+        bundle: folder of the bundle.
+        names: ``"multi"`` (the bundle as it is), ``"single"`` (a variant for each single magnification),
+            ``"shuffled_labels"`` (the bundle as it is, with randomly permuted labels), the name of an overlay, or
+            several of these joined by ``+``.
+        configs: names of overlays for all variants.
+        values: values for all variants that replace those of the configurations.
+
+    Raises:
+        FileNotFoundError: if an overlay is missing.
+        ValueError: if a value, or an overlay for all variants, replaces what defines a variant.
+    """
+    common = dict(values or {})
+    variants: dict[str, Variant] = {}
+    for name in names:
+        parts = tuple(name.split("+"))
+        overlays = [part for part in parts if part not in _SPECIAL]
+        _check_definition(bundle, name, overlays=overlays, configs=configs, values=common)
+        variant = Variant(name, (*configs, *overlays), common, shuffled=SHUFFLED in parts, parts=parts)
+        made = [variant]
+        if SINGLE in parts:
+            made = _split_magnifications(bundle, variant)
+        for one in made:
+            variants[one.name] = one
+    return list(variants.values())
+
+
+def _split_magnifications(bundle: Path, variant: Variant) -> list[Variant]:
+    """The variant for each magnification of the bundle by itself, coarse to fine."""
+    from monai_jsma.geometry import sorted_magnifications
+
+    magnifications = read_config(bundle, variant.configs, variant.values).get_parsed_content("magnifications")
+    others = [part for part in variant.parts if part != SINGLE]
+    variants = []
+    for magnification in sorted_magnifications(magnifications):
+        name = "+".join((magnification.name, *others))
+        values = {**variant.values, "magnifications": f"[{magnification.mpp}]"}
+        variants.append(replace(variant, name=name, values=values))
+    return variants
+
+
+def can_be_certified(bundle: Path, variant: Variant) -> bool:
+    """Whether the labels of a variant can be certain after a few patches: attention, and features of one length."""
+    config = read_config(bundle, variant.configs, variant.values)
+    is_jsma = config["network_def"]["_target_"].endswith("JSMANet")
+    return is_jsma and config["thumbnail_backbone"] is not None and config["feature_norm"] is not None
+
+
+# ----------------------------------------------------------------------------------------------- what defines a variant
+
+
+def _check_definition(
+    bundle: Path, name: str, *, overlays: Sequence[str], configs: Sequence[str], values: Mapping[str, Any]
+) -> None:
+    """Check that no value and no other overlay replaces what the overlays of a variant set.
+
+    Raises:
+        ValueError: if one does; it names the variant, the setting and the way out.
+    """
+    own: dict[str, str] = {}  # the overlay that sets each
+    for overlay in overlays:
+        for key in _read_json(bundle, overlay):
+            if not key.startswith("_"):
+                own[_normalize(key)] = overlay
+
+    for value_name in map(_normalize, values):
+        for key, overlay in own.items():
+            if _overlap(value_name, key):
+                raise ValueError(
+                    f"--set {value_name}: the overlay '{overlay}' sets '{key}', and with another value the variant "
+                    f"'{name}' would no longer be what it is called. {_WAY_OUT}"
+                )
+
+    keys = [*own]
+    if SINGLE in name.split("+"):
+        keys.append("magnifications")  # the list itself may be given: each of it is a variant
+    train = _read_json(bundle, "train")
+    places = {key: _find_places(train, key) for key in keys}
+    _check_places(bundle, name, places, configs=configs, values=values)
+
+
+_WAY_OUT = (
+    "Leave it out; or, if it is meant for the other variants, write it into an overlay and give that to --config: the "
+    "overlay of a variant goes after it. A copy of the overlay under another name may set what it likes."
+)
+
+
+def _check_places(
+    bundle: Path,
+    name: str,
+    places: Mapping[str, Sequence[str]],
+    *,
+    configs: Sequence[str],
+    values: Mapping[str, Any],
+) -> None:
+    """Check that what a variant sets still arrives where the bundle uses it.
+
+    Args:
+        bundle: folder of the bundle.
+        name: name of the variant.
+        places: by setting of the variant, the names of the places in ``train.json`` that refer to it.
+        configs: names of overlays for all variants.
+        values: values for all variants.
+
+    Raises:
+        ValueError: if a value or an overlay replaces such a place by something that does not refer to the setting.
+    """
+    replacements = [("--set ", values)]
+    for config in configs:
+        replacements.append((f"overlay '{config}', ", _read_json(bundle, config)))
+
+    for source, settings in replacements:
+        for key, value in settings.items():
+            place_name = _normalize(key)
+            for own, own_places in places.items():
+                if place_name == own or not any(_overlap(place_name, place) for place in own_places):
+                    continue
+                if not any(_refers(text, own) for _, text in _list_texts(value)):
+                    raise ValueError(
+                        f"{source}{place_name}: there the bundle uses '{own}', which defines the variant '{name}': it "
+                        f"would no longer be what it is called. Leave it out, or let it refer to '@{own}'."
+                    )
+
+
+def _find_places(config: Mapping[str, Any], key: str) -> list[str]:
+    """Names of the places of a configuration that refer to a setting."""
+    return [place for place, text in _list_texts(config) if _refers(text, key)]
+
+
+def _refers(text: str, key: str) -> bool:
+    return re.search(rf"[@%]{re.escape(key)}(?!\w)", text.replace("::", "#")) is not None
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two names are the same, or one is of a part of the other, as ``sampler#k`` is of ``sampler``."""
+    return f"{one}#".startswith(f"{other}#") or f"{other}#".startswith(f"{one}#")
+
+
+def _normalize(name: str) -> str:
+    return name.replace("::", "#").removeprefix("+")
+
+
+def _list_texts(config: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values of all texts of a configuration."""
+    if isinstance(config, str):
+        yield name, config
+        return
+    entries: list[tuple[Any, Any]] = []
+    if isinstance(config, Mapping):
+        entries = list(config.items())
+    elif isinstance(config, (list, tuple)):
+        entries = list(enumerate(config))
+    for key, value in entries:
+        yield from _list_texts(value, f"{name}#{key}" if name else str(key))
+
+
+def _read_json(bundle: Path, name: str) -> dict[str, Any]:
+    (file,) = find_configs(bundle, name)
+    return json.loads((bundle / file).read_text(encoding="utf-8"))

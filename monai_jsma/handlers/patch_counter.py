@@ -1,0 +1,67 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Counts the patches that a training uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+
+from monai_jsma.predictions.patch_counts import EpochPatches, read_patch_counts, write_patch_counts
+
+__all__ = ["PatchCounter"]
+
+
+class PatchCounter:
+    """Counts the patches of a training, and writes them to a CSV file after each epoch.
+
+    A resumed training continues the file.
+
+    Args:
+        file: path of the file.
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+        self._images = 0
+        self._patches = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a :class:`~monai_jsma.engines.JSMATrainer`."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._images = 0
+        self._patches = 0
+
+    def _count(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        if isinstance(output, dict):  # of the whole batch, where MONAI has not decollated it
+            self._add_images(output["cells"], output["weights"])
+            return
+        for image in output:
+            self._add_images(image["cells"][None], image["weights"][None])
+
+    def _add_images(self, cells: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add images of which ``cells`` ``(n, k)`` were drawn with ``weights`` ``(n, k)``."""
+        for row, weight in zip(cells, weights):
+            drawn = torch.unique(row[weight > 0])
+            self._images += 1
+            self._patches += len(drawn)
+
+    def _write(self, engine: Engine) -> None:
+        images = int(idist.all_reduce(self._images))
+        patches = int(idist.all_reduce(self._patches))
+        if idist.get_rank() != 0:
+            return
+        epoch = engine.state.epoch
+        counts = []
+        if epoch > 1 and self.file.is_file():  # of a resumed training; what was counted of a later epoch is done again
+            counts = [count for count in read_patch_counts(self.file) if count.epoch < epoch]
+        write_patch_counts(self.file, [*counts, EpochPatches(epoch, images, patches)])
