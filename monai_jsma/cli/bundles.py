@@ -130,14 +130,14 @@ def format_command(command: Sequence[str]) -> str:
     return shlex.join(["python", *command[1:]])
 
 
-def parse_seeds(text: str) -> list[int]:
-    """The different seeds of ``--seeds``, ascending.
+def parse_seeds(text: str, *, option: str = "--seeds") -> list[int]:
+    """The different seeds, or other whole numbers, of an option, ascending.
 
     Raises:
         ValueError: if the text is no list of whole numbers.
     """
     if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise ValueError(f"--seeds '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
+        raise ValueError(f"{option} '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
     seeds = {int(part) for part in text.split(",")}
     return sorted(seeds)
 

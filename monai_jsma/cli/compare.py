@@ -42,7 +42,7 @@ def _add_compare(commands: Commands) -> None:
     parser = add_command(commands, "compare", train_variants, summary=summary)
     _add_variant_options(parser, variants=["multi", "single"], out="compare")
     parser.add_argument("--test-list", default="test", metavar="NAME", help="split to test on (default: %(default)s)")
-    parser.set_defaults(folds=None, no_validation=False)
+    parser.set_defaults(folds=None, no_validation=False, test_folds=None)
 
 
 def _add_crossval(commands: Commands) -> None:
@@ -52,6 +52,9 @@ def _add_crossval(commands: Commands) -> None:
     parser.add_argument("--folds", type=parse_whole(2), default=5, metavar="K", help="number of folds (default: %(default)s)")
     parser.add_argument(
         "--split-seed", type=parse_whole(), default=0, metavar="S", help="random seed of the folds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--test-folds", metavar="A,B,C", help="test on these folds only, counted from 0 (default: on all)"
     )
     parser.add_argument(
         "--no-validation",
@@ -162,6 +165,7 @@ def _plan_runs(args: argparse.Namespace, out: Path) -> tuple[Runs, list[str]]:
         read_config(bundle, variant.configs, variant.values)  # a wrong value ends the command, not each run
     base_dir = (args.base_dir or args.datalist.parent).resolve()
     datalists = _write_datalists(args, out, base_dir)
+    num_classes = _check_datalist(args, datalists, base_dir)
 
     runs = {}
     faults = []
@@ -171,11 +175,11 @@ def _plan_runs(args: argparse.Namespace, out: Path) -> tuple[Runs, list[str]]:
         except ValueError as error:  # the other variants are none the worse
             faults.append(str(error))
             continue
-        common = {"dataset_dir": base_dir, "max_pictures": 0, **variant.values}
+        common = {"dataset_dir": base_dir, "max_pictures": 0, **num_classes, **variant.values}
         if args.no_validation:
             common["validation_list"] = "training"
         certify = args.certify and can_be_certified(bundle, variant)
-        for fold, datalist in enumerate(datalists):
+        for fold, datalist in datalists.items():
             for seed in seeds:
                 training_values = {}
                 if variant.shuffled:
@@ -202,8 +206,8 @@ def _parse_values(texts: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _write_datalists(args: argparse.Namespace, out: Path, base_dir: Path) -> list[Path]:
-    """Write a datalist for each fold, or the datalist itself if there are no folds."""
+def _write_datalists(args: argparse.Namespace, out: Path, base_dir: Path) -> dict[int, Path]:
+    """Write a datalist for each fold that is tested, by its number, or the datalist itself if there are no folds."""
     from monai_jsma.datalists.schema import check_items, read_datalist, save_datalist
     from monai_jsma.datalists.splits import make_fold_datalists
 
@@ -217,11 +221,47 @@ def _write_datalists(args: argparse.Namespace, out: Path, base_dir: Path) -> lis
         except ValueError as error:
             raise ValueError(f"{args.datalist}: {error}") from error
 
+    chosen = _choose_folds(args.test_folds, len(datalists))
     _record(out / "datalists.json", datalists)
-    paths = []
-    for fold, datalist in enumerate(datalists):
-        paths.append(save_datalist(datalist, out / "datalists" / f"fold{fold}.json"))
+    paths = {}
+    for fold in chosen:
+        paths[fold] = save_datalist(datalists[fold], out / "datalists" / f"fold{fold}.json")
     return paths
+
+
+def _choose_folds(text: str | None, num_folds: int) -> list[int]:
+    """The folds to test on: those of ``--test-folds``, else all."""
+    if text is None:
+        return list(range(num_folds))
+    chosen = parse_seeds(text, option="--test-folds")
+    if chosen[-1] >= num_folds:
+        raise ValueError(f"--test-folds {text}: there are {num_folds} folds, 0 to {num_folds - 1}.")
+    return chosen
+
+
+def _check_datalist(args: argparse.Namespace, datalists: Mapping[int, Path], base_dir: Path) -> dict[str, int]:
+    """Check that all images are there before the first run begins; returns the number of classes, if it is known.
+
+    Raises:
+        FileNotFoundError: if an image is missing.
+        ValueError: if a list is missing or broken.
+    """
+    from monai_jsma.datalists.schema import load_datalist, read_datalist
+
+    keys = ["training", args.test_list]
+    if not args.no_validation:
+        keys.append("validation")
+    path = next(iter(datalists.values()))
+    content = read_datalist(path)
+    for key in keys:
+        if key not in content:
+            continue  # a run may name other lists, and says so if it misses one
+        try:
+            load_datalist(path, key, base_dir)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} Name that folder with --base-dir.") from error
+    labels = content.get("labels")
+    return {"num_classes": len(labels)} if labels else {}
 
 
 def _write_shuffled(path: Path, seed: int) -> Path:

@@ -36,6 +36,7 @@ _SCORES = {
     "auc_micro": "AUC",
     "auc_macro": "AUC, macro",
     "ap_micro": "AP",
+    "aurc": "AURC",
 }
 _WITH_INTERVAL = ("accuracy", "auc_micro", "auc_macro")
 _OF_RUNS = ("accuracy", "auc_micro", "auc_macro")  # also averaged over single runs
@@ -297,6 +298,9 @@ def _explain(num_seeds: int, num_folds: int) -> list[str]:
     """What the columns of the tables are."""
     spread = f"; +- is the standard deviation over {num_seeds} seeds" if num_seeds > 1 else ""
     lines = [f"[low, high]: 95 % interval over groups, all folds together{spread}."]
+    lines.append(
+        "AURC: error rate with the least certain left out, over all coverages; in a random order 1 - accuracy."
+    )
     num_runs = num_seeds * num_folds
     if num_runs > 1:
         lines.append(
