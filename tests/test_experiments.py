@@ -15,11 +15,13 @@ import pytest
 from monai.bundle import ConfigParser
 from places import ROOT
 
+from monai_jsma.__main__ import build_parser
+from monai_jsma.cli.variants import make_variants
 from monai_jsma.data import Box, make_dataset
 from monai_jsma.predictions.records import PatchRecord, PredictionRecord
 
 FOLDER = ROOT / "experiments"
-MODULES = ("known_answer", "measures", "runs")
+MODULES = ("known_answer", "measures", "real_tissue", "runs")
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +242,23 @@ def test_pictures_are_those_of_the_seed(experiments, small):
     assert datalist["test"] == made["test"]
     assert one.values["data_list_file_path"].name == "datalist.json"
     assert one.training["data_list_file_path"].name == "shuffled.json"  # only to train on
+
+
+def test_the_experiment_on_real_tissue_is_a_cross_validation_of_all_controls(experiments, monkeypatch):
+    real_tissue = experiments["real_tissue"]
+    given = ["cores.json", "--base-dir=cores", "--set", "mpp=1.0", "num_patches=10", "--config", "frozen", "--out=here"]
+    asked = []
+    monkeypatch.setattr(real_tissue, "run_command", lambda command: asked.append(command) or 0)
+    monkeypatch.setattr(sys, "argv", ["real_tissue.py", *given])
+    assert real_tissue.main() == 0
+    args = build_parser().parse_args(asked[0])
+    assert (str(args.datalist), str(args.base_dir), str(args.out)) == ("cores.json", "cores", "here")
+    assert args.values == ["mpp=1.0", "num_patches=10"]
+    assert args.config == ["frozen"]
+    assert (args.folds, args.test_folds, args.seeds, args.certify) == (5, "0,1,2", "0,1,2,3,4", True)
+    made = make_variants(args.bundle, args.variants, configs=args.config, values={"mpp": "1.0", "num_patches": "10"})
+    names = [variant.name for variant in made]
+    assert names[:4] == ["multi", "25X", "50X", "100X"]
+    rest = set(names[4:])
+    controls = {"random_patches", "balanced_random_patches", "all_patches", "attention_mil", "whole_image"}
+    assert rest == controls | {"paper", "mean_features", "shuffled_labels"}
