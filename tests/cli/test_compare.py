@@ -208,7 +208,7 @@ def test_a_control_that_did_something_else_is_reported(folds, capsys, never_run)
     path = out / "balanced_random_patches/seed0/fold0/eval/predictions.jsonl"
     text = path.read_text()
     records = [json.loads(line) for line in text.splitlines()]
-    records[0]["attention"][0], records[0]["attention"][5] = 0.2, 1 / 12 + 1 / 48 - 0.2
+    records[0]["attention"][0], records[0]["attention"][5] = 0.1, 1 / 12 + 1 / 48 - 0.1
     path.write_text("\n".join(json.dumps(record) for record in records) + "\n")
     try:
         assert main([*args, "--variants", "multi", "balanced_random_patches"]) == 1
