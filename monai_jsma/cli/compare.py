@@ -49,9 +49,15 @@ def _add_crossval(commands: Commands) -> None:
     summary = "Train and test a bundle on every fold of a datalist, split by group, with one or more seeds."
     parser = add_command(commands, "crossval", train_variants, summary=summary)
     _add_variant_options(parser, variants=["multi"], out="crossval")
-    parser.add_argument("--folds", type=parse_whole(2), default=5, metavar="K", help="number of folds (default: %(default)s)")
     parser.add_argument(
-        "--split-seed", type=parse_whole(), default=0, metavar="S", help="random seed of the folds (default: %(default)s)"
+        "--folds", type=parse_whole(2), default=5, metavar="K", help="number of folds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split-seed",
+        type=parse_whole(),
+        default=0,
+        metavar="S",
+        help="random seed of the folds (default: %(default)s)",
     )
     parser.add_argument(
         "--test-folds", metavar="A,B,C", help="test on these folds only, counted from 0 (default: on all)"
@@ -102,7 +108,11 @@ def _add_variant_options(parser: argparse.ArgumentParser, *, variants: list[str]
         help="test each network with attention a second time, until its label is certain, and count the patches",
     )
     parser.add_argument(
-        "--jobs", type=parse_whole(1), default=1, metavar="N", help="number of runs at the same time (default: %(default)s)"
+        "--jobs",
+        type=parse_whole(1),
+        default=1,
+        metavar="N",
+        help="number of runs at the same time (default: %(default)s)",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bundle_runs import BUNDLE, VARIANTS, copy_bundle
+from bundle_runs import BUNDLE, BUNDLES, VARIANTS, copy_bundle
 
 from monai_jsma.cli.bundles import find_configs, read_config
 from monai_jsma.cli.variants import Variant, can_be_certified, make_variants
@@ -147,3 +147,19 @@ def test_labels_are_certain_with_attention_and_features_of_one_length():
     assert {"aligned", "all_patches", "draws", "frozen", "single_magnification"} <= certain
     without = {"attention_mil", "mean_features", "paper", "random_patches", "balanced_random_patches", "whole_image"}
     assert not certain & without
+
+
+@pytest.mark.parametrize("shipped", BUNDLES.values(), ids=BUNDLES)
+def test_every_control_goes_with_the_recipe(shipped):
+    """With its encoder, and with all that makes it a control."""
+    names = ["multi", "random_patches", "balanced_random_patches", "all_patches", "attention_mil", "whole_image"]
+    names += ["paper", "mean_features", "thumbnail_only"]
+    made = {variant.name: variant for variant in make_variants(shipped.folder, names, configs=["pretrained"])}
+    networks = {name: content(variant, "network_def", shipped.folder) for name, variant in made.items()}
+    encoders = {network.patch_encoder.backbone.name for network in networks.values()}
+    assert encoders == {"tf_efficientnet_lite0"}
+    without_thumbnail = {name for name in networks if getattr(networks[name], "thumbnail_encoder", None) is None}
+    assert without_thumbnail == set(names) - {"multi", "all_patches", "paper"}
+    assert networks["paper"].sampler == Pathwise(10)
+    assert networks["balanced_random_patches"].attention.level_prior == "balanced"
+    assert content(made["whole_image"], "patch_size", shipped.folder) == 448
