@@ -37,7 +37,8 @@ EXPORTS = {
 @pytest.mark.parametrize("make", [tiny_net, mil_net])
 @pytest.mark.parametrize("name", EXPORTS)
 def test_exports_are_refused_in_words(make, name):
-    with pytest.raises(RuntimeError, match=MESSAGE):
+    begin = "^" if "strict" in name else ""  # not somewhere among the words of torch.export
+    with pytest.raises(RuntimeError, match=f"{begin}{MESSAGE}"):
         EXPORTS[name](make().eval())
 
 

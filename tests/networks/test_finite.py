@@ -186,9 +186,12 @@ def test_training_stops_and_names_the_file():
 
 
 @pytest.mark.parametrize("sampler", TRAINING, ids=repr)
-@pytest.mark.parametrize("number", [NAN, INF])
+@pytest.mark.parametrize("number", [NAN, INF, -INF])
 def test_training_stops_at_the_logits_of_an_image(sampler, number):
-    """Logits are looked at after the loss, and yet the image is named and no weight is changed."""
+    """Logits are looked at with the loss, and yet the image is named and no weight is changed.
+
+    With -inf for a class that is not the image's, the loss is finite.
+    """
     net = tiny_net(sampler=sampler)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     spoil(net.classifier, number, image=2)
