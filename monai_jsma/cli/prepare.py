@@ -362,8 +362,16 @@ def _print_cohort(content: Mapping[str, Any]) -> None:
         print(f"not used, as --map names no class for them: {', '.join(unknown)}")
 
 
+_SLIDE_OPTIONS = {
+    "regions": "number of regions of 256 pixels along each side of a slide, 2 to 512 (default: 16)",
+    "tissue": "share of the regions that is tissue (default: 0.5)",
+    "informative": "share of the tissue that shows the class; as much looks like it (default: 0.1)",
+    "variants": "number of different regions of each kind in a slide (default: 16)",
+}
+
+
 def _add_synthetic(commands: Commands) -> None:
-    summary = "Make images whose class is visible at one known magnification and location only."
+    summary = "Make images or whole slides whose class is visible at one known magnification and location only."
     parser = add_command(commands, "synthetic", write_synthetic, summary=summary)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the images and datalist.json to")
     for option, split, number in (("train", "training", 320), ("validation", "validation", 80), ("test", "test", 80)):
@@ -378,10 +386,11 @@ def _add_synthetic(commands: Commands) -> None:
     )
     parser.add_argument(
         "--task",
-        choices=("sparse", "dense", "mixed", "digits"),
+        choices=("sparse", "dense", "mixed", "digits", "slides"),
         default="sparse",
         help="what shows the class: one cell (sparse), half of the cells (dense), one cell of a magnification that "
-        "differs between images (mixed), a handwritten digit in one cell (digits) (default: sparse)",
+        "differs between images (mixed), a handwritten digit in one cell (digits), some regions of a whole slide "
+        "(slides) (default: sparse)",
     )
     parser.add_argument(
         "--level",
@@ -394,14 +403,25 @@ def _add_synthetic(commands: Commands) -> None:
         "--classes",
         type=parse_whole(2),
         metavar="C",
-        help="number of classes (default: all, which are 4, or 10 for digits)",
+        help="number of classes (default: all, which are 4, or 10 for digits; 2 for slides)",
     )
+    slides = parser.add_argument_group("of --task slides")
+    for option, text in _SLIDE_OPTIONS.items():
+        is_share = text.startswith("share")
+        parse = parse_number if is_share else parse_whole(1)
+        slides.add_argument(f"--{option}", type=parse, metavar="SHARE" if is_share else "N", help=text)
 
 
 def write_synthetic(args: argparse.Namespace) -> None:
     """Write the images and print the path of their datalist."""
+    if args.task == "slides":
+        _write_slides(args)
+        return
     from monai_jsma.datalists.synthetic import make_dataset
 
+    for option in _SLIDE_OPTIONS:
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is of slides: give --task slides, or leave it out.")
     datalist = make_dataset(
         args.out,
         num_train=args.train,
@@ -413,3 +433,23 @@ def write_synthetic(args: argparse.Namespace) -> None:
         num_classes=args.classes,
     )
     print(f"{datalist}: {args.train} training, {args.validation} validation and {args.test} test images")
+
+
+def _write_slides(args: argparse.Namespace) -> None:
+    from monai_jsma.datalists.synthetic_slides import SlideSettings, make_slides
+
+    given: dict[str, Any] = {"level": args.level}
+    for option in _SLIDE_OPTIONS:
+        value = getattr(args, option)
+        if value is not None:
+            given["side" if option == "regions" else option] = value
+    datalist = make_slides(
+        args.out,
+        num_train=args.train,
+        num_validation=args.validation,
+        num_test=args.test,
+        seed=args.seed,
+        num_classes=2 if args.classes is None else args.classes,
+        settings=SlideSettings(**given),
+    )
+    print(f"{datalist}: {args.train} training, {args.validation} validation and {args.test} test slides")

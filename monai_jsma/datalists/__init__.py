@@ -16,6 +16,7 @@ from .regions import Area, Region, choose_balanced, place_regions
 from .schema import Datalist, class_names, load_datalist, make_items, save_datalist
 from .splits import check_groups, group_of, hold_out, make_splits, shuffle_labels, split_by_group
 from .synthetic import SyntheticPicture, make_dataset, make_digit_picture, make_picture
+from .synthetic_slides import SlideSettings, SyntheticSlide, make_slide, make_slides
 from .tissue import TissueRegion, find_tissue, tissue_mask, tissue_regions, whole_slide_items
 from .verify import verify_datalist
 
@@ -29,7 +30,9 @@ __all__ = [
     "MosaicSettings",
     "Region",
     "RegionSettings",
+    "SlideSettings",
     "SyntheticPicture",
+    "SyntheticSlide",
     "TissueRegion",
     "bach_datalist",
     "check_groups",
@@ -47,6 +50,8 @@ __all__ = [
     "make_items",
     "make_mosaics",
     "make_picture",
+    "make_slide",
+    "make_slides",
     "make_splits",
     "parse_annotations",
     "place_regions",

@@ -46,8 +46,13 @@ from monai_jsma.geometry import PatchGeometry
 
 __all__ = [
     "CLASSES",
+    "CLASS_NAMES",
     "GEOMETRY",
+    "MAGNIFICATIONS",
+    "SPLITS",
     "SyntheticPicture",
+    "add_textures",
+    "draw_tissue",
     "list_layouts",
     "make_dataset",
     "make_digit_picture",
@@ -212,10 +217,10 @@ def make_picture(label: int, rng: np.random.Generator, *, task: str = "sparse", 
     num_cells = len(shuffled) // 2 if task == "dense" else 1
     cells = sorted(shuffled[:num_cells])
 
-    image = _draw_tissue(rng, cells)
+    image = draw_tissue(rng, cells)
     for cell in cells:
         layout = arrangements[rng.integers(len(arrangements))]
-        _add_textures(image, cell, layout=layout, rng=rng)
+        add_textures(image, cell, layout=layout, rng=rng)
     return SyntheticPicture(image=image.astype(np.uint8), label=label, level=level, cells=tuple(cells))
 
 
@@ -233,7 +238,7 @@ def list_layouts(label: int) -> np.ndarray:
     return np.array(pairs)
 
 
-def _add_textures(image: np.ndarray, cell: int, *, layout: np.ndarray, rng: np.random.Generator) -> None:
+def add_textures(image: np.ndarray, cell: int, *, layout: np.ndarray, rng: np.random.Generator) -> None:
     """Draw both textures of a cell in place, each with one random sign."""
     signs = np.array([rng.choice((-1, 1)) for _ in TEXTURES])
     signed = signs[:, None] * TEXTURES  # (texture, channel)
@@ -263,7 +268,7 @@ def make_digit_picture(
         )
     digits, classes = _load_digits(split)
     cell, *others = _shuffle_cells(level, rng)[: 1 + NUM_STROKES]
-    image = _draw_tissue(rng, [cell])
+    image = draw_tissue(rng, [cell])
     for other in others:
         stroke = _draw_stroke(digits, rng)
         _add_digit(image, other, digit=stroke, rng=rng)
@@ -311,7 +316,7 @@ def _shuffle_cells(level: int, rng: np.random.Generator) -> list[int]:
     return cells.tolist()
 
 
-def _draw_tissue(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
+def draw_tissue(rng: np.random.Generator, cells: list[int]) -> np.ndarray:
     """Make a background with tinted cells, int ``(256, 256, 3)``.
 
     The background is a smooth mixture of pink and purple, the mean of a few long plane waves. A tint has the color of

@@ -27,6 +27,30 @@ def test_synthetic_writes_the_same_twice(tmp_path):
     assert len(content["labels"]) == 3
 
 
+def test_synthetic_slides(tmp_path, capsys):
+    options = ["--train=2", "--validation=1", "--test=1", "--regions=6", "--informative=0.25", "--tissue=0.5"]
+    assert main(["synthetic", str(tmp_path), "--task=slides", "--variants=2", *options]) == 0
+    assert capsys.readouterr().out.endswith("2 training, 1 validation and 1 test slides\n")
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    found = content["settings"]
+    assert (found["side"], found["informative"], found["tissue"], found["variants"]) == (6, 0.25, 0.5, 2)
+    assert [item["num_informative"] for item in content["training"]] == [4, 4]
+    assert len(content["labels"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--regions=8"], "--regions is of slides: give --task slides, or leave it out"),
+        (["--task=slides", "--informative=0.6"], "share of informative regions must be above 0 and at most 0.5"),
+    ],
+)
+def test_synthetic_slides_that_cannot_be(tmp_path, capsys, options, reason):
+    assert main(["synthetic", str(tmp_path), *options]) == 1
+    assert reason in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder of nine pictures of three patients with all classes."""

@@ -91,7 +91,7 @@ def test_every_finer_patch_is_distributed_alike_in_all_classes(level):
         for layout in list_layouts(label):
             for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
                 image = np.zeros((256, 256, 3), int)
-                synthetic._add_textures(image, index, layout=layout, rng=Signs(signs))
+                synthetic.add_textures(image, index, layout=layout, rng=Signs(signs))
                 for cell in shown[label]:
                     shown[label][cell][crop(image, cell).tobytes()] += 1
     assert len(finer) == (20 if level == 0 else 4)
