@@ -184,6 +184,11 @@ class TrainingSampler(Sampler):
     def draw(self, log_attention: Tensor) -> Draw:
         """Draw cells and weigh them, without gradient."""
 
+    @property
+    def goes_down_trees(self) -> bool:
+        """Whether the attention of a slide, which is a tree, can learn from it."""
+        return False
+
     def draw_tree(self, tree: AttentionTree) -> Draw:
         """As :meth:`draw`, where the attention is a tree.
 
@@ -260,6 +265,11 @@ class LeaveOneOut(_ScoreFunction):
     def __post_init__(self) -> None:
         check_count(self, "k", least=2)
 
+    @property
+    def goes_down_trees(self) -> bool:
+        """True."""
+        return True
+
     def draw_tree(self, tree: AttentionTree) -> Draw:
         """k independent paths of each image, with equal weights."""
         return tree.draw(self.k).draw
@@ -314,9 +324,14 @@ class Pathwise(TrainingSampler):
         """k cells of each image, weighed by the estimator."""
         return draw_cells(log_attention, self.k, self.estimator)
 
+    @property
+    def goes_down_trees(self) -> bool:
+        """Whether its draws are independent: only paths that are need no more than themselves."""
+        return self.estimator == "with_replacement"
+
     def draw_tree(self, tree: AttentionTree) -> Draw:
         """k independent paths of each image, with equal weights."""
-        if self.estimator != "with_replacement":
+        if not self.goes_down_trees:
             return super().draw_tree(tree)
         return tree.draw(self.k).draw
 
@@ -326,6 +341,17 @@ class Pathwise(TrainingSampler):
         features = reader.features(draw)  # (batch, k, features)
         weights = pathwise_weights(draw, log_attention)  # (batch, k), differentiable
         bag = self.aggregate(features, weights)  # (batch, features)
+        logits = reader.classify(bag)
+        return Sample(draw.cells, draw.weights, {"logits": logits})
+
+    def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
+        """The same, of independent paths: only by the estimator ``with_replacement``."""
+        if not self.goes_down_trees:
+            return super().sample_tree(tree, reader)
+        draw, log_prob = tree.draw(self.k)
+        features = reader.features(draw)
+        one = torch.exp(log_prob - log_prob.detach())  # its gradient is that of log P
+        bag = self.aggregate(features, draw.weights * one)
         logits = reader.classify(bag)
         return Sample(draw.cells, draw.weights, {"logits": logits})
 
@@ -349,6 +375,11 @@ class AllPatches(TrainingSampler):
     """Every cell, weighed by its attention (Eq. 1). Nothing is drawn."""
 
     draws_at_random: ClassVar[bool] = False
+
+    @property
+    def goes_down_trees(self) -> bool:
+        """True, but all regions are looked at: for small slides."""
+        return True
 
     def draw(self, log_attention: Tensor) -> Draw:
         """All cells, with their attention as weights."""

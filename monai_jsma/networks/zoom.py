@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -171,6 +172,8 @@ class ZoomNet(NoExport):
             ``LeaveOneOut(16)`` by default. That of ``region_network`` is not used.
         class_names: names of the classes in the order of their labels, as for ``region_network``, whose names are taken
             by default.
+        region_weights: file with the weights of a :class:`~monai_jsma.networks.JSMANet` that was trained on regions,
+            such as ``model.pt``: :meth:`load_weights` starts from it.
 
     Raises:
         ValueError: for a region network without a thumbnail encoder, stages of which a later one has larger regions, or
@@ -192,6 +195,7 @@ class ZoomNet(NoExport):
         *,
         sampler: TrainingSampler | None = None,
         class_names: Sequence[str] | None = None,
+        region_weights: str | Path | None = None,
     ) -> None:
         super().__init__()
         if region_network.thumbnail_encoder is None:
@@ -199,6 +203,7 @@ class ZoomNet(NoExport):
         self.stages = nn.ModuleList(_check_stages(stages))
         self.region_network = region_network
         self.sampler = LeaveOneOut(16) if sampler is None else _check_sampler(sampler)
+        self.region_weights = region_weights
         self.zooms_by_prior = False
         names = region_network.class_names if class_names is None else class_names
         keep_settings(self, self._describe(), class_names=names)
@@ -227,8 +232,8 @@ class ZoomNet(NoExport):
             row ``(batch, k, stages)``; ``cells`` in the last region and ``weights`` of the patches ``(batch, k)``;
             ``num_regions``, how many thumbnails of regions were looked at ``(batch,)``; ``log_attention`` and
             ``log_prior`` of the cells of these regions ``(batch, cells)``; and what else the sampler gives, see
-            :class:`~monai_jsma.networks.JSMANet`. ``LeaveOneOut`` adds ``divergence`` and ``negative_entropy`` of the
-            joint attention, as they are estimated from the paths ``(batch,)``.
+            :class:`~monai_jsma.networks.JSMANet`. Paths that are drawn in training add ``divergence`` and
+            ``negative_entropy`` of the joint attention ``(batch,)``, as they estimate them.
 
         Raises:
             NotFiniteError: if attention or logits of a slide are NaN or infinite; it names the slide.
@@ -252,7 +257,7 @@ class ZoomNet(NoExport):
             return logits
 
         outputs = dict(sample.outputs)
-        if "drawn_log_prob" in outputs:
+        if self.training and tree.has_paths:
             outputs["divergence"] = tree.estimate_divergence()
             outputs["negative_entropy"] = tree.estimate_negative_entropy()
         return {
@@ -358,13 +363,16 @@ class ZoomNet(NoExport):
     def load_weights(self, weights: Weights) -> Self:
         """Give the backbones weights of :func:`~monai_jsma.networks.build_backbone`; None leaves them as they are.
 
-        Those of ``"thumbnail_backbone"`` are given to the encoders of the stages too.
+        Those of ``"thumbnail_backbone"`` are given to the encoders of the stages too. Then the region network gets its
+        ``region_weights``, if there are any.
         """
         self.region_network.load_weights(weights)
         of_thumbnail = select_weights(weights, "thumbnail_backbone")
         for stage in self.stages:
             if of_thumbnail is not None:
                 stage.encoder.load_weights(of_thumbnail)  # type: ignore[operator, union-attr]
+        if self.region_weights is not None:
+            self.load_region_weights(torch.load(self.region_weights, map_location="cpu", weights_only=True))
         return self
 
     def load_region_weights(self, weights: Mapping[str, Any]) -> Self:
@@ -509,7 +517,6 @@ def _check_stages(stages: Sequence[ZoomStage]) -> list[ZoomStage]:
 
 
 def _check_sampler(sampler: Sampler) -> TrainingSampler:
-    goes_down_trees = type(sampler).sample_tree is not Sampler.sample_tree
-    if isinstance(sampler, TrainingSampler) and goes_down_trees:
+    if isinstance(sampler, TrainingSampler) and sampler.goes_down_trees:
         return sampler
     raise ValueError(f"from {sampler!r} the attention over a slide cannot learn: train ZoomNet with LeaveOneOut(k).")

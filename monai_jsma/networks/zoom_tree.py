@@ -165,6 +165,11 @@ class ZoomTree:
         return self._nodes(0).attention
 
     @property
+    def has_paths(self) -> bool:
+        """Whether paths were drawn."""
+        return bool(self._paths)
+
+    @property
     def regions(self) -> RegionSource | None:
         """The regions of the last stage that were looked at, in that order; None before the first."""
         last = self._stages[-1]

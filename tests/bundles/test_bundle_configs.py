@@ -32,6 +32,7 @@ TAKEN_BY_INFERENCE = (
     "draws",
     "paper",
     "pretrained",
+    "zoom",
 )  # overlays that inference is given too
 ENTRIES = {"imports", "initialize", "run", "training", "evaluating", "finalize"}  # what MONAI or the user calls by name
 ADDITIONS = {
@@ -41,6 +42,7 @@ ADDITIONS = {
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
     "auto_magnifications": {"picture_size"},
+    "zoom": {"zoom_region_size", "region_thumbnail_size", "slide_backbone", "tissue_power", "region_weights"},
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
         "validate#inferer#seed",
@@ -143,7 +145,7 @@ def test_overlays_fit_inference_too(shipped, name):
     overlay, inference = shipped.configs[name], shipped.configs["inference"]
     of_training = {
         "alpha", "regularizer", "balanced", "weights", "epochs", "orientation_prob", "stain_prob",
-        "lr", "lr_thumbnail_backbone", "lr_patch_backbone",
+        "lr", "lr_thumbnail_backbone", "lr_patch_backbone", "region_epochs", "zoom_epochs",
     }  # fmt: skip
     assert set(overlay) - set(inference) - ADDITIONS[name] <= of_training
     assert references(overlay) <= set(inference) | ADDITIONS[name]
@@ -325,6 +327,7 @@ def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overla
         "pretrained": Pathwise(10, estimator="systematic"),
         "balanced_random_patches": Pathwise(5, estimator="systematic"),
         "draws": Draws(LeaveOneOut(5), 16),
+        "zoom": TopK(16),
         "random_patches": Pathwise(5, estimator="normalized"),
         **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only", "whole_image"), AllPatches()),
     }.get(overlay, TopK(5))

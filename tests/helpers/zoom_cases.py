@@ -92,9 +92,8 @@ class RowsEncoder(PatchEncoder):
         super().__init__(backbone, feature_norm="l2" if unit else None)
         self.features = nn.Parameter(features)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        rows = self.features[patches[:, 0, 0, 0].long()]
-        return nn.functional.normalize(rows, dim=1) if self.feature_norm else rows
+    def pool(self, patches: Tensor) -> Tensor:
+        return self.features[patches[:, 0, 0, 0].long()]
 
 
 class SignedBackbone(nn.Identity):

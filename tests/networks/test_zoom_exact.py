@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from zoom_cases import TableWindows, TableZoomNet
 
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import AllPatches, Certified, Confident, LeaveOneOut, TopK, ZoomTree, zoom_tree
+from monai_jsma.networks import AllPatches, Certified, Confident, LeaveOneOut, Pathwise, TopK, ZoomTree, zoom_tree
 
 RAGGED = [[2, 1], None, [3]]  # three stages
 TWO_STAGES = [3, 1, None, 2]
@@ -109,6 +109,21 @@ def test_the_gradient_is_that_of_the_expected_loss_and_of_the_joint_divergence(s
         torch.testing.assert_close(ours[name], gradient, **EXACT, msg=name)
     assert max(slides.looked_at.values()) == 1
     assert max(slides.read_cells.values()) == 1
+
+
+@pytest.mark.parametrize("slide", SLIDES.values(), ids=SLIDES)
+def test_the_bag_of_paths_is_unbiased(slide, monkeypatch):
+    """Pathwise: in the mean the logits, which are linear in the bag, and their gradients are those of all patches."""
+    net = TableZoomNet([slide], sampler=Pathwise(2, estimator="with_replacement"))
+    output, chances, _ = every_outcome(net, slide, 2, monkeypatch)
+    cells, log_prob, _ = net.flat([slide], 0)
+    reference = net.classifier(log_prob.exp() @ net.features_of([slide], cells))
+    mean = chances @ output["logits"]
+    torch.testing.assert_close(mean.detach(), reference.detach(), **EXACT)
+    direction = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)
+    ours, theirs = gradients(mean @ direction, net), gradients(reference @ direction, net)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, **EXACT, msg=name)
 
 
 @pytest.mark.parametrize("regularizer", ["kl", "entropy"])
