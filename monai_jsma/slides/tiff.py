@@ -261,6 +261,7 @@ def _read_header(path: str, stamp: Stamp, tif: TiffFile) -> TiffHeader:
         _check_layout(path, page)
     vendor = find_vendor(path)  # asked only now: OpenSlide aborts the process on absurd tiles
     if vendor is not None:
+        _check_tile_numbers(path, pages)
         return TiffHeader(path=path, stamp=stamp, summary=f"{vendor} slide", lazy=True, vendor=vendor)
 
     if tif.is_ome:
@@ -346,12 +347,24 @@ def _check_layout(path: str, page: TiffPage) -> None:
     lacking = [name for code, name in needed.items() if code not in page.tags]
     if lacking and page.compression != _OLD_JPEG:
         raise SlideError(f"{path}: page {page.index} lacks the tags {', '.join(lacking)}; {COPY_AGAIN}")
+    if needed is _TILE_TAGS and not page.is_tiled:
+        tile = f"{page.tilelength} x {page.tilewidth}"
+        raise SlideError(f"{path}: page {page.index} states tiles of {tile} pixels; {COPY_AGAIN}")
     bits = page.tags.get("BitsPerSample")
     if bits is not None and bits.count not in (1, page.samplesperpixel):
         raise SlideError(
             f"{path}: page {page.index} states bits of {bits.count} samples a pixel, but {page.samplesperpixel} "
             f"samples; {COPY_AGAIN}"
         )
+
+
+def _check_tile_numbers(path: str, pages: Sequence[TiffPage]) -> None:
+    """Raise :class:`SlideError` if a page lists too few tiles for its size: OpenSlide would leave the level out."""
+    for page in pages:
+        num_tiles = math.prod(page.chunked)
+        num_listed = page.tags["TileOffsets"].count if page.is_tiled else num_tiles
+        if num_listed < num_tiles:
+            raise SlideError(f"{path}: page {page.index} lists {num_listed} of {num_tiles} tiles; {COPY_AGAIN}")
 
 
 def _read_level(page: TiffPage, tif: TiffFile) -> TiffLevel:

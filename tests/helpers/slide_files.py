@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ __all__ = [
     "tile_range",
     "stored_levels",
     "windows",
+    "write_ndpi",
     "write_pyramid",
     "write_scn",
     "write_trestle",
@@ -217,3 +219,59 @@ def write_scn(path: Path, pixels: np.ndarray, *, location: tuple[int, int], canv
         dots = 1e7 / nm
         tif.write(pixels, resolution=(dots, dots), resolutionunit="CENTIMETER", **options)
     return str(path)
+
+
+_SHORT = 3  # types of TIFF tags
+_LONG = 4
+_RATIONAL = 5
+_SLONG = 9
+_FLOAT = 11
+
+
+def write_ndpi(path: Path, levels: Sequence[np.ndarray], macro: np.ndarray, *, gap: int = 0) -> str:
+    """A Hamamatsu NDPI slide of 0.5 um per pixel: each level is one JPEG stream, the macro image has no magnification.
+
+    Args:
+        gap: bytes that are left out before the pixels of level 0, to have offsets of more than 32 bits.
+    """
+    with path.open("wb") as file:
+        file.write(b"II*\0" + bytes(8))
+        link = 4
+        for number, pixels in enumerate([*levels, macro]):
+            is_macro = number == len(levels)
+            scale = pixels.shape[1] / levels[0].shape[1]
+            lens = -1.0 if is_macro else 20.0 * scale
+            if number == 0:
+                file.seek(gap, io.SEEK_CUR)
+            link = _write_ndpi_page(file, pixels, link=link, lens=lens, per_cm=int(20000 * scale))
+    return str(path)
+
+
+def _write_ndpi_page(file: BinaryIO, pixels: np.ndarray, *, link: int, lens: float, per_cm: int) -> int:
+    """Write a page whose offset is put at ``link``; returns where that of the next page will be."""
+    stream = encode_jpeg(pixels, quality=90, subsampling=0)
+    begin = file.tell()
+    file.write(stream + bytes(len(stream) % 2))
+    bits = file.tell()
+    file.write(struct.pack("<3H2x2I", 8, 8, 8, per_cm, 1))
+    resolution = bits + 8
+    height, width = pixels.shape[:2]
+    tags = [
+        (254, _LONG, 1, 0), (256, _LONG, 1, width), (257, _LONG, 1, height), (258, _SHORT, 3, bits),
+        (259, _SHORT, 1, 7), (262, _SHORT, 1, 6), (273, _LONG, 1, begin), (277, _SHORT, 1, 3), (278, _LONG, 1, height),
+        (279, _LONG, 1, len(stream)), (282, _RATIONAL, 1, resolution), (283, _RATIONAL, 1, resolution),
+        (284, _SHORT, 1, 1), (296, _SHORT, 1, 3), (65420, _LONG, 1, 1),
+        (65421, _FLOAT, 1, int.from_bytes(struct.pack("<f", lens), "little")), (65424, _SLONG, 1, 0),
+    ]  # fmt: skip
+    page = file.tell()
+    file.write(struct.pack("<H", len(tags)))
+    for code, kind, count, value in tags:
+        file.write(struct.pack("<HHII", code, kind, count, value & 0xFFFFFFFF))
+    next_link = file.tell()
+    high = [value >> 32 for *_, value in tags]  # the upper halves of the values follow the offset of the next page
+    file.write(bytes(8) + struct.pack(f"<{len(high)}I", *high))
+    end = file.tell()
+    file.seek(link)
+    file.write(struct.pack("<Q", page))
+    file.seek(end)
+    return next_link

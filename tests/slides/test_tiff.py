@@ -25,6 +25,7 @@ from slide_files import (
     shared_slide,
     tile_range,
     write_pyramid,
+    write_trestle,
     zero_tile,
 )
 
@@ -159,6 +160,26 @@ def test_a_level_without_a_tag_of_its_layout_is_not_left_out(
     assert len(inspect_slide(path).level_sizes) == 3
     overwrite(path, page_of(path, page).tags[code].offset, (code ^ 0x2000).to_bytes(2, "little"))
     with pytest.raises(SlideError, match=rf"a\.tif: page {page} (lacks the tags Tile|states (bits of 3|tiles of 0))"):
+        inspect_slide(path)
+
+
+@pytest.mark.parametrize("page", [0, 1, 2])
+@pytest.mark.parametrize("name", ["TileWidth", "TileLength"])
+def test_a_level_of_tiles_without_a_size_is_not_left_out(tmp_path: Path, name: str, page: int) -> None:
+    path = write_pyramid(tmp_path / "a.svs", LEVELS[:3], aperio_mpp=0.5)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[page].tags[name].overwrite(0)
+    with pytest.raises(SlideError, match=rf"a\.svs: page {page} states tiles of (0 x 64|64 x 0) pixels"):
+        inspect_slide(path)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_level_of_another_vendor_with_too_few_tiles_is_not_left_out(tmp_path: Path, page: int) -> None:
+    path = write_trestle(tmp_path / "a.tif", LEVELS[:3])
+    assert len(inspect_slide(path).level_sizes) == 3
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[page].tags["ImageLength"].overwrite(33554512)
+    with pytest.raises(SlideError, match=rf"a\.tif: page {page} lists \d+ of \d+ tiles"):
         inspect_slide(path)
 
 
