@@ -231,9 +231,10 @@ def test_dense_items_list_their_cells(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_test": 0}, "at least 1 image and 2 to 4 classes"),
-        ({"num_classes": 5}, "at least 1 image and 2 to 4 classes"),
-        ({"num_classes": 1}, "at least 1 image and 2 to 4 classes"),
+        ({"num_test": 0}, "at least 1 image, but the number of test images is 0"),
+        ({"num_classes": 5}, "2 to 4 classes, but got 5"),
+        ({"num_classes": 1}, "2 to 4 classes, but got 1"),
+        ({"seed": -1}, "seed must be at least 0, but is -1"),
         ({"task": "digits", "num_classes": 11}, "2 to 10 classes"),
         ({"task": "letters"}, "one of sparse, dense, mixed, digits, but got 'letters'"),
     ],

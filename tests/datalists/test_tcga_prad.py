@@ -18,6 +18,7 @@ from slide_files import picture, write_pyramid
 
 from monai_jsma.__main__ import main
 from monai_jsma._io import file_sha256
+from monai_jsma.datalists.prostate import RegionSettings
 from monai_jsma.datalists.regions import Area
 from monai_jsma.datalists.schema import load_datalist
 from monai_jsma.datalists.splits import SPLITS
@@ -282,10 +283,24 @@ def test_missing_folders(slides, capsys):
         assert re.match(f"error: .*({told})", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("option", ["--size-um=0", "--cover=0", "--per-class=0", "--seed=-1", "--mpp=-1", "--map=x"])
+@pytest.mark.parametrize("option", ["--size-um=0", "--cover=0", "--mpp=-1", "--map=x"])
 def test_wrong_options(slides, option, capsys):
     assert prepare(slides, option) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("option", ["--per-class=0", "--per-slide=0", "--seed=-1", "--folds=2"])
+def test_wrong_numbers(slides, option, capsys):
+    with pytest.raises(SystemExit):
+        prepare(slides, option)
+    assert f"argument {option.partition('=')[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [{"per_class": 0}, {"per_slide": 0}, {"seed": -1}])
+def test_wrong_settings_of_regions(wrong):
+    [(name, value)] = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} must be at least [01], but is {value}"):
+        RegionSettings(**wrong)
 
 
 def write_dicom_slides(slides: Path) -> list[Path]:
