@@ -295,3 +295,25 @@ def test_seconds_of_epochs_are_those_of_the_first_engine(monkeypatch: pytest.Mon
     validated = line.format(1, "00:00:07.000")
     log = "".join(line.format(*each) for each in ((1, "00:00:02.500"), (2, "01:01:01.250"))) + validated + "Epoch[3]"
     assert processes.find_epochs(log) == {1: 2.5, 2: 3661.25}
+
+
+def test_slides_count_what_each_way_reads(tmp_path: Path) -> None:
+    output = tmp_path / "slides.json"
+    small = ["--sizes", "2048", "--region-size", "512", "--repeats", "1"]
+    backbones = ["--backbone", "test_resnet", "--thumbnail-backbone", "test_resnet"]
+    done = run("slides.py", *small, *backbones, "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text())
+    usual, few, more, confident = report["results"]
+    num_tissue = round(0.3 * 8 * 8)  # a patch of the usual pipeline is a region of the synthetic slide
+    assert (usual["patches"], usual["regions"], usual["of usual"]) == (num_tissue, 0, 1)
+    assert usual["tiles"] == num_tissue + 1  # and the coarser level, in which the tissue was found
+    assert 1 <= few["patches"] <= 16
+    assert few["patches"] <= more["patches"] <= 64
+    for row in (few, more, confident):
+        assert 1 <= row["regions"] <= min(16, row["patches"])
+        assert row["tiles"] > 1
+    assert 0 <= confident["confidence"] <= 1
+    assert [row["confidence"] for row in (usual, few, more)] == [None] * 3
+    per_patch = report["work"][0]["vit_large_patch16_224 GMAC"] / num_tissue
+    assert per_patch == pytest.approx(61.6, abs=0.5)
