@@ -77,7 +77,7 @@ class SlideSettings:
     variants: int = 16
 
     def __post_init__(self) -> None:
-        if not 2 <= self.side <= _MAX_SIDE:
+        if not isinstance(self.side, int) or not 2 <= self.side <= _MAX_SIDE:
             raise ValueError(f"a slide must have 2 to {_MAX_SIDE} regions along a side, but got {self.side}.")
         if not 0 < self.tissue <= 1:
             raise ValueError(f"the share of tissue must be above 0 and at most 1, but got {self.tissue}.")
@@ -293,6 +293,8 @@ def make_slides(
         raise ValueError(
             f"Each split needs at least 1 slide and 2 to {len(CLASS_NAMES)} classes, but got {counts}, {num_classes}."
         )
+    if seed < 0:
+        raise ValueError(f"the random seed must be at least 0, but is {seed}.")
     splits = {}
     for number, (split, count) in enumerate(counts.items()):
         (Path(folder) / split).mkdir(parents=True, exist_ok=True)

@@ -112,6 +112,28 @@ def test_repeated_draws(trained, tmp_path):
     assert "mutual_information" in found["scored"]["selective"]["orders"]
 
 
+def test_stopping_at_a_confidence(trained, tmp_path):
+    """Evaluation and inference read the same patches, whatever the batches, and say how sure the label is."""
+    options = {"inference_sampler": "$monai_jsma.networks.Confident(0.2, max_patches=30)", "max_pictures": 0}
+    run(trained, "train", "demo", "evaluate", batch_size=3, output_dir=str(tmp_path / "eval"), **options)
+    options |= {"workflow_type": "infer", "test_list": "validation"}
+    run(trained, "inference", "demo", batch_size=2, output_dir=str(tmp_path / "infer"), **options)
+    one, two = (read_records(tmp_path / name / "predictions.jsonl") for name in ("eval", "infer"))
+    for record, other in zip(one, two, strict=True):
+        assert record.run["settings"]["sampler"] == "Confident(confidence=0.2, max_patches=30, chunk=1)"
+        assert record.cells.tolist() == other.cells.tolist()
+        assert record.confidence == pytest.approx(other.confidence, abs=1e-5)
+        assert record.certified == (record.confidence >= 0.2)
+        assert record.patches_read <= 30
+    metrics = rows(tmp_path / "eval" / "metrics.csv")
+    assert metrics["patches_confidence"][-1] == pytest.approx(np.mean([record.confidence for record in one]), abs=1e-5)
+    assert metrics["patches_certified"][-1] == pytest.approx(np.mean([record.certified for record in one]), abs=1e-5)
+    written = str(tmp_path / "eval" / "predictions.jsonl")
+    assert main(["report", written, "--output", str(tmp_path / "report"), "--resamples", "5"]) == 0
+    (found,) = json.loads((tmp_path / "report" / "report.json").read_text())["runs"]
+    assert found["patches"]["certified"] == sum(record.certified for record in one)
+
+
 @pytest.fixture(scope="module")
 def grading(tmp_path_factory) -> Path:
     """A bundle of TCGA-PRAD after one epoch; its ``slides`` hold tissue at a known place, none, and no slide at all."""

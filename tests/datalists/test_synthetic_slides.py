@@ -215,6 +215,7 @@ def test_more_slides_change_no_other(tmp_path):
     ("change", "reason"),
     [
         ({"side": 1}, "2 to 512 regions along a side, but got 1"),
+        ({"side": 4.5}, r"2 to 512 regions along a side, but got 4\.5"),
         ({"side": 513}, "2 to 512 regions along a side, but got 513"),
         ({"tissue": 0.0}, "share of tissue must be above 0 and at most 1, but got 0.0"),
         ({"informative": 0.6}, r"above 0 and at most 0\.5, .* but got 0\.6"),
@@ -232,4 +233,6 @@ def test_classes_and_slides_out_of_range(tmp_path):
     for wrong in ({"num_classes": 5}, {"num_classes": 1}, {"num_test": 0}):
         with pytest.raises(ValueError, match="Each split needs at least 1 slide and 2 to 4 classes"):
             make_slides(tmp_path, **wrong)
+    with pytest.raises(ValueError, match="seed must be at least 0, but is -1"):
+        make_slides(tmp_path, seed=-1)
     assert not any(tmp_path.iterdir())
