@@ -59,8 +59,11 @@ class RegionGrid:
     @property
     def boxes(self) -> list[Box]:
         """All regions in level-0 pixels of the window, row by row."""
-        rows, cols = self.grid
-        return [self.box(row, col) for row in range(rows) for col in range(cols)]
+        boxes = []
+        for top, height in self.rows:
+            for left, width in self.cols:
+                boxes.append(Box(top, left, height, width))
+        return boxes
 
     def box(self, row: int, col: int) -> Box:
         """The region of a cell in level-0 pixels of the window."""

@@ -27,6 +27,9 @@ from monai_jsma.networks.samplers import PathDraw
 
 __all__ = ["NodeAttention", "RegionSource", "ZoomTree"]
 
+_IMPOSSIBLE = float("-inf")  # log probability
+_UNSEEN = -1  # number of a node that was not looked at
+
 
 class RegionSource(PatchSource, Protocol):
     """What a network zooms into: a :class:`~monai_jsma.data.PyramidBatch` or anything alike."""
@@ -91,7 +94,7 @@ class _Nodes:
         self.log_path_prior = log_path_prior
         self.attention = attention
         self.regions = regions
-        self.children = torch.full_like(attention.log_prob, -1, dtype=torch.long)
+        self.children = torch.full_like(attention.log_prob, _UNSEEN, dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,19 +102,21 @@ class _Nodes:
     def extend(self, other: _Nodes) -> None:
         """Add nodes that were looked at later."""
         self.source.extend(other.source)
-        self.images = torch.cat((self.images, other.images))
-        self.log_path = torch.cat((self.log_path, other.log_path))
-        self.log_path_prior = torch.cat((self.log_path_prior, other.log_path_prior))
-        self.regions = torch.cat((self.regions, other.regions))
-        joined = [_join_rows(a, b, padding=float("-inf")) for a, b in zip(self.attention, other.attention)]
-        self.attention = NodeAttention(*joined)
-        self.children = _join_rows(self.children, other.children, padding=-1)
+        for name in ("images", "log_path", "log_path_prior", "regions"):
+            parts = [getattr(self, name), getattr(other, name)]
+            setattr(self, name, torch.cat(parts))
+        distributions = []
+        for own, new in zip(self.attention, other.attention):
+            distributions.append(_join_rows(own, new, padding=_IMPOSSIBLE))
+        self.attention = NodeAttention(*distributions)
+        self.children = _join_rows(self.children, other.children, padding=_UNSEEN)
 
     @property
     def log_left(self) -> Tensor:
         """Log probability of each action that leads to what was not looked at, -inf of all others, no gradient."""
         log_prob = self.log_path[:, None] + self.attention.log_prob
-        return log_prob.detach().masked_fill(self.children >= 0, float("-inf"))
+        was_seen = self.children != _UNSEEN
+        return log_prob.detach().masked_fill(was_seen, _IMPOSSIBLE)
 
 
 class ZoomTree:
@@ -239,8 +244,10 @@ class ZoomTree:
     def _draw_actions(self, stage: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """One action of each of the nodes ``(batch, k)`` and its log probability, which is differentiable."""
         log_drawn = self._nodes(stage).attention.log_drawn
-        rows = log_drawn.detach()[numbers].flatten(0, 1)  # (batch * k, actions)
-        actions = draw_independently(rows, 1).unflatten(0, numbers.shape)[..., 0]
+        without_gradient = log_drawn.detach()
+        rows = without_gradient[numbers].flatten(0, 1)  # (batch * k, actions)
+        drawn = draw_independently(rows, 1)  # (batch * k, 1)
+        actions = drawn.view(numbers.shape)
         return actions, log_drawn[numbers, actions]
 
     def estimate_divergence(self) -> Tensor:
@@ -248,7 +255,11 @@ class ZoomTree:
 
         See :meth:`estimate_negative_entropy`.
         """
-        return self._average_over_paths(lambda attention: negative_entropy(attention.log_prob, attention.log_prior))
+
+        def measure(attention: NodeAttention) -> Tensor:
+            return negative_entropy(attention.log_prob, attention.log_prior)
+
+        return self._average_over_paths(measure)
 
     def estimate_negative_entropy(self) -> Tensor:
         """``sum P log P`` of each image, from the paths of the last draw: ``(batch,)``.
@@ -260,7 +271,11 @@ class ZoomTree:
 
         of which the value is that of the first term. Value and gradient are unbiased.
         """
-        return self._average_over_paths(lambda attention: negative_entropy(attention.log_prob))
+
+        def measure(attention: NodeAttention) -> Tensor:
+            return negative_entropy(attention.log_prob)
+
+        return self._average_over_paths(measure)
 
     def _average_over_paths(self, measure: Callable[[NodeAttention], Tensor]) -> Tensor:
         total = torch.zeros_like(self._paths[0][1])  # (batch, k)
@@ -297,32 +312,38 @@ class ZoomTree:
     def _find_best_left(self, number: int, wanted: Tensor) -> list[tuple[int, int, int]]:
         """Stage, node and action of the most probable region of each image that has to be looked at."""
         least = self._find_least(number)
-        needed = wanted.tolist()
-        best: dict[int, tuple[float, tuple[int, int, int]]] = {}
+        least_of_image = least.masked_fill(~wanted, float("inf")).tolist()
+        places: dict[int, tuple[int, int, int]] = {}
+        values: dict[int, float] = {}
         for stage, nodes in enumerate(self._stages[:-1]):
             if nodes is None:
                 continue
-            values, actions = nodes.log_left.max(dim=1)
-            candidates = zip(nodes.images.tolist(), values.tolist(), actions.tolist())
+            best, actions = nodes.log_left.max(dim=1)
+            candidates = zip(nodes.images.tolist(), best.tolist(), actions.tolist())
             for node, (image, value, action) in enumerate(candidates):
-                is_needed = needed[image] and value >= least[image] and value > float("-inf")
-                if is_needed and (image not in best or value > best[image][0]):
-                    best[image] = (value, (stage, node, action))
-        return [place for _, place in best.values()]
+                if value == _IMPOSSIBLE or value < least_of_image[image]:
+                    continue
+                if value > values.get(image, _IMPOSSIBLE):
+                    values[image] = value
+                    places[image] = (stage, node, action)
+        return list(places.values())
 
-    def _find_least(self, number: int) -> list[float]:
-        """Log attention of the last of the best ``number`` cells of each image; -inf where fewer are known."""
+    def _find_least(self, number: int) -> Tensor:
+        """Log attention of the last of the best ``number`` cells ``(batch,)``; -inf where fewer are known."""
         log_attention = self.log_attention.detach()
-        if log_attention.shape[1] < number or number < 1:
-            return [float("-inf") if number else float("inf")] * len(log_attention)
+        batch, num_known = log_attention.shape
+        if number == 0:
+            return log_attention.new_full((batch,), float("inf"))
+        if num_known < number:
+            return log_attention.new_full((batch,), _IMPOSSIBLE)
         best = log_attention.topk(number, dim=1).values
-        return best[:, -1].tolist()
+        return best[:, -1]
 
     def reveal_all(self) -> None:
         """Look at all regions that can be drawn."""
         for stage in range(len(self.region_sizes)):
-            nodes = self._nodes(stage)
-            numbers, actions = torch.nonzero(nodes.log_left > float("-inf"), as_tuple=True)
+            is_left = is_possible(self._nodes(stage).log_left)
+            numbers, actions = torch.nonzero(is_left, as_tuple=True)
             self._look_at(stage + 1, numbers, actions)
 
     # ------------------------------------------------------------------------------------------------- growth
@@ -341,7 +362,7 @@ class ZoomTree:
             actions: their actions, of the same shape.
         """
         above = self._nodes(stage - 1)
-        is_new = above.children[parents, actions] < 0
+        is_new = above.children[parents, actions] == _UNSEEN
         pairs = torch.stack((parents[is_new], actions[is_new]), dim=1)
         pairs = torch.unique(pairs, dim=0)  # in the order of the images: a batch is looked at as its images alone are
         size = max(1, len(pairs)) if torch.is_grad_enabled() else self.chunk_size
@@ -396,7 +417,7 @@ class ZoomTree:
         num_slides = len(self.root.log_prob)
         num_cells = int(self._num_known.max()) if num_slides else 0
         shape = (num_slides, num_cells)
-        nothing = self.root.log_prob.new_full(shape, float("-inf")).detach()
+        nothing = self.root.log_prob.detach().new_full(shape, _IMPOSSIBLE)
         none = self._num_known.new_zeros(shape)
         last = self._stages[-1]
         if last is None:
@@ -417,5 +438,9 @@ class ZoomTree:
 def _join_rows(first: Tensor, second: Tensor, *, padding: float) -> Tensor:
     """Rows of two matrices as one, the shorter ones padded."""
     width = max(first.shape[1], second.shape[1])
-    parts = [pad(rows, (0, width - rows.shape[1]), value=padding) for rows in (first, second)]
+    parts = []
+    for rows in (first, second):
+        missing = width - rows.shape[1]
+        padded = pad(rows, (0, missing), value=padding)
+        parts.append(padded)
     return torch.cat(parts)

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from bundle_runs import SMALL_BACKBONE, copy_bundle, model, predicted, run
+from bundle_runs import SMALL_BACKBONE, TINY, command, copy_bundle, execute, model, predicted, run
 from slide_files import levels_of, write_pyramid
 
 from monai_jsma.data import save_datalist
@@ -65,7 +65,8 @@ def test_trains_evaluates_and_infers_on_whole_slides(name, tmp_path):
     assert network.class_names == [f"class {i}" for i in range(CLASSES[name])]
 
     run(bundle, "train", "zoom", "evaluate", **SMALL, max_pictures=1)
-    run(bundle, "inference", "zoom", workflow_type="infer", **SMALL, test_list="validation", max_pictures=1)
+    options = {"test_list": "validation", "max_pictures": 1, "region_size": [64, 64]}  # slides are not cut into these
+    run(bundle, "inference", "zoom", workflow_type="infer", **SMALL, **options)
     assert len(list((bundle / "predictions" / "attention").glob("*.png"))) == 1
     evaluated = predicted(bundle / "eval")
     inferred = predicted(bundle / "predictions")
@@ -118,3 +119,25 @@ def test_a_start_by_stages_of_one_stage_is_refused(tmp_path):
         texts.append(str(error))
         error = error.__cause__
     assert any("is JSMANet: it has one stage only" in text for text in texts)
+
+
+def test_two_processes_train_and_one_goes_on(tmp_path):
+    """In the start by stages each process has parts without a gradient; nothing waits for another."""
+    bundle = copy_bundle(tmp_path)
+    make_whole_slides(bundle / "data", 4)
+    options = {**TINY, **SMALL, "batch_size": 2, "epochs": 2}
+    code, written = execute(
+        command("training", "train", "../../variants/zoom", "multi_gpu_train", processes=2, **options),
+        bundle,
+        timeout=400,
+    )
+    assert code == 0, written[-4000:]
+    before = model(bundle, "checkpoint.pt")
+    assert before["trainer"]["iteration"] == 4  # 8 slides in batches of 2 in 2 processes
+    assert not [name for name in before["model"] if name.startswith("module.")]
+    made = run(bundle, "train", "zoom", **{**SMALL, "batch_size": 4, "epochs": 3}, resume=True)
+    after = model(bundle, "checkpoint.pt")
+    assert after["trainer"]["iteration"] == 6
+    assert not made.network_def.zooms_by_prior
+    moved = {name for name, value in before["model"].items() if not torch.equal(value, after["model"][name])}
+    assert {"stages.0.attention.logits.0.weight", "region_network.classifier.weight"} <= moved

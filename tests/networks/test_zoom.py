@@ -228,6 +228,20 @@ def test_features_that_were_kept_of_regions_serve_the_slide(tmp_path):
         assert encoded == []
 
 
+@torch.no_grad()
+def test_maps_of_a_frozen_region_encoder_are_kept(tmp_path):
+    net = zoom_net(freeze_thumbnail_encoder=True, thumbnail_cache=tmp_path).eval()
+    slides = PyramidBatch([slide(noise(120, 100), identity="a")])
+    seen = []
+    net.thumbnail_encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    first = look(net, slides, sampler=AllPatches())
+    assert sum(seen) >= 25
+    seen.clear()
+    again = look(net, slides, sampler=AllPatches())
+    assert seen == []
+    torch.testing.assert_close(again["logits"], first["logits"])
+
+
 # ------------------------------------------------------------------------------------------------- training, as ever
 
 
