@@ -12,7 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import join_few, write_whole
 from monai_jsma.cli import Commands, add_command, parse_whole
@@ -25,6 +25,9 @@ from monai_jsma.cli.bundles import (
     read_config,
 )
 from monai_jsma.cli.variants import Variant, can_be_certified, make_variants
+
+if TYPE_CHECKING:
+    from monai_jsma.report.experiment import RunFiles
 
 __all__ = ["add_commands", "train_variants"]
 
@@ -121,7 +124,9 @@ def train_variants(args: argparse.Namespace) -> int:
     from monai_jsma.report.experiment import RunFiles, write_experiment
 
     out = args.out.resolve()
-    runs, faults = _plan_runs(args, out)
+    bundle = args.bundle.resolve()
+    variants = make_variants(bundle, args.variants, configs=args.config, values=_parse_values(args.values))
+    runs, faults = _plan_runs(args, variants)
     unfinished = set()
     keys = {run.folder: key for key, run in runs.items()}
     for number, (run, error) in enumerate(finish_runs(list(runs.values()), args.jobs), start=1):
@@ -142,35 +147,31 @@ def train_variants(args: argparse.Namespace) -> int:
     if files:
         for line in write_experiment(files, out):
             print(line)
-        faults += _check_controls(args, {key: runs[key] for key in files})
+        faults += _check_controls(variants, files)
     for fault in faults:
         print(fault)
     return 1 if faults else 0
 
 
-def _check_controls(args: argparse.Namespace, runs: Runs) -> list[str]:
+def _check_controls(variants: Sequence[Variant], files: Mapping[tuple[str, int, int], RunFiles]) -> list[str]:
     """What the predictions contradict of what the variants are called, one line each."""
     from monai_jsma.predictions.records import read_records
     from monai_jsma.report.claims import find_contradictions
 
-    values = _parse_values(args.values)
     faults = []
-    for variant in make_variants(args.bundle.resolve(), args.variants, configs=args.config, values=values):
-        paths = [run.predictions for (name, _, _), run in runs.items() if name == variant.name]
-        if not paths:
-            continue
+    for variant in variants:
+        paths = [run.predictions for (name, _, _), run in files.items() if name == variant.name]
         records = [record for path in paths for record in read_records(path)]
         for contradiction in find_contradictions(variant.parts, records):
             faults.append(f"variant '{variant.name}' is not what it is called: {contradiction}")
     return faults
 
 
-def _plan_runs(args: argparse.Namespace, out: Path) -> tuple[Runs, list[str]]:
+def _plan_runs(args: argparse.Namespace, variants: Sequence[Variant]) -> tuple[Runs, list[str]]:
     """The runs of all variants, seeds and folds, and why some variants have none; writes datalists and settings."""
     bundle = args.bundle.resolve()
+    out = args.out.resolve()
     seeds = parse_seeds(args.seeds)
-    values = _parse_values(args.values)
-    variants = make_variants(bundle, args.variants, configs=args.config, values=values)
     for variant in variants:
         read_config(bundle, variant.configs, variant.values)  # a wrong value ends the command, not each run
     base_dir = (args.base_dir or args.datalist.parent).resolve()

@@ -93,8 +93,10 @@ def _split_magnifications(bundle: Path, variant: Variant) -> list[Variant]:
 def can_be_certified(bundle: Path, variant: Variant) -> bool:
     """Whether the labels of a variant can be certain after a few patches: attention, and features of one length."""
     config = read_config(bundle, variant.configs, variant.values)
-    is_jsma = config["network_def"]["_target_"].endswith("JSMANet")
-    return is_jsma and config["thumbnail_backbone"] is not None and config["feature_norm"] is not None
+    network = config["network_def"]["_target_"]
+    has_attention = network.endswith("JSMANet") and config["thumbnail_backbone"] is not None
+    has_one_length = config["feature_norm"] is not None
+    return has_attention and has_one_length
 
 
 # ----------------------------------------------------------------------------------------------- what defines a variant
@@ -114,7 +116,8 @@ def _check_definition(
             if not key.startswith("_"):
                 own[_normalize(key)] = overlay
 
-    for value_name in map(_normalize, values):
+    for value in values:
+        value_name = _normalize(value)
         for key, overlay in own.items():
             if _overlap(value_name, key):
                 raise ValueError(
@@ -162,29 +165,48 @@ def _check_places(
 
     for source, settings in replacements:
         for key, value in settings.items():
-            place_name = _normalize(key)
-            for own, own_places in places.items():
-                if place_name == own or not any(_overlap(place_name, place) for place in own_places):
-                    continue
-                if not any(_refers(text, own) for _, text in _list_texts(value)):
-                    raise ValueError(
-                        f"{source}{place_name}: there the bundle uses '{own}', which defines the variant '{name}': it "
-                        f"would no longer be what it is called. Leave it out, or let it refer to '@{own}'."
-                    )
+            replaced = _normalize(key)
+            own = _find_lost(replaced, value, places)
+            if own is not None:
+                raise ValueError(
+                    f"{source}{replaced}: there the bundle uses '{own}', which defines the variant '{name}': it would "
+                    f"no longer be what it is called. Leave it out, or let it refer to '@{own}'."
+                )
+
+
+def _find_lost(replaced: str, value: Any, places: Mapping[str, Sequence[str]]) -> str | None:
+    """The setting that no longer arrives at one of its places if ``replaced`` has another value; None if all do."""
+    texts = [text for _, text in _list_texts(value)]
+    for own, own_places in places.items():
+        if replaced == own:
+            continue  # the variant's own value comes later, and wins
+        is_place = any(_overlap(replaced, place) for place in own_places)
+        still_refers = any(_refers(text, own) for text in texts)
+        if is_place and not still_refers:
+            return own
+    return None
 
 
 def _find_places(config: Mapping[str, Any], key: str) -> list[str]:
     """Names of the places of a configuration that refer to a setting."""
-    return [place for place, text in _list_texts(config) if _refers(text, key)]
+    places = []
+    for place, text in _list_texts(config):
+        if _refers(text, key):
+            places.append(place)
+    return places
 
 
 def _refers(text: str, key: str) -> bool:
-    return re.search(rf"[@%]{re.escape(key)}(?!\w)", text.replace("::", "#")) is not None
+    """Whether a text of a configuration refers to a setting, or to a part of it."""
+    reference = rf"[@%]{re.escape(key)}(?!\w)"
+    return re.search(reference, _normalize(text)) is not None
 
 
 def _overlap(one: str, other: str) -> bool:
     """Whether two names are the same, or one is of a part of the other, as ``sampler#k`` is of ``sampler``."""
-    return f"{one}#".startswith(f"{other}#") or f"{other}#".startswith(f"{one}#")
+    whole = f"{one}#"
+    other_whole = f"{other}#"
+    return whole.startswith(other_whole) or other_whole.startswith(whole)
 
 
 def _normalize(name: str) -> str:

@@ -31,16 +31,21 @@ def fit_logistic(
     from sklearn.linear_model import LogisticRegression  # slow to import, and needed here only
     from sklearn.preprocessing import StandardScaler
 
-    missing = sorted(set(range(num_classes)) - set(labels.tolist()))
+    all_classes = set(range(num_classes))
+    missing = sorted(all_classes - set(labels.tolist()))
     if missing:
         raise ValueError(f"no training image has the label {missing[0]}: logistic regression needs every class.")
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=strength, class_weight="balanced" if balanced else None, max_iter=10_000, tol=1e-6)
-    model.fit(scaler.transform(features), labels)
+    class_weight = "balanced" if balanced else None
+    model = LogisticRegression(C=strength, class_weight=class_weight, max_iter=10_000, tol=1e-6)
+    standardized = scaler.transform(features)
+    model.fit(standardized, labels)
 
     weight = model.coef_ / scaler.scale_
     bias = model.intercept_ - weight @ scaler.mean_
     if num_classes == 2:  # one row, whose sigmoid is the probability of class 1
-        weight = np.concatenate((-weight / 2, weight / 2))
-        bias = np.concatenate((-bias / 2, bias / 2))
+        half = weight / 2
+        half_bias = bias / 2
+        weight = np.concatenate((-half, half))
+        bias = np.concatenate((-half_bias, half_bias))
     return weight, bias

@@ -71,21 +71,31 @@ def _attends_equally(record: PredictionRecord) -> bool:
 
 def _attends_equally_at_each(record: PredictionRecord) -> bool:
     shares = list(record.shares.values())
-    parts = [record.attention[cells] for cells in record.geometry.slices.values()]
-    return _are_equal(shares) and all(_are_equal(part) for part in parts)
+    if not _are_equal(shares):
+        return False
+    for cells in record.geometry.slices.values():
+        of_magnification = record.attention[cells]
+        if not _are_equal(of_magnification):
+            return False
+    return True
 
 
 def _weighs_equally(record: PredictionRecord) -> bool:
-    return _are_equal([patch.weight for patch in record.patches])
+    weights = [patch.weight for patch in record.patches]
+    return _are_equal(weights)
 
 
 def _reads_all(record: PredictionRecord) -> bool:
     # A cell whose attention is 0 in float32 has no weight, and is not listed.
-    return record.patches_read == np.count_nonzero(record.attention)
+    num_attended = np.count_nonzero(record.attention)
+    return record.patches_read == num_attended
 
 
 def _are_equal(values: Sequence[float]) -> bool:
-    return len(values) > 0 and max(values) - min(values) <= _TOLERANCE * max(values)
+    if not values:
+        return False
+    highest = max(values)
+    return highest - min(values) <= _TOLERANCE * highest
 
 
 _EQUAL_CELLS = ("no cell gets more attention than another", _attends_equally)
