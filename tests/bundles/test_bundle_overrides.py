@@ -15,7 +15,18 @@ from monai.bundle import ConfigParser
 from monai_jsma.cli.bundles import find_configs, read_config
 from monai_jsma.overrides import correct_settings
 
-TAKEN_BY_INFERENCE = ("aligned", "all_patches", "attention_mil", "paper", "random_patches", "thumbnail_only")
+TAKEN_BY_INFERENCE = (
+    "aligned",
+    "all_patches",
+    "attention_mil",
+    "balanced_random_patches",
+    "draws",
+    "mean_features",
+    "paper",
+    "random_patches",
+    "thumbnail_only",
+    "whole_image",
+)
 
 
 @pytest.fixture(scope="module")
