@@ -9,7 +9,8 @@ object depends only on its place, so that equal predictions give equal files.
 
 * A region is a locked annotation of the predicted class. Its measurements are the probabilities of the classes and the
   attention of each magnification.
-* A patch that was read is an annotation inside the region, in the color of its magnification.
+* A patch that was read is an annotation inside the region, in the color of its magnification. Where a network zooms
+  into a slide, the regions that it looked into stand in the place of patches, and the patches are annotations in them.
 * A cell is a tile without class, for QuPath's measurement maps.
 """
 
@@ -48,7 +49,7 @@ def feature_collection(records: Iterable[PredictionRecord], *, cells: bool = Fal
     check_frame(frame)
     features: list[Feature] = []
     for record in records:
-        of_record = [_make_region(record), *_make_patches(record)]
+        of_record = [_make_region(record), *_make_patches(record), *_make_inner_patches(record)]
         if cells:
             of_record += _make_cells(record)
         origin = find_origin(frame, record.bounds)
@@ -105,6 +106,30 @@ def _make_patches(record: PredictionRecord) -> Iterator[Feature]:
             "metadata": {"magnification": patch.magnification},
         }
         yield _make_feature(record, geometry.box(cell), f"patch {cell}", properties)
+
+
+def _make_inner_patches(record: PredictionRecord) -> Iterator[Feature]:
+    """The patches that were read inside the regions of a slide, numbered by weight."""
+    top, left = record.location
+    spacings = sorted({patch.mpp for patch in record.inner_patches or ()}, reverse=True)
+    for number, patch in enumerate(record.inner_patches or (), start=1):
+        magnification = Magnification(patch.mpp).name
+        properties = {
+            "objectType": "annotation",
+            "name": f"patch {number}: {patch.magnification}, weight {patch.weight:.3g}",
+            "color": _convert_color(pick_color(spacings.index(patch.mpp))),
+            "classification": _make_classification(record),
+            "isLocked": True,
+            "measurements": {
+                "weight": patch.weight,
+                "mpp": patch.mpp,
+                "magnification": float(magnification.rstrip("X")),
+            },
+            "metadata": {"magnification": patch.magnification},
+        }
+        row, col, height, width = patch.box
+        box = Box(row - top, col - left, height, width)
+        yield _make_feature(record, box, f"inner patch {number}", properties)
 
 
 def _make_cells(record: PredictionRecord) -> Iterator[Feature]:

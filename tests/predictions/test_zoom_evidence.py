@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+import shapely
 import torch
 from monai.transforms import Compose
 from prediction_cases import predict, stopped
@@ -22,6 +23,7 @@ from monai_jsma.inferers import JSMAInferer
 from monai_jsma.networks import Certified, Draws, TopK
 from monai_jsma.predictions import PredictionRecord, read_records
 from monai_jsma.transforms import FindTissued, LoadPyramid, LoadPyramidd, PyramidThumbnaild
+from monai_jsma.visualize import feature_collection
 
 VIEW = Compose(
     [LoadPyramidd("image", (2.0, 1.0), patch_size=8), FindTissued("image"), PyramidThumbnaild("image", (16, 16))]
@@ -94,6 +96,24 @@ def test_records_keep_the_regions_and_the_patches_inside_them(items, tmp_path, s
         line = record.to_json()
         assert PredictionRecord.from_json(line) == record
         assert "inner_patches" in json.loads(line)
+
+
+def test_qupath_gets_the_regions_and_the_patches_in_them(items, tmp_path):
+    predict(tmp_path / "out", items, zoom_net().eval(), view=VIEW, inferer=JSMAInferer(TopK(5)))
+    for record in read_records(tmp_path / "out" / "predictions.jsonl"):
+        features = feature_collection([record])["features"]
+        assert len({feature["id"] for feature in features}) == len(features)
+        slide, *others = [shapely.geometry.shape(feature["geometry"]) for feature in features]
+        regions = others[: len(record.patches)]
+        patches = others[len(record.patches) :]
+        assert [patch.bounds for patch in patches] == [
+            (box.col, box.row, box.col + box.width, box.row + box.height)
+            for box in (patch.box for patch in record.inner_patches)
+        ]
+        assert all(any(region.covers(patch) for region in regions) for patch in patches)
+        assert all(slide.covers(region) for region in regions)
+        names = [feature["properties"]["name"] for feature in features[-len(patches) :]]
+        assert names[0].startswith("patch 1: ")
 
 
 def test_strips_show_the_regions():
