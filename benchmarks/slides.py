@@ -133,7 +133,7 @@ def _find_thumbnail_size(args: argparse.Namespace, size: int) -> tuple[int, int]
     return side, side
 
 
-def label_slide(way: Way, path: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
+def label_slide(way: Way, path: str, args: argparse.Namespace, *, size: int) -> dict[str, Any]:
     """Measure one slide, from its path to its label."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -197,7 +197,7 @@ def measure(path: str, size: int, args: argparse.Namespace) -> list[dict[str, An
     runs: dict[str, list[dict[str, Any]]] = {way.name: [] for way in WAYS}
     for _ in range(args.repeats):
         for way in WAYS:
-            runs[way.name].append(in_own_process(label_slide, way, path, size, args))
+            runs[way.name].append(in_own_process(partial(label_slide, size=size), way, path, args))
 
     usual = _find_median(runs[WAYS[0].name], "CPU s")
     rows = []

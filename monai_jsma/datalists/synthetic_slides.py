@@ -221,18 +221,20 @@ def _reduce(slide: SyntheticSlide, reduction: int) -> SharedLevel:
     tissue = slide.kinds != _GLASS
     numbers = np.zeros((count, count), np.int64)
     places = []
-    for row in range(count):
-        for col in range(count):
-            window = np.s_[row * per_tile : (row + 1) * per_tile, col * per_tile : (col + 1) * per_tile]
-            if tissue[window].any():
-                places.append(window)
-                numbers[row, col] = len(places)
+    for row, col in np.ndindex(count, count):
+        rows = slice(row * per_tile, (row + 1) * per_tile)
+        cols = slice(col * per_tile, (col + 1) * per_tile)
+        window = (rows, cols)
+        if tissue[window].any():
+            places.append(window)
+            numbers[row, col] = len(places)
     pictures = _average(slide.pictures, reduction)
 
     def make_tiles() -> Iterator[np.ndarray]:
-        yield np.full((TILE, TILE, 3), _WHITE, np.uint8)
+        yield _make_glass()
         for window in places:
-            yield _join_regions(pictures[slide.numbers[window]])
+            shown = slide.numbers[window]
+            yield _join_regions(pictures[shown])
 
     if numbers.all():  # no place is glass alone
         numbers -= 1
@@ -242,8 +244,8 @@ def _reduce(slide: SyntheticSlide, reduction: int) -> SharedLevel:
 
 def _average(pictures: np.ndarray, reduction: int) -> np.ndarray:
     """Means of ``reduction`` x ``reduction`` pixels of each picture, rounded."""
-    count, height, width, channels = pictures.shape
-    blocks = pictures.reshape(count, height // reduction, reduction, width // reduction, reduction, channels)
+    side = TILE // reduction
+    blocks = pictures.reshape(-1, side, reduction, side, reduction, 3)
     means = blocks.mean(axis=(2, 4), dtype=np.float64)
     return np.rint(means).astype(np.uint8)
 
@@ -251,10 +253,16 @@ def _average(pictures: np.ndarray, reduction: int) -> np.ndarray:
 def _join_regions(regions: np.ndarray) -> np.ndarray:
     """A tile of regions ``(rows, columns, height, width, 3)``; glass where they do not fill it."""
     rows, cols, height, width, _ = regions.shape
-    joined = regions.swapaxes(1, 2).reshape(rows * height, cols * width, 3)
-    tile = np.full((TILE, TILE, 3), _WHITE, np.uint8)
-    tile[: rows * height, : cols * width] = joined
+    bottom = rows * height
+    right = cols * width
+    row_by_row = regions.swapaxes(1, 2)
+    tile = _make_glass()
+    tile[:bottom, :right] = row_by_row.reshape(bottom, right, 3)
     return tile
+
+
+def _make_glass() -> np.ndarray:
+    return np.full((TILE, TILE, 3), _WHITE, np.uint8)
 
 
 # --------------------------------------------------------------------------------------------------------- a data set

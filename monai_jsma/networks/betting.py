@@ -36,8 +36,9 @@ def start_wealth(like: Tensor, num_classes: int) -> Tensor:
         like: tensor whose first axis is the batch, on the device of the bets.
         num_classes: number of classes.
     """
-    shape = (len(like), len(SHARES), num_classes, num_classes)
-    return torch.zeros(shape, dtype=torch.float64, device=like.device)
+    batch = len(like)
+    shape = (batch, len(SHARES), num_classes, num_classes)
+    return like.new_zeros(shape, dtype=torch.float64)
 
 
 def bet_on_margins(margins: Tensor, least: Tensor) -> Tensor:
@@ -48,10 +49,12 @@ def bet_on_margins(margins: Tensor, least: Tensor) -> Tensor:
         least: the least that the margins could have been, as it was known before the draw ``(..., a, b)``.
     """
     smallest = torch.finfo(torch.float64).tiny
-    loss = (-least.double()).clamp_min(smallest)
-    win = (margins.double() / loss).clamp_min(-1)  # by rounding alone it can be less
-    shares = torch.tensor(SHARES, dtype=torch.float64, device=margins.device)
-    return torch.log1p(shares[:, None, None] * win[..., None, :, :])
+    loss = -least.double()
+    win = margins.double() / loss.clamp_min(smallest)
+    win = win.clamp_min(-1)  # by rounding alone it can be less
+    shares = win.new_tensor(SHARES)
+    growth = shares[:, None, None] * win.unsqueeze(-3)
+    return growth.log1p()
 
 
 def mean_wealth(log_wealth: Tensor) -> Tensor:
@@ -72,7 +75,9 @@ def confidence_in_classes(log_wealth: Tensor, bounds: Tensor) -> Tensor:
     num_classes = bounds.shape[1]
     itself = torch.eye(num_classes, dtype=torch.bool, device=bounds.device)
     is_above = bounds.gt(0) | itself
-    wealth = mean_wealth(log_wealth).masked_fill(is_above, torch.inf)
+    wealth = mean_wealth(log_wealth)
+    wealth = wealth.masked_fill(is_above, torch.inf)
     least_wealth = wealth.amin(dim=2)  # (batch, a)
-    delta = (num_classes - 1) * torch.exp(-least_wealth)
-    return (1 - delta).clamp_min(0)
+    delta = torch.exp(-least_wealth) * (num_classes - 1)
+    confidence = 1 - delta
+    return confidence.clamp_min(0)

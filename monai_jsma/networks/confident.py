@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_jsma.networks.betting import bet_on_margins, confidence_in_classes, start_wealth
-from monai_jsma.networks.certified import LinearHead, margin_bounds, trusted_digits
+from monai_jsma.networks.certified import margin_bounds, trusted_digits
 from monai_jsma.networks.drawing import Draw, draw_after_the_largest, sum_from_each_on, weighted_sum
 from monai_jsma.networks.samplers import AttentionTree, PatchReader, Sample, Sampler, check_count
 
@@ -58,8 +58,7 @@ class Confident(Sampler):
     draws_at_random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        is_number = isinstance(self.confidence, float)
-        if not is_number or not 0 < self.confidence < 1:
+        if not isinstance(self.confidence, float) or not 0 < self.confidence < 1:
             raise ValueError(
                 f"confidence of Confident must be a number above 0 and below 1, such as 0.99, but is "
                 f"{self.confidence!r}; Certified() reads until the label is certain."
@@ -85,56 +84,27 @@ class Confident(Sampler):
         return self._read(_DrawnPaths(tree), self.max_patches, reader)
 
     def _read(self, source: _Draws, cap: int, reader: PatchReader) -> Sample:
-        table = _Table(reader, reader.linear_head())
-        num_classes, num_features = table.head.weight.shape
-        batch = source.batch_size
-        bag = table.head.weight.new_zeros(batch, num_features)  # sum of P f of what was read
-        total = torch.zeros_like(bag)  # sum of f
-        log_wealth = start_wealth(bag, num_classes)
-        num_read = torch.zeros(batch, 1, dtype=torch.long, device=bag.device)
-        unread = torch.ones(batch, 1, dtype=torch.float64, device=bag.device)
-        reading = torch.ones(batch, 1, dtype=torch.bool, device=bag.device)
-        parts: list[Draw] = []
+        progress = _Progress(reader, source.batch_size)
+        draws = []
         for start in range(0, cap, self.chunk):
-            drawn = source.draw(start, min(start + self.chunk, cap))
-            is_read = drawn.is_new & reading
-            draw = Draw(drawn.cells, drawn.attention * is_read, is_read)
-            parts.append(draw)
-            features = reader.features(draw, in_chunks=True)  # (batch, n, features)
-
-            shares = draw.weights[..., None] * features
-            known = bag[:, None] + shares.cumsum(dim=1) - shares  # before each draw
-            growth = table.bet(features, known=known, unread=drawn.unread[:, :-1])
-            is_bet = is_read & drawn.is_random
-            growth = growth.where(is_bet[:, :, None, None, None], 0.0)
-
-            bag = bag + shares.sum(dim=1)
-            total = total + weighted_sum(features, is_read.to(features))
-            log_wealth = log_wealth + growth.sum(dim=1)
-            num_read = num_read + is_read.sum(dim=1, keepdim=True)
-            unread = torch.where(reading, drawn.unread[:, -1:], unread)
-
-            mean = total / num_read
-            logits = reader.classify(bag + unread.to(bag) * mean)
-            bounds = table.bound(bag, unread[:, 0])
-            confidences = confidence_in_classes(log_wealth, bounds)
-            label = logits.argmax(dim=1, keepdim=True)
-            confidence = confidences.gather(1, label)
-
+            end = min(start + self.chunk, cap)
+            drawn = source.draw(start, end)
+            draws.append(progress.read(drawn))
+            logits, confidence = progress.judge()
             certain = confidence >= self.confidence
-            is_finite = torch.isfinite(logits).all(dim=1, keepdim=True)  # if not, the network names the image
-            reading = reading & ~certain & is_finite & (unread > 0)
-            if not reading.any():
+            is_finite = torch.isfinite(logits).all(dim=1)  # if not, the network names the image
+            progress.close(certain | ~is_finite)
+            if not progress.is_open.any():
                 break
 
-        cells, attention, was_read = (torch.cat(rows, dim=1) for rows in zip(*parts))
-        weights = attention + unread.to(attention) / num_read
         outputs = {
             "logits": logits,
-            "certified": certain[:, 0],
-            "confidence": confidence[:, 0].to(logits.dtype),
+            "certified": certain,
+            "confidence": confidence.to(logits.dtype),
         }
-        return Sample(cells, weights * was_read, outputs)
+        cells = torch.cat([draw.cells for draw in draws], dim=1)
+        weights = torch.cat([progress.weigh(draw) for draw in draws], dim=1)
+        return Sample(cells, weights, outputs)
 
 
 class _Drawn(NamedTuple):
@@ -198,16 +168,18 @@ class _DrawnPaths:
 
     def __init__(self, tree: AttentionTree) -> None:
         self.tree = tree
-        self.batch_size = len(tree.log_attention)
-        self.cells = torch.zeros(self.batch_size, 0, dtype=torch.long, device=tree.log_attention.device)
-        self.read = tree.log_attention.new_zeros(self.batch_size, 1, dtype=torch.float64)
+        log_attention = tree.log_attention
+        self.batch_size = len(log_attention)
+        self.cells = log_attention.new_zeros((self.batch_size, 0), dtype=torch.long)
+        self.read = log_attention.new_zeros((self.batch_size, 1), dtype=torch.float64)
 
     def draw(self, start: int, end: int) -> _Drawn:
         cells = self.tree.draw(end - start).draw.cells
         attention = self.tree.log_attention.detach().gather(1, cells).exp()
         is_new = self._find_new(cells)
-        read_after = self.read + (attention.double() * is_new).cumsum(dim=1)
-        read = torch.cat((self.read, read_after), dim=1)
+        new_attention = attention.double() * is_new
+        added = torch.cat((self.read, new_attention), dim=1)
+        read = added.cumsum(dim=1)  # (batch, n + 1)
         self.read = read[:, -1:]
         unread = 1 - read
         unread = unread.masked_fill(unread < _NOTHING, 0.0)
@@ -229,25 +201,78 @@ class _DrawnPaths:
         return ~(is_same & is_earlier).any(dim=2)
 
 
-class _Table(NamedTuple):
-    """Where the bets are made: the classifier, and its bounds."""
+class _Progress:
+    """What was read of each image of a batch, and what the bets on it have won.
 
-    reader: PatchReader
-    head: LinearHead
+    Args:
+        reader: what reads and classifies.
+        batch_size: number of images.
+    """
 
-    def bound(self, bag: Tensor, unread: Tensor) -> Tensor:
-        """The least margins ``(..., a, b)`` of bags ``(..., features)`` to which patches of attention R are added."""
-        logits = self.reader.classify(bag)
-        return margin_bounds(logits, unread, self.head, rounding=trusted_digits(bag))
+    def __init__(self, reader: PatchReader, batch_size: int) -> None:
+        self.reader = reader
+        self.head = reader.linear_head()
+        num_classes, num_features = self.head.weight.shape
+        self.bag = self.head.weight.new_zeros(batch_size, num_features)  # sum of P f of what was read
+        self.total = torch.zeros_like(self.bag)  # sum of f
+        self.log_wealth = start_wealth(self.bag, num_classes)
 
-    def bet(self, features: Tensor, *, known: Tensor, unread: Tensor) -> Tensor:
+        column = self.bag.new_zeros(batch_size, 1)
+        self.num_read = column.long()
+        self.unread = column.double() + 1
+        self.is_open = column == 0  # is to be read on
+
+    def read(self, drawn: _Drawn) -> Draw:
+        """Read the drawn patches that are new, of images that are open, and bet on each before it is seen."""
+        is_read = drawn.is_new & self.is_open
+        draw = Draw(drawn.cells, drawn.attention * is_read, is_read)
+        features = self.reader.features(draw, in_chunks=True)  # (batch, n, features)
+        shares = draw.weights[..., None] * features
+        before = self.bag[:, None] + shares.cumsum(dim=1) - shares
+        growth = self._bet(features, before=before, unread=drawn.unread[:, :-1])
+        is_bet = is_read & drawn.is_random
+        growth = growth.where(is_bet[:, :, None, None, None], 0.0)
+
+        self.log_wealth = self.log_wealth + growth.sum(dim=1)
+        self.bag = self.bag + shares.sum(dim=1)
+        self.total = self.total + weighted_sum(features, is_read.to(features))
+        self.num_read = self.num_read + is_read.sum(dim=1, keepdim=True)
+        self.unread = torch.where(self.is_open, drawn.unread[:, -1:], self.unread)
+        return draw
+
+    def judge(self) -> tuple[Tensor, Tensor]:
+        """Logits ``(batch, classes)``, and the confidence that their label is that of all patches ``(batch,)``."""
+        mean = self.total / self.num_read
+        logits = self.reader.classify(self.bag + self.unread.to(mean) * mean)
+        bounds = self._bound(self.bag, self.unread[:, 0])
+        confidences = confidence_in_classes(self.log_wealth, bounds)
+        label = logits.argmax(dim=1, keepdim=True)
+        return logits, confidences.gather(1, label)[:, 0]
+
+    def close(self, is_done: Tensor) -> None:
+        """Read no more of images that are done ``(batch,)``, or of which nothing is left."""
+        self.is_open = self.is_open & ~is_done[:, None] & (self.unread > 0)
+
+    def weigh(self, draw: Draw) -> Tensor:
+        """Weights of the patches of a draw in the bag that was judged ``(batch, n)``."""
+        of_others = self.unread.to(draw.weights) / self.num_read
+        return draw.weights + of_others * draw.drawn
+
+    def _bet(self, features: Tensor, *, before: Tensor, unread: Tensor) -> Tensor:
         """Log growth of the wealth ``(..., shares, a, b)`` by patches that stand for all that are unread.
 
         Args:
             features: features of the drawn patches ``(..., features)``.
-            known: sum of P f of what was read before each draw ``(..., features)``.
+            before: sum of P f of what was read before each draw ``(..., features)``.
             unread: attention that was unread before it ``(...)``.
         """
-        guess = known + unread[..., None].to(known) * features
+        guess = before + unread[..., None].to(before) * features
         nothing = torch.zeros_like(unread)
-        return bet_on_margins(self.bound(guess, nothing), self.bound(known, unread))
+        margins = self._bound(guess, nothing)
+        least = self._bound(before, unread)
+        return bet_on_margins(margins, least)
+
+    def _bound(self, bag: Tensor, unread: Tensor) -> Tensor:
+        """The least margins ``(..., a, b)`` of bags ``(..., features)`` to which unread attention is added."""
+        logits = self.reader.classify(bag)
+        return margin_bounds(logits, unread, self.head, rounding=trusted_digits(bag))
