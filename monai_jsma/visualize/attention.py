@@ -62,7 +62,10 @@ def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
     axes.set_ylim(place.row + place.height, place.row)
     _draw_color_bar(axes, mesh)
 
-    axes.set_title(_describe_share(geometry, level, values), loc="left", fontsize=10)
+    title = _describe_share(geometry, level, values)
+    if evidence.inner_patches is not None:
+        title = f"attention over {values.size} regions\n{evidence.regions_looked_at} were looked at"
+    axes.set_title(title, loc="left", fontsize=10)
 
 
 def _describe_share(geometry: PatchGeometry, level: int, values: np.ndarray) -> str:

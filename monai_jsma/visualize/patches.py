@@ -59,7 +59,8 @@ def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
     """Draw the thumbnail and the sampled patches as boxes, labelled ``number: weight``.
 
     Each magnification has a color; those of the boxes are named above. A box that is too narrow for its weight is
-    labelled with its number alone.
+    labelled with its number alone. Of a slide these are the regions that were looked into; the patches inside them are
+    thin boxes.
 
     Args:
         axes: axes to draw on.
@@ -89,10 +90,26 @@ def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
         occupied.append(spot)
         _draw_label(axes, text, spot)
 
+    _draw_inner_patches(axes, evidence, place)
     num_legend_rows = _draw_legend(axes, geometry, sorted(set(levels)))
     count = str(len(cells)) if len(cells) <= max_boxes else f"{max_boxes} heaviest of {len(cells)}"
     blank_lines = "\n" * num_legend_rows
-    axes.set_title(f"{count} sampled patches: number and weight{blank_lines}", loc="left", fontsize=10)
+    kind = "sampled patches"
+    if evidence.inner_patches is not None:
+        kind = f"regions with {len(evidence.inner_patches)} sampled patches"
+    axes.set_title(f"{count} {kind}: number and weight{blank_lines}", loc="left", fontsize=10)
+
+
+def _draw_inner_patches(axes: Axes, evidence: Evidence, place: Box) -> None:
+    """Thin boxes of the patches inside the regions of a slide; none of an image that is turned."""
+    if evidence.orientation:
+        return
+    top, left = evidence.location
+    for patch in evidence.inner_patches or ():
+        in_image = Box(patch.box.row - top, patch.box.col - left, patch.box.height, patch.box.width)
+        box = _clip_box(in_image, place)
+        edge = Rectangle((box.col, box.row), box.width, box.height, fill=False, edgecolor="black", linewidth=0.8)
+        axes.add_patch(edge)
 
 
 def _clip_box(box: Box, place: Box) -> Box:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from ignite.engine import Events
 from monai.transforms import Compose
 from prediction_cases import predict, stopped
 from slide_files import levels_of, write_pyramid
@@ -21,9 +22,9 @@ from monai_jsma.geometry import ORIENTATIONS
 from monai_jsma.handlers import AttentionImageSaver
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.networks import Certified, Draws, TopK
-from monai_jsma.predictions import PredictionRecord, read_records
+from monai_jsma.predictions import PredictionRecord, collect_evidence, read_records
 from monai_jsma.transforms import FindTissued, LoadPyramid, LoadPyramidd, PyramidThumbnaild
-from monai_jsma.visualize import feature_collection
+from monai_jsma.visualize import feature_collection, overview_figure
 
 VIEW = Compose(
     [LoadPyramidd("image", (2.0, 1.0), patch_size=8), FindTissued("image"), PyramidThumbnaild("image", (16, 16))]
@@ -114,6 +115,26 @@ def test_qupath_gets_the_regions_and_the_patches_in_them(items, tmp_path):
         assert all(slide.covers(region) for region in regions)
         names = [feature["properties"]["name"] for feature in features[-len(patches) :]]
         assert names[0].startswith("patch 1: ")
+
+
+def test_figures_name_regions_and_show_the_patches_in_them(items, tmp_path):
+    shown = []
+
+    def draw(engine):
+        shown.extend(collect_evidence(engine))
+
+    class Draw:
+        def attach(self, engine):
+            engine.add_event_handler(Events.ITERATION_COMPLETED, draw)
+
+    predict(tmp_path / "out", items[:1], zoom_net().eval(), view=VIEW, inferer=JSMAInferer(TopK(5)), handlers=[Draw()])
+    (evidence,) = shown
+    boxes, attention = overview_figure(evidence).axes[:2]
+    num_regions = len(np.unique(evidence.cells[evidence.weights > 0]))
+    assert boxes.get_title(loc="left").startswith(f"{num_regions} regions with 5 sampled patches")
+    assert attention.get_title(loc="left").startswith(f"attention over {len(evidence.attention)} regions")
+    corners = {patch.get_xy() for patch in boxes.patches if patch.get_linewidth() == 0.8}
+    assert corners == {(patch.box.col, patch.box.row) for patch in evidence.inner_patches}
 
 
 def test_strips_show_the_regions():
