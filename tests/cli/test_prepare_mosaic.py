@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``prepare mosaic``: its options, what it prints, and that ``draw`` finds its annotations."""
+"""``prepare mosaic``: its options, what it prints, and what it refuses."""
 
 from __future__ import annotations
 

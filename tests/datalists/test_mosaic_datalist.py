@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from monai_jsma.datalists import mosaic_files, read_annotations, verify_datalist
+from monai_jsma.datalists.annotations import find_annotations, match_annotations
 from monai_jsma.datalists.mosaic import MosaicSettings
 from monai_jsma.datalists.mosaic_datalist import MosaicOutput, make_mosaics
 from monai_jsma.geometry import Box, orient
@@ -134,6 +135,15 @@ def test_annotations_are_the_boxes_of_the_deciding_cores(cores, tmp_path):
         assert len(found) == (2 if item["label"] else 0)
         area = sum(height * width for _, _, height, width in boxes)
         assert item["deciding_share"] == pytest.approx(area / (3 * 128) ** 2, abs=1e-6)
+
+
+def test_draw_finds_the_annotations_of_a_split(cores, tmp_path):
+    content = make(cores, tmp_path / "out", output={"num_test": 4})
+    images = [Path(item["image"]) for item in content["test"]]
+    areas, faults = match_annotations(find_annotations(tmp_path / "out" / "test"), images)
+    assert faults == []
+    num_areas = [len(areas.get(image, [])) for image in images]
+    assert num_areas == [0, 1, 0, 1]
 
 
 def test_majority(cores, tmp_path):
