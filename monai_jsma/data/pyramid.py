@@ -273,15 +273,23 @@ class Pyramid:
 
     # ------------------------------------------------------------------------------------------------------ pixels
 
-    def thumbnail(self, size: tuple[int, int]) -> np.ndarray:
-        """The whole image averaged down to ``size`` (height, width): ``uint8`` of shape ``(3, height, width)``."""
+    def thumbnail(self, size: tuple[int, int], *, keep: bool = True) -> np.ndarray:
+        """The whole image averaged down to ``size``: ``uint8`` of shape ``(3, height, width)``.
+
+        Args:
+            size: height and width of the thumbnail in pixels.
+            keep: whether it is kept in memory, in place of one of another size, for the next call. A picture for people
+                is read once, and must not take the place of the network's thumbnail.
+        """
         stored_size = oriented_size(size, self.orientation)
-        if stored_size not in self._thumbnails:
+        pixels = self._thumbnails.get(stored_size)
+        if pixels is None:
             region = self._in_file(Box(0, 0, *self._stored.size))
             pixels = read_averaged(self.reader, region, stored_size, exact=False, path=self.path)
-            self._thumbnails.clear()
-            self._thumbnails[stored_size] = pixels
-        return self._as_seen(self._thumbnails[stored_size]).copy()
+            if keep:
+                self._thumbnails.clear()
+                self._thumbnails[stored_size] = pixels
+        return self._as_seen(pixels).copy()
 
     def read(self, cells: Iterable[int]) -> np.ndarray:
         """The patches of ``cells`` (flat indices): ``uint8`` of shape ``(len(cells), 3, patch_size, patch_size)``.

@@ -61,7 +61,7 @@ __all__ = [
 
 MAGNIFICATIONS = (2.0, 1.0, 0.5)  # um per pixel of 50X, 100X and 200X
 GEOMETRY = PatchGeometry((256, 256), mpp=0.5, magnifications=MAGNIFICATIONS, patch_size=32)
-CLASS_NAMES = ("Normal", "Benign", "InSitu", "Invasive")  # BACH's, so that its bundle runs on these images unchanged
+CLASS_NAMES = ("texture A", "texture B", "texture C", "texture D")  # nobody can take them for a diagnosis
 CLASSES = {"sparse": CLASS_NAMES, "dense": CLASS_NAMES, "mixed": CLASS_NAMES, "digits": tuple("0123456789")}  # by task
 SPLITS = ("training", "validation", "test")
 

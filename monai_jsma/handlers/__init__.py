@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ignite handlers: attention images, checkpoints, validation, the course of a training, predictions."""
+"""Ignite handlers: attention images, scalars, checkpoints, validation, the course of a training, predictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from .attention_images import AttentionImageHandler, AttentionImageSaver, pictur
 from .checkpoints import BestModelSaver, EarlyStopper, TrainingStateSaver, checkpoint_file
 from .num_patches import NumPatchesScheduler
 from .patch_counter import PatchCounter
+from .picture_choice import choose_pictures
 from .prediction_saver import PredictionSaver
+from .scalars import ScalarHandler, group_tag
 from .stagewise_start import StagewiseStart
 from .unfreezing import EncoderUnfreezer
 from .validation import EpochValidationHandler
@@ -23,8 +25,11 @@ __all__ = [
     "NumPatchesScheduler",
     "PatchCounter",
     "PredictionSaver",
+    "ScalarHandler",
     "StagewiseStart",
     "TrainingStateSaver",
     "checkpoint_file",
+    "choose_pictures",
+    "group_tag",
     "picture_name",
 ]

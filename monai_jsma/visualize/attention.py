@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from monai_jsma.geometry import GridCell, PatchGeometry, to_mpp
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.visualize.canvas import (
+    DPI,
     add_axes,
     draw_scale_bar,
     draw_thumbnail,
@@ -23,7 +24,7 @@ from monai_jsma.visualize.canvas import (
     measure_width,
 )
 
-__all__ = ["attention_image", "draw_attention"]
+__all__ = ["attention_image", "describe_share", "draw_attention", "find_cell_edges", "make_color_map"]
 
 
 def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
@@ -47,12 +48,12 @@ def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
 
     place = draw_thumbnail(axes, evidence, gray=True)
     values = attention[geometry.slices[geometry.names[level]]]
-    row_edges, col_edges = _find_cell_edges(geometry, level)
+    row_edges, col_edges = find_cell_edges(geometry, level)
     mesh = axes.pcolormesh(
         col_edges + place.col,
         row_edges + place.row,
         values.reshape(geometry.grids[level]),
-        cmap=_make_color_map(),
+        cmap=make_color_map(),
         vmin=0,
         vmax=attention.max() or 1,
         antialiased=False,
@@ -62,21 +63,42 @@ def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
     axes.set_ylim(place.row + place.height, place.row)
     _draw_color_bar(axes, mesh)
 
-    title = _describe_share(geometry, level, values)
+    mpp = to_mpp(geometry.magnifications[level])
+    share, enrichment = describe_share(evidence, level)
+    prior = values.size / geometry.num_cells
+    title = (
+        f"{geometry.names[level]} ({mpp:g} µm/px): {share}\n"
+        f"enrichment {enrichment}\n"
+        f"({values.size} of {geometry.num_cells} cells are {prior:.1%})"
+    )
     if evidence.inner_patches is not None:
-        title = f"attention over {values.size} regions\n{evidence.regions_looked_at} were looked at"
+        title = "\n".join(describe_share(evidence, level))
     axes.set_title(title, loc="left", fontsize=10)
 
 
-def _describe_share(geometry: PatchGeometry, level: int, values: np.ndarray) -> str:
-    """Share of a magnification and its enrichment, from the attention of its cells."""
-    name = geometry.names[level]
-    mpp = to_mpp(geometry.magnifications[level])
+def describe_share(evidence: Evidence, level: int) -> tuple[str, str]:
+    """What a magnification gets of the attention, and how that compares with equal attention to all cells.
+
+    Args:
+        evidence: evidence of the image.
+        level: index of the magnification, 0 is the coarsest.
+
+    Returns:
+        Two texts, such as "78.0% of all attention" and "3.77 times its share of the cells"; of a slide, how many
+        regions there are, and how many of all stages were looked at.
+    """
+    geometry = evidence.geometry
+    values = evidence.attention[geometry.slices[geometry.names[level]]]
+    if evidence.inner_patches is not None:
+        return (
+            f"attention over {values.size} regions",
+            f"{evidence.regions_looked_at} were looked at",
+        )
     share = values.sum()
     prior = values.size / geometry.num_cells
     return (
-        f"{name} ({mpp:g} µm/px): {share:.1%} of all attention\n"
-        f"enrichment {share / prior:.2f} ({values.size} of {geometry.num_cells} cells are {prior:.1%})"
+        f"{share:.1%} of all attention",
+        f"{share / prior:.2f} times its share of the cells",
     )
 
 
@@ -89,15 +111,20 @@ def attention_image(evidence: Evidence, level: int) -> np.ndarray:
     """
     height, width = fit_inches(evidence.geometry.size)
     figure_width = max(0.9 + width + 1.0, 4.2)
-    figure_height = 0.7 + height + 0.6
-    figure = Figure(figsize=(figure_width, figure_height), dpi=100)
+    figure_height = 0.7 + height + 0.7
+    figure = Figure(figsize=(figure_width, figure_height), dpi=DPI)
     axes = add_axes(figure, left=0.9, top=0.7, height=height, width=width)
     draw_attention(axes, evidence, level)
     return figure_image(figure)
 
 
-def _find_cell_edges(geometry: PatchGeometry, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, in level-0 pixels of the region, between which the cells of a magnification lie."""
+def find_cell_edges(geometry: PatchGeometry, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, in level-0 pixels of the region, between which the cells of a magnification lie.
+
+    Args:
+        geometry: patch grids of the region.
+        level: index of the magnification, 0 is the coarsest.
+    """
     num_rows, num_cols = geometry.grids[level]
     rows = []
     for row in range(num_rows):
@@ -123,9 +150,9 @@ def _draw_color_bar(axes: Axes, mesh: QuadMesh) -> None:
     bar.set_label("probability", fontsize=9)
 
 
-def _make_color_map() -> ListedColormap:
-    """Yellow to red, transparent at 0: tissue without attention stays as it is."""
-    colors = colormaps["YlOrRd"](np.linspace(0.15, 0.8, 256))
-    opacity = 0.6 * np.linspace(0, 1, 256) ** 0.5
+def make_color_map() -> ListedColormap:
+    """Viridis, which color-blind readers can tell; transparent at 0: tissue without attention stays as it is."""
+    colors = colormaps["viridis"](np.linspace(0, 1, 256))
+    opacity = 0.65 * np.linspace(0, 1, 256) ** 0.5
     colors[:, 3] = opacity
     return ListedColormap(colors)

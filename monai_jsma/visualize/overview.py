@@ -16,7 +16,7 @@ from monai_jsma.datalists.regions import Area
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.visualize.area_outlines import count_legend_lines, draw_areas, draw_areas_legend
 from monai_jsma.visualize.attention import draw_attention
-from monai_jsma.visualize.canvas import add_axes, fit_inches
+from monai_jsma.visualize.canvas import DPI, add_axes, fit_inches
 from monai_jsma.visualize.patches import draw_boxes, draw_strip, rank_patches, strip_height
 
 __all__ = ["overview_figure"]
@@ -25,7 +25,7 @@ __all__ = ["overview_figure"]
 _LEFT = 0.8  # of each panel's image
 _RIGHT = 1.0
 _TOP = 0.7
-_BOTTOM = 0.55
+_BOTTOM = 0.7
 _TITLE_HEIGHT = 0.35
 _LINE_HEIGHT = 0.2  # of each further line of the title
 _MARGIN = 0.2  # left of the title
@@ -44,7 +44,7 @@ def overview_figure(
         max_patches: maximum number of patches; those of highest weight are shown.
     """
     areas = [area.on_canvas(evidence.bounds) for area in areas]
-    height, width = fit_inches(evidence.geometry.size, area=14)
+    height, width = fit_inches(evidence.geometry.size, area=16)
     panel_height = _TOP + height + _BOTTOM
     panel_width = _LEFT + max(width, 3.0) + _RIGHT
     num_panels = 1 + len(evidence.geometry.grids)
@@ -59,7 +59,7 @@ def overview_figure(
     num_patches = min(len(cells), max_patches)
     page_height = strip_top + strip_height(num_patches, page_width)
 
-    figure = Figure(figsize=(page_width, page_height), dpi=100)
+    figure = Figure(figsize=(page_width, page_height), dpi=DPI)
     _draw_head(figure, title, areas)
     for panel in range(num_panels):
         row, col = divmod(panel, num_columns)

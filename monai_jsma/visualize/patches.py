@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 from monai_jsma.geometry import Box, PatchGeometry, to_mpp
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.visualize.canvas import (
+    DPI,
     add_axes,
     draw_scale_bar,
     draw_thumbnail,
@@ -30,7 +31,15 @@ from monai_jsma.visualize.canvas import (
     pick_color,
 )
 
-__all__ = ["draw_boxes", "draw_strip", "patch_boxes_image", "patch_strip_image", "rank_patches", "strip_height"]
+__all__ = [
+    "draw_boxes",
+    "draw_strip",
+    "find_free_spot",
+    "patch_boxes_image",
+    "patch_strip_image",
+    "rank_patches",
+    "strip_height",
+]
 
 _PATCH_SIDE = 1.5  # inches
 _GAP = 0.2  # inches between patches
@@ -69,7 +78,8 @@ def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
     """
     geometry = evidence.geometry
     place = draw_thumbnail(axes, evidence)
-    occupied = [draw_scale_bar(axes, place, geometry.mpp)]
+    draw_scale_bar(axes, place, geometry.mpp)
+    occupied: list[Box] = []
 
     cells, weights = rank_patches(evidence.cells, evidence.weights)
     shown = cells[:max_boxes].tolist()
@@ -81,12 +91,12 @@ def draw_boxes(axes: Axes, evidence: Evidence, *, max_boxes: int = 16) -> None:
     # The finest first: their boxes have least room for a label.
     for number in np.argsort(np.negative(levels), kind="stable"):
         box = boxes[number]
-        text = f"{number + 1}: {_format_weight(weights[number])}"
+        text = f"{number + 1}: {format_weight(weights[number])}"
         label_size = _measure_label(axes, text, place)
         if label_size[1] > box.width:
             text = f"{number + 1}"
             label_size = _measure_label(axes, text, place)
-        spot = _find_free_spot(box, label_size, place, occupied)
+        spot = find_free_spot(box, label_size, place, occupied=occupied)
         occupied.append(spot)
         _draw_label(axes, text, spot)
 
@@ -145,8 +155,15 @@ def _measure_label(axes: Axes, text: str, place: Box) -> tuple[float, float]:
     return height, width
 
 
-def _find_free_spot(box: Box, size: tuple[float, float], place: Box, occupied: Sequence[Box]) -> Box:
-    """Where in a box a label of a size fits without covering another; the top left corner if there is no such place."""
+def find_free_spot(box: Box, size: tuple[float, float], place: Box, *, occupied: Sequence[Box]) -> Box:
+    """Where in a box a label fits without covering another; the top left corner if there is no such place.
+
+    Args:
+        box: the box to label.
+        size: height and width of the label, in the unit of the box.
+        place: the image, which the label must not leave.
+        occupied: the labels that are already there.
+    """
     height, width = size
     free_rows = max(box.height - height, 0)
     free_cols = max(box.width - width, 0)
@@ -217,8 +234,8 @@ def patch_boxes_image(evidence: Evidence, *, max_boxes: int = 16) -> np.ndarray:
     """
     height, width = fit_inches(evidence.geometry.size)
     figure_width = max(0.9 + width + 0.4, 4.2)
-    figure_height = 0.7 + height + 0.6
-    figure = Figure(figsize=(figure_width, figure_height), dpi=100)
+    figure_height = 0.7 + height + 0.7
+    figure = Figure(figsize=(figure_width, figure_height), dpi=DPI)
     axes = add_axes(figure, left=0.9, top=0.7, height=height, width=width)
     draw_boxes(axes, evidence, max_boxes=max_boxes)
     return figure_image(figure)
@@ -264,7 +281,7 @@ def draw_strip(figure: Figure, evidence: Evidence, *, top: float = 0.0, max_patc
         )
         level = evidence.geometry.cell(cell).level
         _draw_patch(axes, patches[number], level)
-        title = f"{number + 1}: {_format_weight(weights[number])}"
+        title = f"{number + 1}: {format_weight(weights[number])}"
         axes.set_xlabel(f"{title}\n{_describe_patch(evidence.geometry, level)}", fontsize=9)
 
 
@@ -305,10 +322,10 @@ def patch_strip_image(evidence: Evidence, *, max_patches: int = 16) -> np.ndarra
     num_per_row = min(num_patches, 8)
     width = num_per_row * (_PATCH_SIDE + _GAP) + _GAP + 0.01
     height = strip_height(num_patches, width)
-    figure = Figure(figsize=(width, height), dpi=100)
+    figure = Figure(figsize=(width, height), dpi=DPI)
     draw_strip(figure, evidence, max_patches=max_patches)
     return figure_image(figure)
 
 
-def _format_weight(weight: float) -> str:
+def format_weight(weight: float) -> str:
     return f"{weight:.2g}" if weight >= 0.005 else "<0.01"

@@ -19,6 +19,7 @@ from monai_jsma.predictions.measures import pointing_scores
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides import SlideError, SlideInfo, inspect_slide, open_slide
 from monai_jsma.slides.spacing import differ
+from monai_jsma.visualize.background import read_background
 from monai_jsma.visualize.overview import overview_figure
 from monai_jsma.visualize.patches import patch_boxes_image
 
@@ -88,7 +89,7 @@ def record_figure(
     record = replace(record, bounds=pyramid.bounds)  # records of earlier versions lack it
     _check_areas(areas, pyramid)
 
-    evidence = _add_pixels(record.evidence, pyramid, max_side=1200)
+    evidence = read_background(replace(record.evidence, pyramid=pyramid))
     title = _make_title(record)
     if areas:
         title += f"\n{_describe_pointing(evidence, areas)}"
@@ -108,18 +109,8 @@ def record_boxes_image(record: PredictionRecord, base_dir: str | os.PathLike[str
         ValueError: if a patch of the record does not lie at one of its cells.
     """
     pyramid = open_record(record, base_dir)
-    evidence = _add_pixels(record.evidence, pyramid, max_side=768)
+    evidence = read_background(replace(record.evidence, pyramid=pyramid))
     return patch_boxes_image(evidence)
-
-
-def _add_pixels(evidence: Evidence, pyramid: Pyramid, *, max_side: int) -> Evidence:
-    """The evidence with its pyramid, and a thumbnail whose longer side has at most ``max_side`` pixels."""
-    height, width = evidence.geometry.size
-    scale = min(1, max_side / max(height, width))
-    num_rows = max(1, round(height * scale))
-    num_cols = max(1, round(width * scale))
-    thumbnail = pyramid.thumbnail((num_rows, num_cols))
-    return replace(evidence, pyramid=pyramid, thumbnail=thumbnail)
 
 
 def _check_areas(areas: Sequence[Area], pyramid: Pyramid) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_runs import TINY, command, copy_bundle, execute, items, make_pictures, model, predicted, rows, run
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from monai_jsma.predictions.records import read_records
 
@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     """A bundle after two epochs of two processes, and what they wrote; 7 validation pictures are 4 and 3."""
     bundle = copy_bundle(tmp_path_factory.mktemp("trained"))
     make_pictures(bundle / "data", 8, 7, 1)
-    return bundle, torchrun(bundle, "training", "train", "demo", "multi_gpu_train")
+    return bundle, torchrun(bundle, "training", "train", "demo", "multi_gpu_train", max_pictures=5)
 
 
 def test_one_model_without_the_names_of_the_wrapper(trained):
@@ -54,8 +54,21 @@ def test_one_log_of_both_processes(trained):
     bundle, written = trained
     (log,) = (bundle / "runs").iterdir()
     events = EventAccumulator(str(log)).Reload()
-    assert [event.step for event in events.Scalars("val_accuracy")] == [1, 2]
+    assert [event.step for event in events.Scalars("accuracy/val")] == [1, 2]
+    assert [event.step for event in events.Scalars("loss/train")] == [1, 2]
     assert written.count("Epoch[1] Metrics -- attention") == 1
+
+
+def test_pictures_are_of_the_images_of_both_processes(trained):
+    bundle, _ = trained
+    (log,) = (bundle / "runs").iterdir()
+    events = EventAccumulator(str(log), size_guidance={IMAGES: 0}).Reload()
+    label_of = {Path(item["image"]).name: item["label"] for item in items(bundle, "validation")}
+    shown = [tag.removeprefix("attention/") for tag in events.Tags()["images"]]
+    assert len(shown) == 5  # one process has 4 images, the other 3
+    assert {label_of[name] for name in shown} == {0, 1, 2, 3}
+    for tag in events.Tags()["images"]:
+        assert [image.step for image in events.Images(tag)] == [1, 2]
 
 
 def test_two_processes_evaluate_as_one(trained):

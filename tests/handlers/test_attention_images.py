@@ -15,13 +15,12 @@ from monai.handlers import from_engine
 from monai.transforms import Activationsd, Compose
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 from visualize_cases import make_evidence
 
 from monai_jsma.engines import JSMAEvaluator
 from monai_jsma.handlers.attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
 from monai_jsma.metrics import AttentionOnTruth, AttentionShare
-from monai_jsma.visualize import attention_image, patch_boxes_image, patch_strip_image
+from monai_jsma.visualize import attention_image, draw_card, patch_boxes_image, patch_strip_image
 
 SIZE = (120, 200)  # 2 x 3 cells at 100X, then 3 x 5 at 200X
 FORMS = pytest.mark.parametrize("decollated", [True, False], ids=["decollated", "collated"])
@@ -45,42 +44,62 @@ def row(pyramid, attention=None, cells=(0,), weights=(1.0,), **more):
     return item(pyramid, **more), output(pyramid, attention or {0: 1.0}, cells, weights)
 
 
+class Recorder:
+    """A writer that keeps pictures as they are drawn: tag to [(step, image)]."""
+
+    def __init__(self):
+        self.written = {}
+
+    def add_image(self, tag, image, step, dataformats):
+        assert dataformats == "HWC"
+        self.written.setdefault(tag, []).append((step, image))
+
+    def flush(self):
+        pass
+
+
+def recorded(batches, *, decollated=True, epochs=1, **options):
+    """What a handler with ``options`` writes of batches."""
+    recorder = Recorder()
+    handler = AttentionImageHandler(recorder, **options)
+    show(batches, handler.attach, decollated=decollated, epochs=epochs)
+    return recorder.written
+
+
 @FORMS
-def test_tensorboard_gets_every_map_the_boxes_and_the_strip(tmp_path, decollated):
+def test_tensorboard_gets_one_picture_and_with_panels_every_map_the_boxes_and_the_strip(decollated):
     pyramid = make_pyramid(noise(SIZE))
     attention, cells, weights = {13: 0.75, 2: 0.25}, (13, 2, 13, 7), (0.4, 0.25, 0.35, 0.0)
-    handler = AttentionImageHandler(log_dir=str(tmp_path))
-    show([[row(pyramid, attention, cells, weights)]], handler.attach, decollated=decollated)
-    handler.close()
-    written = events(tmp_path)
-    assert {tag: [step for step, _ in images] for tag, images in written.items()} == {
-        "attention/100X/0": [1],
-        "attention/200X/0": [1],
-        "patches/boxes/0": [1],
-        "patches/strip/0": [1],
-    }
+    batches = [[row(pyramid, attention, cells, weights)]]
+    assert list(recorded(batches, decollated=decollated)) == ["attention/a.png"]
+
+    written = recorded(batches, decollated=decollated, panels=True)
     dense = np.zeros(21)
     dense[[13, 2]] = 0.75, 0.25
     evidence = make_evidence(
         pyramid.geometry, [13, 2], [0.75, 0.25],
-        attention=dense, thumbnail=pyramid.thumbnail((30, 50)), patches=pyramid.read([13, 2]),
+        attention=dense, thumbnail=pyramid.thumbnail(SIZE), pyramid=pyramid,
     )  # fmt: skip
     expected = {
-        "attention/100X/0": attention_image(evidence, 0),
-        "attention/200X/0": attention_image(evidence, 1),
-        "patches/boxes/0": patch_boxes_image(evidence),
-        "patches/strip/0": patch_strip_image(evidence),
+        "attention/a.png": draw_card(evidence, title="a.png\n"),
+        "attention_map/100X/a.png": attention_image(evidence, 0),
+        "attention_map/200X/a.png": attention_image(evidence, 1),
+        "patches/boxes/a.png": patch_boxes_image(evidence),
+        "patches/strip/a.png": patch_strip_image(evidence),
     }
+    assert set(written) == set(expected)
     for tag, image in expected.items():
-        np.testing.assert_array_equal(written[tag][0][1], image)
+        ((step, found),) = written[tag]
+        assert step == 1
+        np.testing.assert_array_equal(found, image)
 
 
 def test_event_shows_the_attended_cell_in_its_place(tmp_path):
-    handler = AttentionImageHandler(log_dir=str(tmp_path))
+    handler = AttentionImageHandler(log_dir=str(tmp_path), panels=True)
     show([[row(grey_pyramid(SIZE), {6 + 2 * 5 + 1: 1.0})]], handler.attach)  # 200X, row 2, column 1
     handler.close()
-    ((_, image),) = events(tmp_path)["attention/200X/0"]
-    grey = (image == 100).all(2)
+    ((_, image),) = events(tmp_path)["attention_map/200X/a.png"]
+    grey = (np.abs(image.astype(int) - 100) < 3).all(2)  # JPEG
     rows, cols = np.flatnonzero(grey.mean(1) > 0.15), np.flatnonzero(grey.mean(0) > 0.15)
     place = image[rows[0] : rows[-1], cols[0] : cols[-1]].astype(int)
     hot_rows, hot_cols = np.nonzero(np.ptp(place, axis=2) > 40)
@@ -90,56 +109,109 @@ def test_event_shows_the_attended_cell_in_its_place(tmp_path):
     assert hot_cols.max() / place.shape[1] == pytest.approx(2 / 5, abs=0.01)
 
 
-@FORMS
-def test_pictures_of_a_ragged_batch_keep_their_own_grids(tmp_path, decollated):
-    large, small = grey_pyramid(SIZE, "a.png"), grey_pyramid((70, 90), "b.png")
-    handler = AttentionImageHandler(log_dir=str(tmp_path), max_pictures=2)
-    show([[row(large, {20: 1.0}), row(small, {7: 1.0}), row(large)]], handler.attach, decollated=decollated)
+def test_what_tensorboard_reads_is_what_was_drawn(tmp_path):
+    batches = [[row(make_pyramid(noise(SIZE)), {13: 1.0})]]
+    handler = AttentionImageHandler(log_dir=str(tmp_path))
+    show(batches, handler.attach)
     handler.close()
-    written = events(tmp_path)
-    assert {tag.rsplit("/", 1)[1] for tag in written} == {"0", "1"}, "max_pictures is 2"
-    for i, pyramid in enumerate((large, small)):
+    ((step, image),) = events(tmp_path)["attention/a.png"]
+    ((_, drawn),) = recorded(batches)["attention/a.png"]
+    assert step == 1
+    assert image.shape == drawn.shape
+    assert np.abs(image.astype(int) - drawn).mean() < 4  # JPEG
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size < drawn.size / 4
+
+
+@FORMS
+def test_pictures_of_a_ragged_batch_keep_their_own_grids(decollated):
+    large, small = grey_pyramid(SIZE, "a.png"), grey_pyramid((70, 90), "b.png")
+    rows = [row(large, {20: 1.0}), row(small, {7: 1.0})]
+    written = recorded([rows], decollated=decollated, max_pictures=2, panels=True)
+    for pyramid in (large, small):
         dense = np.eye(pyramid.geometry.num_cells)[-1 if pyramid is large else 7]
-        evidence = make_evidence(pyramid.geometry, attention=dense, thumbnail=pyramid.thumbnail((30, 50)))
+        thumbnail = pyramid.thumbnail(pyramid.geometry.size)
+        evidence = make_evidence(pyramid.geometry, attention=dense, thumbnail=thumbnail)
         expected = attention_image(evidence, 1)
-        np.testing.assert_array_equal(written[f"attention/200X/{i}"][0][1], expected)
+        np.testing.assert_array_equal(written[f"attention_map/200X/{pyramid.path}"][0][1], expected)
 
 
-def test_steps_follow_interval_and_the_trainers_epoch(tmp_path):
-    writer = SummaryWriter(str(tmp_path))
+def test_steps_follow_interval_and_the_trainers_epoch():
+    writer = Recorder()
     every_second = AttentionImageHandler(writer, interval=2, tag_prefix="train_")
     validation = AttentionImageHandler(writer, tag_prefix="val_", global_epoch_transform=lambda epoch: 40 + epoch)
     rows = [[row(grey_pyramid(SIZE))]]
     show(rows, lambda engine: [handler.attach(engine) for handler in (every_second, validation)], epochs=4)
-    writer.close()
-    written = events(tmp_path)
-    assert [step for step, _ in written["train_patches/boxes/0"]] == [2, 4]
-    assert [step for step, _ in written["val_patches/boxes/0"]] == [41, 42, 43, 44]
+    assert [step for step, _ in writer.written["train_attention/a.png"]] == [2, 4]
+    assert [step for step, _ in writer.written["val_attention/a.png"]] == [41, 42, 43, 44]
 
 
-def test_last_batch_is_shown_and_few_patches_of_many_are_read(tmp_path):
-    last, other = grey_pyramid(SIZE, "shown.png"), grey_pyramid(SIZE, "other.png")
+def test_pictures_are_of_the_whole_list_of_all_classes_right_and_wrong_and_stay_the_same():
+    """A list sorted by class, in batches of one class each; in later epochs other images are wrong."""
+    pyramids = [grey_pyramid(SIZE, f"{label}/{i}.png") for label in range(3) for i in range(4)]
+    epoch = [0]
+
+    def batches():
+        epoch[0] += 1
+        for label in range(3):
+            batch = []
+            for i in range(4):
+                is_right = i < 2 if epoch[0] == 1 else i >= 2
+                entry = row(pyramids[4 * label + i], label=label)
+                entry[1]["pred"] = torch.eye(3)[label if is_right else (label + 1) % 3]
+                batch.append(entry)
+            yield batch
+
+    class Anew:
+        def __iter__(self):
+            return batches()
+
+        def __len__(self):
+            return 3
+
+    written = recorded(Anew(), max_pictures=6, epochs=3)
+    names = [tag.removeprefix("attention/") for tag in written]
+    assert sorted(name.split("/")[0] for name in names) == ["0", "0", "1", "1", "2", "2"]
+    for label in "012":
+        numbers = sorted(int(name[2]) for name in names if name[0] == label)
+        assert (numbers[0] < 2, numbers[1] >= 2) == (True, True), "one right and one wrong"
+    assert [[step for step, _ in images] for images in written.values()] == [[1, 2, 3]] * 6
+
+
+def test_only_chosen_pictures_are_read_and_few_patches_of_many():
+    shown, other = grey_pyramid(SIZE, "shown.png"), grey_pyramid(SIZE, "other.png")
+    rows = [row(p, cells=tuple(range(21)), weights=tuple(i / 210 for i in range(21))) for p in (shown, other)]
+    (tag,) = recorded([rows[:1], rows[1:]], max_pictures=1)
+    chosen, left = (shown, other) if tag == "attention/shown.png" else (other, shown)
     read = []
-    last.read = lambda cells: read.append(list(cells)) or np.zeros((len(cells), 3, 40, 40), np.uint8)
-    other.read = lambda cells: pytest.fail("the first batch is not shown")
-    handler = AttentionImageHandler(log_dir=str(tmp_path), max_patches=3)
-    cells, weights = tuple(range(21)), tuple(i / 210 for i in range(21))
-    show([[row(other)], [row(last, cells=cells, weights=weights)]], handler.attach)
-    handler.close()
+    chosen.read = lambda cells: read.append(list(cells)) or np.zeros((len(cells), 3, 40, 40), np.uint8)
+    left.read = lambda cells: pytest.fail("an image that is not chosen is read")
+    recorded([rows[:1], rows[1:]], max_pictures=1, max_patches=3)
     assert read == [[20, 19, 18]]
 
 
-def test_turned_picture_is_drawn_as_it_is_turned(tmp_path):
+def test_the_networks_thumbnail_stays_in_memory():
+    pyramid = make_pyramid(noise((1000, 1400)))
+    kept = pyramid.thumbnail((30, 50))
+    recorded([[row(pyramid)]], panels=True)
+    assert list(pyramid._thumbnails) == [(30, 50)]
+    np.testing.assert_array_equal(pyramid.thumbnail((30, 50)), kept)
+
+
+def test_turned_picture_is_drawn_as_it_is_turned():
     pyramid = make_pyramid(noise(SIZE)).oriented(5)  # transposed, columns reversed
     assert pyramid.geometry.grids[1] == (5, 3)
-    handler = AttentionImageHandler(log_dir=str(tmp_path))
-    show([[row(pyramid, {18: 1.0}, thumbnail=(50, 30))]], handler.attach)
-    handler.close()
+    written = recorded([[row(pyramid, {18: 1.0}, thumbnail=(50, 30))]], panels=True)
     evidence = make_evidence(
-        pyramid.geometry, attention=np.eye(21)[18], thumbnail=pyramid.thumbnail((50, 30)), orientation=5
+        pyramid.geometry, attention=np.eye(21)[18], thumbnail=pyramid.thumbnail((200, 120)), orientation=5
     )
-    expected = attention_image(evidence, 1)
-    np.testing.assert_array_equal(events(tmp_path)["attention/200X/0"][0][1], expected)
+    np.testing.assert_array_equal(written["attention_map/200X/a.png"][0][1], attention_image(evidence, 1))
+
+
+def test_images_without_a_file_are_numbered_and_none_are_shown_if_none_are_asked_for():
+    rows = [row(grey_pyramid(SIZE, "")) for _ in range(3)]
+    assert set(recorded([rows[:2], rows[2:]], max_pictures=None)) == {f"attention/image_{i}" for i in range(3)}
+    assert recorded([rows], max_pictures=0) == {}
 
 
 @pytest.mark.parametrize("missing", ["pyramid", "attention"])
@@ -179,7 +251,9 @@ def test_evaluator_with_postprocessing_shows_and_measures(tmp_path):
     assert evaluator.state.metrics["attention_share_200X"] == 1
     assert evaluator.state.metrics["truth_cell_attention"] == 1
     assert evaluator.state.metrics["truth_cell_drawn"] == 1
-    assert [step for step, _ in events(tmp_path / "log")["attention/200X/0"]] == [7]
+    shown = events(tmp_path / "log")
+    assert set(shown) < {"attention/0.png", "attention/1.png", "attention/2.png"}
+    assert [[step for step, _ in images] for images in shown.values()] == [[7], [7]]
     assert sorted(f.name[0] for f in (tmp_path / "maps").iterdir()) == ["0", "1", "2"]
 
 

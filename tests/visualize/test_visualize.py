@@ -66,7 +66,8 @@ def test_map_shows_each_probability_and_the_papers_share_and_enrichment():
     title = axes.get_title(loc="left")
     assert "100X (0.84 µm/px)" in title
     assert "78.0% of all attention" in title
-    assert "enrichment 3.77" in title
+    assert "enrichment 3.77 times its share of the cells" in title
+    assert "(12 of 58 cells are 20.7%)" in title
 
 
 def test_map_without_attention_leaves_the_thumbnail_as_it_is():
@@ -111,8 +112,8 @@ def test_box_is_drawn_where_its_patch_lies(geometry, cell):
     image = patch_boxes_image(make_evidence(geometry, [index], [1.0], location=(500, 9)))
     top, bottom, left, right = picture = picture_extent(image)
     line = (np.abs(image - np.array(to_rgb(pick_color(cell[0]))) * 255) < 3).all(2)
-    line[: top - 3], line[:, : left - 3] = False, False  # the legend
-    assert_lies_at(extent(line), picture, geometry.box(index), geometry.size, 3)
+    line[: top - 4], line[:, : left - 4] = False, False  # the legend
+    assert_lies_at(extent(line), picture, geometry.box(index), geometry.size, 4)  # half a line, of 2 points
 
 
 def test_box_of_a_patch_larger_than_the_picture_ends_with_the_picture():
@@ -175,6 +176,18 @@ def test_scale_bar_is_as_long_as_it_says(mpp, name):
     (bar,) = axes.lines
     assert axes.texts[0].get_text() == name
     assert np.ptp(bar.get_xdata()) * mpp == pytest.approx(float(number) * (1000 if unit == "mm" else 1))
+
+
+def test_scale_bar_lies_below_the_image_where_no_box_can_cover_it():
+    figure = Figure(figsize=(6, 5), dpi=100)
+    axes = add_axes(figure, left=1, top=1, height=3, width=4)
+    draw_boxes(axes, make_evidence(BACH, [BACH.num_cells - 1], [1.0]))
+    figure_image(figure)
+    (bar,) = axes.lines
+    (label,) = (text for text in axes.texts if text.get_text() == "200 µm")
+    for part in (bar, label):
+        assert part.get_window_extent().y1 < axes.bbox.y0 - 10
+        assert part.get_window_extent().x1 <= axes.bbox.x1 + 2
 
 
 @pytest.mark.parametrize("attention", [np.ones(20), np.ones((1, 21)), np.full(21, np.nan)])
