@@ -109,6 +109,8 @@ def test_no_setting_is_useless_in_the_bundle_itself(bundle, caplog, configs):
     parser = ConfigParser()
     parser.read_config([str(bundle / file) for file in find_configs(bundle, *configs)])
     useless = {"inference_patches", "warmup_patches", "resume"}  # with the values that they have
+    if "evaluate" in configs:
+        useless |= {"picture_interval", "picture_panels"}  # an evaluation writes nothing to TensorBoard
     settings = {name: value for name, value in parser.config.items() if not isinstance(value, (dict, list))}
     overrides = {name: value for name, value in settings.items() if name not in useless and value is not None}
     if configs == ["train", "frozen"]:
