@@ -327,7 +327,7 @@ def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overla
         "pretrained": Pathwise(10, estimator="systematic"),
         "balanced_random_patches": Pathwise(5, estimator="systematic"),
         "draws": Draws(LeaveOneOut(5), 16),
-        "zoom": TopK(16),
+        "zoom": Pathwise(16, estimator="with_replacement"),
         "random_patches": Pathwise(5, estimator="normalized"),
         **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only", "whole_image"), AllPatches()),
     }.get(overlay, TopK(5))

@@ -13,7 +13,7 @@ from bundle_runs import SMALL_BACKBONE, TINY, command, copy_bundle, execute, mod
 from slide_files import levels_of, write_pyramid
 
 from monai_jsma.data import save_datalist
-from monai_jsma.networks import LeaveOneOut, TopK, ZoomNet
+from monai_jsma.networks import LeaveOneOut, Pathwise, ZoomNet
 from monai_jsma.predictions import read_records
 
 CLASSES = {"bach": 4, "tcga_prad": 3}
@@ -75,10 +75,10 @@ def test_trains_evaluates_and_infers_on_whole_slides(name, tmp_path):
     records = read_records(bundle / "predictions" / "predictions.jsonl")
     assert len(records) == CLASSES[name]
     for record in records:
-        assert record.patches_read == len(record.inner_patches) == 4
-        assert 1 <= record.regions_looked_at <= 30
+        assert 1 <= record.patches_read == len(record.inner_patches) <= 4
+        assert 1 <= record.regions_looked_at <= 4
         assert record.location == (0, 0)
-        assert record.run["settings"]["sampler"] == repr(TopK(4))
+        assert record.run["settings"]["sampler"] == repr(Pathwise(4, estimator="with_replacement"))
 
 
 def test_a_model_of_regions_is_the_start(tmp_path):
