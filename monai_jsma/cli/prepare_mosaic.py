@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import format_table
-from monai_jsma.cli import Commands, add_command, parse_mpp, show_progress
+from monai_jsma.cli import Commands, add_command, parse_mpp, parse_number, parse_whole, show_progress
 
 __all__ = ["add_mosaic", "prepare_mosaic"]
 
@@ -33,7 +33,7 @@ def _add_layout_options(parser: argparse.ArgumentParser) -> None:
     add("--grid", type=_parse_grid, default=(3, 3), metavar="RxC", help="rows and columns of places (default: 3x3)")
     add(
         "--blank",
-        type=float,
+        type=parse_number,
         default=0.3,
         metavar="SHARE",
         help="share of places without a core (default: %(default)s)",
@@ -54,39 +54,57 @@ def _add_layout_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--cores-per-picture",
-        type=int,
+        type=parse_whole(1),
         metavar="N",
         help="number of different cores on a picture, which are repeated on it (default: as many as there are)",
     )
     add(
         "--margin",
-        type=float,
+        type=parse_number,
         default=0.1,
         metavar="SHARE",
         help="how much larger a place is than the largest core (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, metavar="S", help="random seed of the pictures and folds (default: 0)")
+    add("--seed", type=parse_whole(), default=0, metavar="S", help="random seed of the pictures and folds (default: 0)")
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--train", type=int, default=200, metavar="N", help="number of training pictures (default: %(default)s)")
-    add("--validation", type=int, default=50, metavar="N", help="number of validation pictures (default: %(default)s)")
+    add(
+        "--train",
+        type=parse_whole(),
+        default=200,
+        metavar="N",
+        help="number of training pictures (default: %(default)s)",
+    )
+    add(
+        "--validation",
+        type=parse_whole(),
+        default=50,
+        metavar="N",
+        help="number of validation pictures (default: %(default)s)",
+    )
     add(
         "--test",
-        type=int,
+        type=parse_whole(),
         default=50,
         metavar="N",
         help="number of test pictures; with --folds of each fold (default: %(default)s)",
     )
     add(
         "--folds",
-        type=int,
+        type=parse_whole(2),
         metavar="K",
         help="divide the cores of all splits into K folds by group, each with its own pictures, as crossval needs "
         "(default: keep the splits)",
     )
-    add("--fold", type=int, default=0, metavar="F", help="fold to test on, with --folds (default: %(default)s)")
+    add(
+        "--fold",
+        type=parse_whole(),
+        default=0,
+        metavar="F",
+        help="fold to test on, with --folds (default: %(default)s)",
+    )
     add(
         "--to-mpp",
         type=parse_mpp,

@@ -165,7 +165,7 @@ def test_the_overlay_restores_the_paper(shipped):
         "magnifications": "$[4 * @mpp, 2 * @mpp, @mpp]",
         "thumbnail_backbone": "inception_v3", "patch_backbone": "inception_v3", "weights": "imagenet",
         "normalization": "sigmoid", "level_prior": None, "attention_dropout": 0.2, "feature_norm": None,
-        "dropout": 0.5, "freeze_norm": False, "alpha": 0.01,
+        "thumbnail_norm": None, "dropout": 0.5, "freeze_norm": False, "alpha": 0.01,
         "regularizer": "entropy", "lr": 1e-4, "lr_patience": 25, "lr_factor": 0.1, "epochs": 100, "val_interval": 1,
         "batch_size": 8, "balanced": False, **its_own,
     }  # fmt: skip
