@@ -72,8 +72,17 @@ def test_what_a_bundle_needs_is_there(shipped: Shipped):
 
 def test_the_variants_are_written_once():
     names = {path.name for path in VARIANTS.iterdir()}
-    overlays = ["single_magnification", "all_patches", "attention_mil", "random_patches", "thumbnail_only"]
-    assert names == {f"{name}.json" for name in [*overlays, "aligned", "frozen", "paper"]}
+    controls = [
+        "single_magnification",
+        "all_patches",
+        "attention_mil",
+        "thumbnail_only",
+        "whole_image",
+        "mean_features",
+    ]
+    draws = ["random_patches", "balanced_random_patches", "draws"]
+    settings = ["aligned", "frozen", "paper", "pretrained", "zoom"]
+    assert names == {f"{name}.json" for name in [*controls, *draws, *settings]}
     for folder in FOLDERS:
         assert not names & {path.name for path in (folder / "configs").iterdir()}  # a bundle's own would hide them
 

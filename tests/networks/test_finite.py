@@ -271,15 +271,14 @@ def test_prediction_loses_nothing_but_the_image(sampler):
     assert [output["pred"].isfinite().all().item() for output in engine.state.output] == [True, True]
 
 
-def test_nan_is_kept_in_no_cache(tmp_path, files):
+def test_nan_is_kept_in_no_cache(tmp_path):
     """Features that overflowed once are computed again, when they no longer do."""
-    source = load(files)
     encoder = PatchEncoder(ConvBackbone((8,)), frozen=True, feature_cache=tmp_path / "cache", feature_norm="l2")
-    pairs = torch.tensor([[0, 0], [0, 1]])
+    keys = [bytes(24), bytes(23) + b"1"]
     outputs = [torch.full((2, 8), NAN), torch.ones(2, 8)]
     for expected in outputs:
         features = encoder.feature_cache.features(
-            encoder.backbone, source, pairs, norm="l2", encode=lambda pairs, values=expected: values[: len(pairs)]
+            encoder.backbone, keys, length=8, encode=lambda places, values=expected: values[places]
         )
         assert np.array_equal(features.numpy(), expected.numpy(), equal_nan=True)
 

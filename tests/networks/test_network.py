@@ -181,7 +181,7 @@ def test_equal_draws_share_one_pass():
     """Attention on one cell: three draws, one patch read and encoded, and the gradient of all three."""
     net = tiny_net(sampler=Pathwise(3, estimator="with_replacement"))
     images, thumbnails = batch()
-    net.attend = lambda thumbnail, grids: torch.tensor([[0.0, -1e4]] * 3)
+    net.attend = lambda thumbnail, grids, views: torch.tensor([[0.0, -1e4]] * 3)
     seen = []
     net.patch_encoder.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     logits = net(thumbnails, images)
