@@ -50,7 +50,7 @@ class PatchCounter:
 
     def _add_images(self, cells: torch.Tensor, weights: torch.Tensor) -> None:
         """Add images of which ``cells`` ``(n, k)`` were drawn with ``weights`` ``(n, k)``."""
-        for row, weight in zip(cells, weights):
+        for row, weight in zip(cells.cpu(), weights.cpu()):  # one wait for the device, not one an image
             drawn = torch.unique(row[weight > 0])
             self._images += 1
             self._patches += len(drawn)

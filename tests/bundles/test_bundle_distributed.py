@@ -47,7 +47,7 @@ def test_one_model_without_the_names_of_the_wrapper(trained):
     state, resumable = model(bundle), model(bundle, "checkpoint.pt")
     assert not [key for key in [*state, *resumable["model"]] if key.startswith("module.")]
     assert resumable["trainer"]["iteration"] == 4  # 2 epochs; 8 pictures in batches of 2 in 2 processes
-    assert sorted(p.name for p in (bundle / "models").iterdir()) == ["checkpoint.pt", "model.pt"]
+    assert sorted(p.name for p in (bundle / "models").iterdir()) == ["checkpoint.pt", "model.pt", "patches.csv"]
 
 
 def test_one_log_of_both_processes(trained):

@@ -67,7 +67,7 @@ def test_the_model_is_a_plain_state_dict(trained):
     network = workflow(trained, "train", "demo").network_def
     state = model(trained)
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in network.state_dict().items()}
-    assert sorted(p.name for p in (trained / "models").iterdir()) == ["checkpoint.pt", "model.pt"]
+    assert sorted(p.name for p in (trained / "models").iterdir()) == ["checkpoint.pt", "model.pt", "patches.csv"]
 
 
 def test_what_tensorboard_shows(trained):
