@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_jsma._io import replace_file, write_whole
+from monai_jsma._io import name_full_disk, replace_file, write_whole
 from monai_jsma.predictions.log import RecordLog
 
 
@@ -70,6 +70,11 @@ def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path: Path, monkey
 
 
 def test_an_error_that_names_its_file_stays(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="/other'$"), name_full_disk(tmp_path / "a.csv"):
+        (tmp_path / "other").read_bytes()
+
+
+def test_a_file_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="/file'$"):
+    with pytest.raises(NotADirectoryError, match="a.csv: cannot be written, as .*/file is a file; name a folder"):
         write_whole(tmp_path / "file" / "a.csv", "text")

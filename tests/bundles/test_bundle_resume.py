@@ -71,7 +71,7 @@ def test_epochs_optimizer_and_schedule_go_on(copy):
     # Steps of 5e-6 with the moments kept: near where it was, but not there.
     moved = max(float((after["model"][k] - v).abs().max()) for k, v in before["model"].items())
     assert 1e-6 < moved < 1e-4
-    steps = [event.step for event in EventAccumulator(str(copy / "resumed")).Reload().Scalars("val_accuracy")]
+    steps = [event.step for event in EventAccumulator(str(copy / "resumed")).Reload().Scalars("accuracy/val")]
     assert steps == [3, 4]
 
 
