@@ -35,6 +35,7 @@ def make_parameter_groups(
 
     Example::
 
+        >>> from monai_jsma.networks import JSMANet
         >>> net = JSMANet(2, (2.0, 1.0), weights=None, thumbnail_encoder="test_resnet")
         >>> groups = make_parameter_groups(net, lr=1e-3, lr_patch_backbone=1e-5)
         >>> [group["lr"] for group in groups]

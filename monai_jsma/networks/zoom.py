@@ -181,6 +181,7 @@ class ZoomNet(NoExport):
 
     Example::
 
+        >>> from monai_jsma.networks import ConvBackbone
         >>> region = JSMANet(2, (2.0, 1.0), weights=None, thumbnail_encoder=ConvBackbone((8,)), patch_size=32,
         ...                  thumbnail_size=(32, 32), patch_encoder=ConvBackbone((8,)))
         >>> net = ZoomNet(region, [ZoomStage(ConvBackbone((8,)), 128, (64, 64))])
