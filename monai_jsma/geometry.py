@@ -200,6 +200,13 @@ class Box(NamedTuple):
     height: float
     width: float
 
+    @property
+    def ring(self) -> list[list[float]]:
+        """Its corners as a closed ring of (x, y), as GeoJSON has polygons."""
+        bottom = self.row + self.height
+        right = self.col + self.width
+        return [[self.col, self.row], [right, self.row], [right, bottom], [self.col, bottom], [self.col, self.row]]
+
 
 class GridCell(NamedTuple):
     """One cell of the joint attention map: the index of its magnification (0 is the coarsest), its row and column."""

@@ -130,10 +130,11 @@ def make_mosaics(
     out = Path(out)
     settings = settings or MosaicSettings()
     output = output or MosaicOutput()
-    label = _find_label(read_datalist(path), positive_class, path)
-    items_of = _read_items(path, base_dir)
+    source = read_datalist(path)
+    label = _find_label(source, positive_class, path)
+    items_of = _read_items(source, path, base_dir)
     if output.folds is not None:
-        items_of = _divide(items_of, output.folds, settings.seed, path=path)
+        items_of = _divide(items_of, output.folds, settings.seed, names_as_written=read_names_as_written(source))
 
     named = _name_sources(items_of, path)
     mpp = choose_mpp(list(named.values()), output.to_mpp)
@@ -175,9 +176,8 @@ def _find_label(content: Mapping[str, Any], positive_class: str, path: Path) -> 
     raise ValueError(f"{path}: '{positive_class}' is none of its classes, which are {', '.join(labels.values())}.")
 
 
-def _read_items(path: Path, base_dir: str | Path | None) -> dict[str, list[Item]]:
+def _read_items(content: Mapping[str, Any], path: Path, base_dir: str | Path | None) -> dict[str, list[Item]]:
     """The labeled items of each split that the datalist has; ``name`` tells an item from all others."""
-    content = read_datalist(path)
     items_of: dict[str, list[Item]] = {}
     for split in SPLITS:
         if not content.get(split):
@@ -203,10 +203,11 @@ def _name_core(item: Item) -> str:
     return f"{item['image']} at row {row}, column {col}"
 
 
-def _divide(items_of: Mapping[str, Sequence[Item]], folds: int, seed: int, *, path: Path) -> dict[str, list[Item]]:
+def _divide(
+    items_of: Mapping[str, Sequence[Item]], folds: int, seed: int, *, names_as_written: bool
+) -> dict[str, list[Item]]:
     """The items of all splits by fold, whole groups in each."""
     items = [item for of_split in items_of.values() for item in of_split]
-    names_as_written = read_names_as_written(read_datalist(path))
     fold_of = split_by_group(items, folds, seed, names_as_written=names_as_written)
     of_fold: dict[str, list[Item]] = {f"fold{fold}": [] for fold in range(folds)}
     for item, fold in zip(items, fold_of, strict=True):
@@ -440,14 +441,10 @@ def _make_annotations(job: _Job, positive_class: str) -> dict[str, Any]:
     features = []
     for placed in job.plan.deciding:
         name = positive_class if placed.core.is_positive else f"not {positive_class}"
-        top, left, height, width = placed.box
-        bottom = top + height
-        right = left + width
-        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
         feature = {
             "type": "Feature",
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{job.name}|{placed.place}")),
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "geometry": {"type": "Polygon", "coordinates": [placed.box.ring]},
             "properties": {
                 "objectType": "annotation",
                 "name": placed.core.name,

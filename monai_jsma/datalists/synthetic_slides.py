@@ -39,6 +39,7 @@ from monai_jsma.datalists.synthetic import (
     draw_tissue,
     list_layouts,
 )
+from monai_jsma.geometry import Box
 from monai_jsma.slides.shared_tiles import SharedLevel, write_shared_tiles
 from monai_jsma.slides.tiled import TILE
 
@@ -346,15 +347,11 @@ def _make_features(kinds: np.ndarray) -> list[dict[str, Any]]:
     features = []
     for row, col in np.argwhere(kinds >= _DISTRACTOR).tolist():
         name = KINDS[kinds[row, col]]
-        left = col * TILE
-        top = row * TILE
-        right = left + TILE
-        bottom = top + TILE
-        corners = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+        box = Box(row * TILE, col * TILE, TILE, TILE)
         features.append(
             {
                 "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [corners]},
+                "geometry": {"type": "Polygon", "coordinates": [box.ring]},
                 "properties": {
                     "objectType": "annotation",
                     "classification": {"name": name, "color": _COLORS[name]},

@@ -26,6 +26,7 @@ __all__ = [
     "Weights",
     "build_backbone",
     "hold_batch_statistics",
+    "hold_frozen",
     "select_weights",
     "warn_once",
 ]
@@ -229,6 +230,20 @@ def hold_batch_statistics(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
+
+
+def hold_frozen(module: nn.Module, backbone: nn.Module | None, *, freeze_norm: bool) -> None:
+    """Put what does not learn into evaluation mode, at the end of ``train()`` of a module that holds a backbone.
+
+    Args:
+        module: the module.
+        backbone: its backbone if that is frozen, else None.
+        freeze_norm: whether all batch statistics inside ``module`` are held.
+    """
+    if freeze_norm:
+        hold_batch_statistics(module)
+    if backbone is not None:
+        backbone.requires_grad_(False).eval()
 
 
 def _find_normalization(module: nn.Module) -> tuple[Sequence[float], Sequence[float]]:

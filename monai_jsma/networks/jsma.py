@@ -25,7 +25,7 @@ from monai_jsma.networks.backbones import (
     Backbone,
     Weights,
     build_backbone,
-    hold_batch_statistics,
+    hold_frozen,
     select_weights,
     warn_once,
 )
@@ -37,7 +37,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
-from monai_jsma.networks.standardizing import FeatureStandardizer, standardize_map
+from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 
 __all__ = [
@@ -153,13 +153,10 @@ class JSMANet(NoExport):
             )
         self.patch_encoder = patch_encoder  # f
 
-        if thumbnail_norm not in (None, "standardized"):
-            raise ValueError(f"unknown thumbnail_norm '{thumbnail_norm}'; choose None or 'standardized'.")
-        self.thumbnail_standardizer: FeatureStandardizer | None = None
+        num_features = None if self.thumbnail_encoder is None else self.thumbnail_encoder.num_features
+        self.thumbnail_standardizer = make_map_standardizer(thumbnail_norm, num_features)
         self.attention: nn.Module = UniformAttention(level_prior)  # A
         if self.thumbnail_encoder is not None:
-            if thumbnail_norm is not None:
-                self.thumbnail_standardizer = FeatureStandardizer(self.thumbnail_encoder.num_features)
             self.attention = AttentionNetwork(
                 self.thumbnail_encoder.num_features,
                 len(self.magnifications),
@@ -297,7 +294,7 @@ class JSMANet(NoExport):
         }
         if self.thumbnail_encoder is not None:
             settings["thumbnail_size"] = list(self.thumbnail_size)
-            settings["thumbnail_norm"] = "None" if self.thumbnail_standardizer is None else "standardized"
+            settings["thumbnail_norm"] = name_norm(self.thumbnail_standardizer)
             settings["normalization"] = normalization
             settings |= self.thumbnail_encoder.describe("thumbnail")
         return settings
@@ -322,10 +319,8 @@ class JSMANet(NoExport):
     def train(self, mode: bool = True) -> Self:
         """As for every module; but with ``freeze_norm`` batch normalization stays in evaluation mode, as a frozen h."""
         super().train(mode)
-        if self.freeze_norm:
-            hold_batch_statistics(self)
-        if self.freeze_thumbnail_encoder and self.thumbnail_encoder is not None:
-            self.thumbnail_encoder.requires_grad_(False).eval()
+        frozen = self.thumbnail_encoder if self.freeze_thumbnail_encoder else None
+        hold_frozen(self, frozen, freeze_norm=self.freeze_norm)
         return self
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_jsma.networks.backbones import build_backbone, hold_batch_statistics
+from monai_jsma.networks.backbones import build_backbone, hold_frozen
 from monai_jsma.networks.drawing import Draw
 from monai_jsma.networks.feature_cache import FeatureCache
 from monai_jsma.networks.standardizing import FeatureStandardizer, unit_length
@@ -223,10 +223,7 @@ class PatchEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As for every module; but batch statistics that are frozen, or all of a frozen f, stay in evaluation mode."""
         super().train(mode)
-        if self.freeze_norm:
-            hold_batch_statistics(self)
-        if self.frozen:
-            self.backbone.requires_grad_(False).eval()
+        hold_frozen(self, self.backbone if self.frozen else None, freeze_norm=self.freeze_norm)
         return self
 
 

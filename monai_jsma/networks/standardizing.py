@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["FeatureStandardizer", "standardize_map", "unit_length"]
+__all__ = ["FeatureStandardizer", "make_map_standardizer", "name_norm", "standardize_map", "unit_length"]
 
 _MEMORY = 10_000  # patches after which older ones begin to count less: f may learn, and its features move
 _SMALLEST_VARIANCE = 1e-3  # relative to the mean over the channels: of a channel that hardly varies little is known
@@ -69,6 +69,28 @@ class FeatureStandardizer(nn.Module):
         self.variance.copy_(inside + share * (1 - share) * step.square())
         self.mean.add_(share * step)
         self.num_patches.add_(count)
+
+
+def make_map_standardizer(thumbnail_norm: str | None, num_features: int | None) -> FeatureStandardizer | None:
+    """What standardizes the map of a thumbnail, see :func:`standardize_map`.
+
+    Args:
+        thumbnail_norm: None, or ``"standardized"``.
+        num_features: number of channels of the map; None: there is no map.
+
+    Raises:
+        ValueError: for another ``thumbnail_norm``.
+    """
+    if thumbnail_norm not in (None, "standardized"):
+        raise ValueError(f"unknown thumbnail_norm '{thumbnail_norm}'; choose None or 'standardized'.")
+    if thumbnail_norm is None or num_features is None:
+        return None
+    return FeatureStandardizer(num_features)
+
+
+def name_norm(standardizer: FeatureStandardizer | None) -> str:
+    """The ``thumbnail_norm`` that made it, as settings of trained weights have it."""
+    return "None" if standardizer is None else "standardized"
 
 
 def unit_length(features: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from monai_jsma.networks.backbones import (
     Backbone,
     Weights,
     build_backbone,
-    hold_batch_statistics,
+    hold_frozen,
     select_weights,
     warn_once,
 )
@@ -38,7 +38,7 @@ from monai_jsma.networks.jsma import AttentionNetwork, JSMANet, attention_dropou
 from monai_jsma.networks.loading import keep_settings, read_class_names
 from monai_jsma.networks.patch_encoder import PatchEncoder
 from monai_jsma.networks.samplers import LeaveOneOut, Sampler, TrainingSampler
-from monai_jsma.networks.standardizing import FeatureStandardizer, standardize_map
+from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.zoom_tree import NodeAttention, RegionSource, ZoomTree
 
 __all__ = ["ZoomNet", "ZoomStage", "tissue_log_prior"]
@@ -84,15 +84,11 @@ class ZoomStage(nn.Module):
             raise ValueError(f"region_size must be a whole number of pixels, but is {region_size!r}.")
         self.region_size = region_size
         self.thumbnail_size = _check_size("thumbnail_size", thumbnail_size)
-        if thumbnail_norm not in (None, "standardized"):
-            raise ValueError(f"unknown thumbnail_norm '{thumbnail_norm}'; choose None or 'standardized'.")
         self.tissue_power = tissue_power
         self.frozen = frozen
         self.freeze_norm = freeze_norm
         self.encoder = build_backbone(encoder, weights)
-        self.standardizer: FeatureStandardizer | None = None
-        if thumbnail_norm is not None:
-            self.standardizer = FeatureStandardizer(self.encoder.num_features)
+        self.standardizer = make_map_standardizer(thumbnail_norm, self.encoder.num_features)
         self.attention = AttentionNetwork(self.encoder.num_features, 1, normalization=normalization)
         self.train()  # a new module is in training mode, but train() was not called: what is frozen must be
 
@@ -123,7 +119,7 @@ class ZoomStage(nn.Module):
             "thumbnail_size": list(self.thumbnail_size),
             "normalization": self.attention.normalization,
             "tissue_power": self.tissue_power,
-            "thumbnail_norm": "None" if self.standardizer is None else "standardized",
+            "thumbnail_norm": name_norm(self.standardizer),
             **self.encoder.describe("zoom"),
         }
 
@@ -148,10 +144,7 @@ class ZoomStage(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As for every module; but what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.freeze_norm:
-            hold_batch_statistics(self)
-        if self.frozen:
-            self.encoder.requires_grad_(False).eval()
+        hold_frozen(self, self.encoder if self.frozen else None, freeze_norm=self.freeze_norm)
         return self
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
-from monai_jsma.slides.tiled import TILE
+from monai_jsma.slides.tiled import describe_level
 
 __all__ = ["SharedLevel", "write_shared_tiles"]
 
@@ -43,23 +43,13 @@ def write_shared_tiles(path: str | Path, levels: Sequence[SharedLevel], *, mpp: 
         levels: the levels, finest first.
         mpp: um per pixel of level 0, stored as the resolution.
     """
-    full_height = levels[0].size[0]
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
-        for number, level in enumerate(levels):
-            height, width = level.size
-            spacing = mpp * full_height / height
+        for level in levels:
             tif.write(
                 _fill_up(level),
-                shape=(height, width, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
                 photometric="rgb",
                 compression="adobe_deflate",
-                resolution=(1e4 / spacing, 1e4 / spacing),
-                resolutionunit="CENTIMETER",
-                subfiletype=int(number > 0),  # 1: reduced
-                metadata=None,
-                software="monai_jsma",
+                **describe_level(level.size, levels[0].size, mpp=mpp),
             )
     _share_bytes(path, levels)
 

@@ -19,7 +19,7 @@ import tifffile
 from monai_jsma.geometry import Box
 from monai_jsma.slides.resample import area_resample
 
-__all__ = ["TILE", "StoredLevel", "cut_to_strips", "reduce_to_strips", "write_levels"]
+__all__ = ["TILE", "StoredLevel", "cut_to_strips", "describe_level", "reduce_to_strips", "write_levels"]
 
 TILE = 256  # pixels; patches of 299 touch four or nine of them
 _MAX_CLASSIC = 2**32 - 2**25  # bytes of pixels; a classic TIFF has offsets of 32 bits
@@ -82,25 +82,39 @@ def write_levels(
         quality: quality of JPEG, 1 to 100; None stores the pixels as they are.
         description: text to store with level 0, in ASCII.
     """
-    full_height, full_width = levels[0].size
+    full_size = levels[0].size
+    full_height, full_width = full_size
     num_bytes = 4 * full_height * full_width  # at most: three for a pixel of level 0, and a third more for the others
     is_big = num_bytes > _MAX_CLASSIC
     with tifffile.TiffWriter(path, bigtiff=is_big) as tif:
         for number, level in enumerate(levels):
-            height, width = level.size
-            spacing = mpp * full_height / height
             tif.write(
-                shape=(height, width, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                resolution=(1e4 / spacing, 1e4 / spacing),
-                resolutionunit="CENTIMETER",
-                subfiletype=int(number > 0),  # 1: reduced
-                metadata=None,
                 description=None if number else description,
-                software="monai_jsma",
+                **describe_level(level.size, full_size, mpp=mpp),
                 **_encode_tiles(level.strips, quality),
             )
+
+
+def describe_level(size: tuple[int, int], full_size: tuple[int, int], *, mpp: float) -> dict[str, Any]:
+    """What tifffile's ``write`` must know of a level of tiles, beside its pixels and their compression.
+
+    Args:
+        size: height and width of the level.
+        full_size: those of level 0.
+        mpp: um per pixel of level 0, stored as the resolution.
+    """
+    height, width = size
+    spacing = mpp * full_size[0] / height
+    return {
+        "shape": (height, width, 3),
+        "dtype": np.uint8,
+        "tile": (TILE, TILE),
+        "resolution": (1e4 / spacing, 1e4 / spacing),
+        "resolutionunit": "CENTIMETER",
+        "subfiletype": int(size != full_size),  # 1: reduced
+        "metadata": None,
+        "software": "monai_jsma",
+    }
 
 
 def _encode_tiles(strips: Iterable[np.ndarray], quality: int | None) -> dict[str, Any]:

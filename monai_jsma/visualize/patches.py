@@ -328,4 +328,5 @@ def patch_strip_image(evidence: Evidence, *, max_patches: int = 16) -> np.ndarra
 
 
 def format_weight(weight: float) -> str:
+    """The weight of a patch for people: two digits, or that it is below 0.01."""
     return f"{weight:.2g}" if weight >= 0.005 else "<0.01"
