@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_runs import SMALL_PATCHES, TINY, copy_bundle, make_pictures, make_slides, predicted, rows
+from bundle_runs import SMALL_PATCHES, TINY, copy_with_data, predicted, rows
 from monai.bundle import create_workflow
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import set_determinism
@@ -41,13 +41,10 @@ UNIFORM = ("balanced_random_patches", "mean_features", "random_patches", *ONE_LE
 def bundle(request, tmp_path_factory) -> Path:
     """A copy of each bundle with small data. What makes a run tiny comes before the overlays, as ``tiny.json``."""
     name = request.param
-    copy = copy_bundle(tmp_path_factory.mktemp(name), name)
+    copy = copy_with_data(tmp_path_factory.mktemp(name), name, 4, 4, 2)
+    tiny = TINY | SMALL_PATCHES
     if name == "bach":
-        make_pictures(copy / "data", 4, 4, 2)
         tiny = json.loads((copy / "configs" / "demo.json").read_text()) | TINY
-    else:
-        make_slides(copy / "data", training=1, validation=1, test=1)
-        tiny = TINY | SMALL_PATCHES
     (copy / "configs" / "tiny.json").write_text(json.dumps(tiny | {"epochs": 1}))
     return copy
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_runs import SMALL_PATCHES, causes, copy_bundle, make_pictures, make_slides, model, predicted, workflow
+from bundle_runs import SMALL_PATCHES, causes, copy_with_data, model, predicted, workflow
 from monai.utils import set_determinism
 
 CASES = {"ours": ((), {}), "mil": (("attention_mil",), {})}
@@ -18,12 +18,7 @@ CASES = {"ours": ((), {}), "mil": (("attention_mil",), {})}
 @pytest.fixture(scope="module", params=["bach", "tcga_prad"])
 def bundle(request, tmp_path_factory) -> Path:
     """A copy of each bundle with small data: as many pictures for training as for validation."""
-    copy = copy_bundle(tmp_path_factory.mktemp(request.param), request.param)
-    if request.param == "bach":
-        make_pictures(copy / "data", 4, 4, 1)
-    else:
-        make_slides(copy / "data", training=1, validation=1, test=1)
-    return copy
+    return copy_with_data(tmp_path_factory.mktemp(request.param), request.param, 4, 4, 1)
 
 
 def run(bundle: Path, *overlays: str, **overrides: Any) -> tuple[Any, int]:

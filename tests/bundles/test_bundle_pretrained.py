@@ -9,18 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_runs import SMALL_PATCHES, copy_bundle, make_pictures, make_slides, model, predicted, workflow
+from bundle_runs import SMALL_PATCHES, copy_with_data, model, predicted, workflow
 from monai.utils import set_determinism
 
 
 @pytest.fixture(scope="module", params=["bach", "tcga_prad"])
 def bundle(request, tmp_path_factory) -> Path:
-    copy = copy_bundle(tmp_path_factory.mktemp(request.param), request.param)
-    if request.param == "bach":
-        make_pictures(copy / "data", 4, 4, 1)
-    else:
-        make_slides(copy / "data", training=1, validation=1, test=1)
-    return copy
+    return copy_with_data(tmp_path_factory.mktemp(request.param), request.param, 4, 4, 1)
 
 
 def run(bundle: Path, *configs: str, **overrides: Any) -> dict[str, int]:

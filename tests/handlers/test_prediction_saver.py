@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from tiny_networks import tiny_net
 
 from monai_jsma.data import PyramidBatch
 from monai_jsma.inferers import JSMAInferer
-from monai_jsma.networks import Certified, Confident, Draws
-from monai_jsma.predictions.records import PatchRecord, read_records
+from monai_jsma.networks import Certified, Confident, Draws, Sampler
+from monai_jsma.predictions.records import PatchRecord, PredictionRecord, read_records
 
 
 def test_the_tables(tmp_path, items, net):
@@ -131,50 +132,54 @@ def test_draws_depend_on_the_picture_and_the_seed_alone(tmp_path, items, net):
     assert len({tuple(p.box for p in r.patches) for r in alone.values() if r.location == (0, 0)}) > 1
 
 
-def test_certified_stopping_goes_into_records_tables_and_metrics(tmp_path, items):
+class Stopped(NamedTuple):
+    """A prediction that stopped early: its metrics, records and rows, what all patches give, the first slide's row."""
+
+    metrics: dict[str, float]
+    records: list[PredictionRecord]
+    rows: list[dict[str, str]]
+    expected: list[np.ndarray]
+    slide: dict[str, str]
+
+
+def predict_and_stop(folder: Path, items: list[dict], sampler: Sampler) -> Stopped:
+    """A prediction that stops when it is certain, after 12 patches at the latest, and again after an interruption."""
     net = tiny_net(feature_norm="l2").eval()
     torch.nn.init.normal_(net.classifier.weight, std=2.0)
-    options = {"inferer": JSMAInferer(Certified(12), seed=7)}
-    metrics = predict(tmp_path / "whole", items, net, **options)
-    records = read_records(tmp_path / "whole" / "predictions.jsonl")
+    options = {"inferer": JSMAInferer(sampler, seed=7)}
+    metrics = predict(folder / "whole", items, net, **options)
+    records = read_records(folder / "whole" / "predictions.jsonl")
     assert 0 < sum(r.certified for r in records) < len(records)
     assert {r.patches_read for r in records if not r.certified} == {12}
-    rows = table(tmp_path / "whole" / "predictions.csv")
-    for item, record, row in zip(items, records, rows, strict=True):
-        everything, _ = by_hand(net, item)
+    rows = table(folder / "whole" / "predictions.csv")
+    expected = [by_hand(net, item)[0] for item in items]
+    for everything, record, row in zip(expected, records, rows, strict=True):
         assert record.prediction == everything.argmax() or not record.certified
+        assert (float(row["patches_read"]), float(row["certified"])) == (record.patches_read, record.certified)
+    assert metrics["patches_certified"] == pytest.approx(sum(r.certified for r in records) / len(records))
+    stopped(folder / "out", (folder / "whole" / "predictions.jsonl").read_bytes(), 3)
+    assert predict(folder / "out", items, net, **options) == pytest.approx(metrics)
+    return Stopped(metrics, records, rows, expected, table(folder / "whole" / "slides.csv")[0])
+
+
+def test_certified_stopping_goes_into_records_tables_and_metrics(tmp_path, items):
+    done = predict_and_stop(tmp_path, items, Certified(12))
+    for everything, record, row in zip(done.expected, done.records, done.rows, strict=True):
         low, high = np.transpose(record.intervals)
         assert (low <= everything).all() and (everything <= high).all()  # noqa: PT018
-        assert (float(row["patches_read"]), float(row["certified"])) == (record.patches_read, record.certified)
         assert [float(row[f"low_{name}"]) for name in CLASSES] == low.tolist()
         assert [float(row[f"high_{name}"]) for name in CLASSES] == high.tolist()
-    slide = table(tmp_path / "whole" / "slides.csv")[0]
-    assert float(slide["patches_read"]) == sum(r.patches_read for r in records[:2]) / 2
-    assert float(slide["certified"]) == sum(r.certified for r in records[:2]) / 2
-    assert metrics["patches_read"] == pytest.approx(sum(r.patches_read for r in records) / len(records))
-    assert metrics["patches_certified"] == pytest.approx(sum(r.certified for r in records) / len(records))
-    stopped(tmp_path / "out", (tmp_path / "whole" / "predictions.jsonl").read_bytes(), 3)
-    assert predict(tmp_path / "out", items, net, **options) == pytest.approx(metrics)
+    assert float(done.slide["patches_read"]) == sum(r.patches_read for r in done.records[:2]) / 2
+    assert float(done.slide["certified"]) == sum(r.certified for r in done.records[:2]) / 2
+    patches_read = sum(r.patches_read for r in done.records) / len(done.records)
+    assert done.metrics["patches_read"] == pytest.approx(patches_read)
 
 
 def test_stopping_at_a_confidence_goes_into_records_tables_and_metrics(tmp_path, items):
-    net = tiny_net(feature_norm="l2").eval()
-    torch.nn.init.normal_(net.classifier.weight, std=2.0)
-    options = {"inferer": JSMAInferer(Confident(0.9, max_patches=12), seed=7)}
-    metrics = predict(tmp_path / "whole", items, net, **options)
-    records = read_records(tmp_path / "whole" / "predictions.jsonl")
-    assert 0 < sum(r.certified for r in records) < len(records)
-    assert {r.patches_read for r in records if not r.certified} == {12}
-    rows = table(tmp_path / "whole" / "predictions.csv")
-    for item, record, row in zip(items, records, rows, strict=True):
-        everything, _ = by_hand(net, item)
-        assert record.prediction == everything.argmax() or not record.certified
+    done = predict_and_stop(tmp_path, items, Confident(0.9, max_patches=12))
+    for record, row in zip(done.records, done.rows, strict=True):
         assert record.certified == (record.confidence >= 0.9)
-        assert (float(row["patches_read"]), float(row["certified"])) == (record.patches_read, record.certified)
         assert float(row["confidence"]) == record.confidence
-    slide = table(tmp_path / "whole" / "slides.csv")[0]
-    assert float(slide["confidence"]) == pytest.approx(sum(r.confidence for r in records[:2]) / 2)
-    assert metrics["patches_certified"] == pytest.approx(sum(r.certified for r in records) / len(records))
-    assert metrics["patches_confidence"] == pytest.approx(sum(r.confidence for r in records) / len(records))
-    stopped(tmp_path / "out", (tmp_path / "whole" / "predictions.jsonl").read_bytes(), 3)
-    assert predict(tmp_path / "out", items, net, **options) == pytest.approx(metrics)
+    assert float(done.slide["confidence"]) == pytest.approx(sum(r.confidence for r in done.records[:2]) / 2)
+    confidence = sum(r.confidence for r in done.records) / len(done.records)
+    assert done.metrics["patches_confidence"] == pytest.approx(confidence)

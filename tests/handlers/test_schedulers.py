@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bundle_runs import BUNDLES, SMALL_PATCHES, TINY, causes, copy_bundle, make_pictures, make_slides, workflow
+from bundle_runs import BUNDLES, SMALL_PATCHES, TINY, causes, copy_with_data, workflow
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -67,13 +67,10 @@ def test_a_network_without_a_number_of_patches():
 @pytest.fixture(scope="module", params=list(BUNDLES))
 def bundle(request, tmp_path_factory):
     """A copy of each bundle, with small data whose classes are uneven."""
-    copy = copy_bundle(tmp_path_factory.mktemp(request.param), request.param)
+    copy = copy_with_data(tmp_path_factory.mktemp(request.param), request.param, 5, 2, 1)
+    tiny = TINY | SMALL_PATCHES
     if request.param == "bach":
-        make_pictures(copy / "data", 5, 2, 1)
         tiny = json.loads((copy / "configs" / "demo.json").read_text()) | TINY
-    else:
-        make_slides(copy / "data", training=1, validation=1, test=1)
-        tiny = TINY | SMALL_PATCHES
     (copy / "configs" / "tiny.json").write_text(json.dumps(tiny))
     return copy
 

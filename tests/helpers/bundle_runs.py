@@ -121,6 +121,16 @@ def make_slides(folder: Path, **sides: int) -> Path:
     return save_datalist(content, folder / "datalist.json")
 
 
+def copy_with_data(folder: Path, name: str, *numbers: int) -> Path:
+    """A fresh copy of a bundle with data in ``data``: so many pictures of each split, or one small slide of each."""
+    copy = copy_bundle(folder, name)
+    if name == "bach":
+        make_pictures(copy / "data", *numbers)
+    else:
+        make_slides(copy / "data", training=1, validation=1, test=1)
+    return copy
+
+
 def settings(bundle: Path, **overrides: Any) -> dict[str, Any]:
     """What a tiny run in ``bundle`` overrides; its data is ``bundle/data`` and all results stay in ``bundle``."""
     merged = {"bundle_root": str(bundle), **TINY, **overrides}
