@@ -12,7 +12,6 @@ from typing import Any, Never
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import BatchError
@@ -105,5 +104,15 @@ def _join_outputs(outputs: Sequence[Any]) -> Any:
             continue
         rows = [row for output in outputs for row in output[key]]
         padding = -torch.inf if key.startswith("log_") else 0.0
-        joined[key] = pad_sequence(rows, batch_first=True, padding_value=padding)
+        joined[key] = _stack_padded(rows, padding)
     return joined
+
+
+def _stack_padded(rows: Sequence[Tensor], padding: float) -> Tensor:
+    """Tensors of equally many dimensions but different sizes as one, padded at the ends."""
+    largest = [max(sizes) for sizes in zip(*(row.shape for row in rows))]
+    stacked = rows[0].new_full((len(rows), *largest), padding)
+    for number, row in enumerate(rows):
+        place = tuple(slice(size) for size in row.shape)
+        stacked[number][place] = row
+    return stacked

@@ -227,7 +227,9 @@ class ZoomNet(NoExport):
             ``num_regions``, how many thumbnails of regions were looked at ``(batch,)``; ``log_attention`` and
             ``log_prior`` of the cells of these regions ``(batch, cells)``; and what else the sampler gives, see
             :class:`~monai_jsma.networks.JSMANet`. Paths that are drawn in training add ``divergence`` and
-            ``negative_entropy`` of the joint attention ``(batch,)``, as they estimate them.
+            ``negative_entropy`` of the joint attention ``(batch,)``, as they estimate them. Evaluation adds the regions
+            of all stages that were looked at, :class:`~monai_jsma.networks.zoom_tree.SeenRegions`: ``seen_regions``,
+            ``seen_probability`` and ``seen_attention``.
 
         Raises:
             NotFiniteError: if attention or logits of a slide are NaN or infinite; it names the slide.
@@ -254,6 +256,11 @@ class ZoomNet(NoExport):
         if self.training and tree.has_paths:
             outputs["divergence"] = tree.estimate_divergence()
             outputs["negative_entropy"] = tree.estimate_negative_entropy()
+        if not self.training:
+            seen = tree.list_seen()
+            outputs["seen_regions"] = seen.paths
+            outputs["seen_probability"] = seen.probability
+            outputs["seen_attention"] = seen.attention
         return {
             **outputs,
             "attention": tree.root.log_prob.exp(),

@@ -25,7 +25,7 @@ from monai_jsma.networks.jsma import negative_entropy
 from monai_jsma.networks.patch_encoder import PatchSource
 from monai_jsma.networks.samplers import PathDraw
 
-__all__ = ["NodeAttention", "RegionSource", "ZoomTree"]
+__all__ = ["NodeAttention", "RegionSource", "SeenRegions", "ZoomTree"]
 
 _IMPOSSIBLE = float("-inf")  # log probability
 _UNSEEN = -1  # number of a node that was not looked at
@@ -62,6 +62,22 @@ class NodeAttention(NamedTuple):
     log_prob: Tensor
     log_prior: Tensor
     log_drawn: Tensor
+
+
+class SeenRegions(NamedTuple):
+    """The regions of all stages that were looked at, for each slide those of the first stage first.
+
+    Slides with fewer regions, and regions with fewer actions than others, are padded with 0.
+
+    Attributes:
+        paths: number of the region at every stage down to its own, -1 below: int64 ``(batch, regions, stages)``.
+        probability: probability of coming to it ``(batch, regions)``.
+        attention: its own distribution over its regions or cells ``(batch, regions, actions)``.
+    """
+
+    paths: Tensor
+    probability: Tensor
+    attention: Tensor
 
 
 class _Nodes:
@@ -219,6 +235,37 @@ class ZoomTree:
     def find_cells(self, cells: Tensor) -> Tensor:
         """For each cell ``(batch, k)`` its flat index in its region."""
         return self._cell_of.gather(1, cells)
+
+    def list_seen(self) -> SeenRegions:
+        """The regions of all stages that were looked at, without gradient."""
+        depth = len(self.region_sizes)
+        root = self.root.log_prob.detach()
+        images = self._num_known.new_zeros(0)
+        paths = images.new_zeros(0, depth)
+        probability = root.new_zeros(0)
+        attention = root.new_zeros(0, 0)
+        for nodes in self._stages[1:]:
+            if nodes is None:
+                continue
+            missing = depth - nodes.regions.shape[1]
+            images = torch.cat((images, nodes.images))
+            paths = torch.cat((paths, pad(nodes.regions, (0, missing), value=_UNSEEN)))
+            probability = torch.cat((probability, nodes.log_path.detach().exp()))
+            attention = _join_rows(attention, nodes.attention.log_prob.detach().exp(), padding=0.0)
+
+        counts = self.num_looked_at
+        order = images.argsort(stable=True)
+        slides = images[order]
+        starts = counts.cumsum(0) - counts
+        ranks = torch.arange(len(order), device=order.device) - starts[slides]
+        most = int(counts.max()) if len(counts) else 0
+
+        def pad_slides(rows: Tensor) -> Tensor:
+            """Rows of all regions as those of each slide ``(batch, regions, ...)``."""
+            padded = rows.new_zeros(len(counts), most, *rows.shape[1:])
+            return padded.index_put((slides, ranks), rows[order])
+
+        return SeenRegions(pad_slides(paths), pad_slides(probability), pad_slides(attention))
 
     # --------------------------------------------------------------------------------------------------------- draws
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from monai_jsma import _moved
 
-from .evidence import Evidence, InnerPatch
+from .evidence import Evidence, InnerPatch, SeenRegion
 from .from_engine import collect_evidence
 from .log import RecordLog, describe_run
 from .measures import (
@@ -28,6 +28,7 @@ __all__ = [
     "Pointing",
     "PredictionRecord",
     "RecordLog",
+    "SeenRegion",
     "collect_evidence",
     "covered_shares",
     "describe_run",

@@ -17,7 +17,7 @@ import numpy as np
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.geometry import Box, PatchGeometry, oriented_size, stored_cell
 
-__all__ = ["Evidence", "InnerPatch"]
+__all__ = ["Evidence", "InnerPatch", "SeenRegion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,39 @@ class InnerPatch:
     mpp: float
     box: Box
     weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenRegion:
+    """A region of a slide that was looked at, and where the network looked in it.
+
+    Args:
+        stage: stage of the zoom that it belongs to; 1 for the regions of the slide.
+        box: the region in level-0 pixels of the file.
+        probability: probability of coming to it, from the slide down.
+        magnifications: spacings of its patches in um per pixel, coarse to fine; of an upper stage, whose patches are
+            the regions of the next stage, the only one.
+        patch_size: height and width of a patch, in pixels of its magnification.
+        aligned: whether the patches lie side by side.
+        attention: probability of each of its own cells, which are numbered as in the file; together they have 1.
+    """
+
+    stage: int
+    box: Box
+    probability: float
+    magnifications: tuple[float, ...]
+    patch_size: int
+    aligned: bool
+    attention: tuple[float, ...]
+
+    def make_geometry(self, mpp: float) -> PatchGeometry:
+        """Patch grids of the region, to which :attr:`attention` belongs.
+
+        Args:
+            mpp: spacing of level 0 of the file, in um per pixel.
+        """
+        size = (int(self.box.height), int(self.box.width))
+        return PatchGeometry(size, mpp, self.magnifications, patch_size=self.patch_size, aligned=self.aligned)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,6 +104,8 @@ class Evidence:
         inner_patches: the patches that were read of a slide, by falling weight, where the network zooms into regions:
             then cells and attention are those of the regions of its first stage. None of other networks.
         regions_looked_at: number of regions of all stages whose thumbnails were looked at; None of other networks.
+        seen_regions: these regions with the attention in them, those of the first stage first; None of other networks,
+            in training, and in records of versions that did not keep them.
     """
 
     file: str
@@ -94,6 +129,7 @@ class Evidence:
     pyramid: Pyramid | None = None
     inner_patches: tuple[InnerPatch, ...] | None = None
     regions_looked_at: int | None = None
+    seen_regions: tuple[SeenRegion, ...] | None = None
 
     @property
     def prediction(self) -> int | None:

@@ -20,7 +20,8 @@ from monai.data import MetaTensor, decollate_batch
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.tensor_batch import TensorPyramidBatch, round_to_uint8
-from monai_jsma.predictions.evidence import Evidence, InnerPatch
+from monai_jsma.geometry import Box
+from monai_jsma.predictions.evidence import Evidence, InnerPatch, SeenRegion
 
 __all__ = ["collect_evidence"]
 
@@ -117,7 +118,45 @@ def _see_regions(data: Mapping[str, Any], region_sizes: Sequence[int]) -> dict[s
         "cells": regions[:, 0],
         "inner_patches": tuple(patches),
         "regions_looked_at": int(data["num_regions"]),
+        "seen_regions": _list_seen_regions(data, region_sizes),
     }
+
+
+def _list_seen_regions(data: Mapping[str, Any], region_sizes: Sequence[int]) -> tuple[SeenRegion, ...] | None:
+    """The regions of all stages that were looked at; None if the output does not have them."""
+    paths = _optional_array(data, "seen_regions")
+    if paths is None:
+        return None
+    probabilities = _to_array(data["seen_probability"]).tolist()
+    attention = _to_array(data["seen_attention"]).astype(np.float64)
+    seen = []
+    for number in range(int(data["num_regions"])):  # more are those of other slides of the batch
+        path = [region for region in paths[number].tolist() if region >= 0]
+        region: Pyramid = data["pyramid"]
+        for cell, size in zip(path, region_sizes):
+            region = region.region(cell, size)
+        stage = len(path)
+        cells = region if stage == len(region_sizes) else region.as_regions(region_sizes[stage])
+        seen.append(_make_seen_region(cells, attention[number], stage=stage, probability=probabilities[number]))
+    return tuple(seen)
+
+
+def _make_seen_region(region: Pyramid, attention: np.ndarray, *, stage: int, probability: float) -> SeenRegion:
+    """A region as it is stored, whatever its orientation."""
+    geometry = region.stored_geometry
+    num_cells = geometry.num_cells
+    stored_cells = [region.stored_index(cell) for cell in range(num_cells)]
+    stored = np.empty(num_cells)
+    stored[stored_cells] = attention[:num_cells]
+    return SeenRegion(
+        stage=stage,
+        box=Box(*region.origin, *geometry.size),
+        probability=probability,
+        magnifications=geometry.spacings,
+        patch_size=geometry.patch_size,
+        aligned=geometry.aligned,
+        attention=tuple(stored.tolist()),
+    )
 
 
 def _make_evidence(data: Mapping[str, Any]) -> Evidence:
@@ -156,6 +195,7 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         pyramid=pyramid,
         inner_patches=data.get("inner_patches"),
         regions_looked_at=data.get("regions_looked_at"),
+        seen_regions=data.get("seen_regions"),
     )
 
 

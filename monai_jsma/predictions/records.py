@@ -26,7 +26,7 @@ import numpy as np
 
 from monai_jsma._io import read_text
 from monai_jsma.geometry import Box, GridCell, PatchGeometry
-from monai_jsma.predictions.evidence import Evidence, InnerPatch
+from monai_jsma.predictions.evidence import Evidence, InnerPatch, SeenRegion
 from monai_jsma.predictions.measures import (
     magnification_shares,
     mutual_information,
@@ -39,7 +39,7 @@ __all__ = ["PatchRecord", "PredictionRecord", "make_record", "read_records"]
 PART = ".part"  # ends the name of the records of a run that is not finished
 _DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "mutual_information")  # written too
 # Fields that a line lacks where they are None, as all lines once did.
-_LATER = ("bounds", "confidence", "inner_patches", "regions_looked_at")
+_LATER = ("bounds", "confidence", "inner_patches", "regions_looked_at", "seen_regions")
 _TOLERANCE = 1e-3  # of sums of probabilities
 
 
@@ -98,6 +98,8 @@ class PredictionRecord:
             then :attr:`attention` and :attr:`patches` are those of the regions of its first stage. Without a zoom None,
             and the line lacks it.
         regions_looked_at: number of regions that were looked at; without a zoom None, and the line lacks it.
+        seen_regions: these regions with the attention in them, those of the first stage first; without a zoom, and in
+            records of versions that did not keep them, None, and the line lacks it.
     """
 
     file: str
@@ -122,6 +124,7 @@ class PredictionRecord:
     confidence: float | None = None
     inner_patches: tuple[InnerPatch, ...] | None = None
     regions_looked_at: int | None = None
+    seen_regions: tuple[SeenRegion, ...] | None = None
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -233,6 +236,7 @@ class PredictionRecord:
             draw_probabilities=None if draws is None else np.array(draws),
             inner_patches=self.inner_patches,
             regions_looked_at=self.regions_looked_at,
+            seen_regions=self.seen_regions,
         )
 
     def to_json(self) -> str:
@@ -244,6 +248,8 @@ class PredictionRecord:
         values["patches"] = [vars(patch) for patch in self.patches]
         if self.inner_patches is not None:
             values["inner_patches"] = [vars(patch) for patch in self.inner_patches]
+        if self.seen_regions is not None:
+            values["seen_regions"] = [vars(region) for region in self.seen_regions]
         for name in _LATER:
             if values[name] is None:
                 del values[name]
@@ -269,6 +275,8 @@ class PredictionRecord:
             inner_patches = values.get("inner_patches")
             if inner_patches is not None:
                 known["inner_patches"] = tuple(_read_inner_patch(patch) for patch in inner_patches)
+            if known.get("seen_regions") is not None:
+                known["seen_regions"] = tuple(_read_seen_region(region) for region in values["seen_regions"])
             record = cls(**known)
             _check_record(record)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -357,6 +365,7 @@ def make_record(
         confidence=confidence,
         inner_patches=_round_inner_patches(evidence.inner_patches),
         regions_looked_at=evidence.regions_looked_at,
+        seen_regions=_round_seen_regions(evidence.seen_regions),
     )
 
 
@@ -367,6 +376,17 @@ def _round_inner_patches(patches: Iterable[InnerPatch] | None) -> tuple[InnerPat
     for patch in patches:
         (weight,) = _round_numbers([patch.weight])
         rounded.append(replace(patch, weight=weight))
+    return tuple(rounded)
+
+
+def _round_seen_regions(regions: Iterable[SeenRegion] | None) -> tuple[SeenRegion, ...] | None:
+    if regions is None:
+        return None
+    rounded = []
+    for region in regions:
+        (probability,) = _round_numbers([region.probability])
+        attention = _round_numbers(region.attention)
+        rounded.append(replace(region, probability=probability, attention=attention))
     return tuple(rounded)
 
 
@@ -454,6 +474,11 @@ def _read_patch(values: Mapping[str, Any]) -> PatchRecord:
 def _read_inner_patch(values: Mapping[str, Any]) -> InnerPatch:
     box = Box(*values["box"])
     return InnerPatch(**{**values, "box": box})
+
+
+def _read_seen_region(values: Mapping[str, Any]) -> SeenRegion:
+    as_tuples = {name: _to_tuples(value) for name, value in values.items()}
+    return SeenRegion(**{**as_tuples, "box": Box(*values["box"])})
 
 
 # --------------------------------------------------------------------------------------------------------- checks
@@ -548,6 +573,11 @@ def _check_zoom(record: PredictionRecord) -> None:
     regions = [patch.weight for patch in record.patches]
     if not weights or abs(math.fsum(weights) - math.fsum(regions)) > _TOLERANCE:
         raise ValueError("the weights of inner_patches do not sum to those of their regions")
+    for number, region in enumerate(record.seen_regions or ()):
+        geometry = region.make_geometry(record.mpp)
+        _check_probabilities(f"the attention of seen_regions[{number}]", region.attention, geometry.num_cells)
+    if record.seen_regions is not None and len(record.seen_regions) != record.regions_looked_at:
+        raise ValueError(f"there are {len(record.seen_regions)} seen_regions, but {record.regions_looked_at} are told")
 
 
 def _is_in_grid(patch: PatchRecord, geometry: PatchGeometry) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.transforms import Compose
 from prediction_cases import predict, stopped
 from slide_files import levels_of, write_pyramid
@@ -21,7 +21,7 @@ from monai_jsma.datalists import find_tissue
 from monai_jsma.geometry import ORIENTATIONS
 from monai_jsma.handlers import AttentionImageSaver
 from monai_jsma.inferers import JSMAInferer
-from monai_jsma.networks import Certified, Draws, TopK
+from monai_jsma.networks import AllPatches, Certified, Draws, TopK
 from monai_jsma.predictions import PredictionRecord, collect_evidence, read_records
 from monai_jsma.transforms import FindTissued, LoadPyramid, LoadPyramidd, PyramidThumbnaild
 from monai_jsma.visualize import feature_collection, overview_figure
@@ -99,6 +99,71 @@ def test_records_keep_the_regions_and_the_patches_inside_them(items, tmp_path, s
         assert "inner_patches" in json.loads(line)
 
 
+def list_regions(net, window, probability=1.0, stage=0) -> list[tuple]:
+    """All regions below a window, one after the other: stage, box, probability of coming to it, its attention."""
+    batch = PyramidBatch([window])
+    size = net.find_thumbnail_size(stage)
+    with torch.no_grad():
+        attention = net.attend(stage, batch.thumbnails(size), batch).log_prob[0].exp().tolist()
+    found = [(stage, (*window.origin, *window.stored_geometry.size), probability, attention)]
+    if stage < len(net.stages):
+        for cell, share in enumerate(attention):
+            if share > 0:
+                below = window.region(cell, net.region_sizes[stage])
+                found += list_regions(net, below, probability * share, stage + 1)
+    return found
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("sampler", [TopK(5), AllPatches(), Draws(3, 4)], ids=repr)
+def test_records_keep_the_attention_in_the_regions_that_were_looked_at(items, tmp_path, sampler, stages):
+    net = zoom_net(*([stage()] if stages == 1 else [stage(48), stage()]), feature_norm="l2").eval()
+    predict(tmp_path / "out", items, net, view=VIEW, inferer=JSMAInferer(sampler, seed=3))
+    for record in read_records(tmp_path / "out" / "predictions.jsonl"):
+        slide = LoadPyramid((2.0, 1.0), patch_size=8)(record.file)
+        _, *regions = list_regions(net, slide.with_tissue(find_tissue(slide)))
+        assert len(record.seen_regions) == record.regions_looked_at
+        if sampler == AllPatches():
+            assert record.regions_looked_at == len(regions)
+        for seen in record.seen_regions:
+            alike = [one for one in regions if one[:2] == (seen.stage, tuple(seen.box))]
+            nearest = min(alike, key=lambda one: abs(one[2] - seen.probability))
+            assert seen.probability == pytest.approx(nearest[2], abs=1e-6)
+            np.testing.assert_allclose(seen.attention, nearest[3], atol=1e-6)
+            assert seen.make_geometry(record.mpp).num_cells == len(seen.attention)
+        last = [seen.box for seen in record.seen_regions if seen.stage == stages]
+        for patch in record.inner_patches:
+            assert any(shapely.box(*corners(box)).covers(shapely.box(*corners(patch.box))) for box in last)
+
+
+def corners(box):
+    return box.row, box.col, box.row + box.height, box.col + box.width
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_the_attention_of_a_turned_slide_is_kept_as_it_is_stored(orientation):
+    net = zoom_net().eval()
+    slide = LoadPyramid((2.0, 1.0), patch_size=8, default_mpp=1.0)(tissue_slide(96, 144, seed=0))
+    turned = slide.oriented(orientation)
+    slides = PyramidBatch([turned])
+    with torch.no_grad():
+        made = net(slides.thumbnails((16, 16)), slides, return_attention=True, sampler=TopK(3))
+    engine = Engine(lambda engine, batch: None)
+    engine.network = net
+    engine.state.batch = [{"image": torch.zeros(3, 16, 16), "pyramid": turned}]
+    engine.state.output = [{key: value[0] for key, value in made.items()}]
+    (evidence,) = collect_evidence(engine)
+    for number, seen in enumerate(evidence.seen_regions):
+        cell = int(made["seen_regions"][0, number, 0])
+        region = turned.region(cell, net.region_sizes[0])
+        geometry = seen.make_geometry(1.0)
+        for index in range(geometry.num_cells):  # as the network saw it
+            stored = region.stored_index(index)
+            row, col, height, width = geometry.box(stored)
+            assert (row + seen.box.row, col + seen.box.col, height, width) == region.box(index)
+            assert seen.attention[stored] == pytest.approx(float(made["seen_attention"][0, number, index]))
+
+
 def test_qupath_gets_the_regions_and_the_patches_in_them(items, tmp_path):
     predict(tmp_path / "out", items, zoom_net().eval(), view=VIEW, inferer=JSMAInferer(TopK(5)))
     for record in read_records(tmp_path / "out" / "predictions.jsonl"):
@@ -167,6 +232,7 @@ def test_a_slide_without_tissue_is_a_failure_that_names_it(items, tmp_path):
     [
         ({"regions_looked_at": "two"}, "regions_looked_at 'two' is no whole number"),
         ({"inner_patches": []}, "do not sum to those of their regions"),
+        ({"seen_regions": []}, "there are 0 seen_regions, but"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(items, tmp_path, change, fault):
