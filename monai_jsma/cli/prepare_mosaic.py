@@ -65,6 +65,12 @@ def _add_layout_options(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="how much larger a place is than the largest core (default: %(default)s)",
     )
+    add(
+        "--centered",
+        action="store_true",
+        help="put each core in the middle of its place (default: anywhere in it), so that a core has the same pixels "
+        "on every picture",
+    )
     add("--seed", type=parse_whole(), default=0, metavar="S", help="random seed of the pictures and folds (default: 0)")
 
 
@@ -148,6 +154,7 @@ def prepare_mosaic(args: argparse.Namespace) -> None:
         cores_per_picture=args.cores_per_picture,
         margin=args.margin,
         seed=args.seed,
+        centered=args.centered,
     )
     output = MosaicOutput(
         num_train=args.train,

@@ -54,6 +54,8 @@ class MosaicSettings:
             for as many as there are.
         margin: how much larger a place is than the largest core, as a share of it.
         seed: random seed.
+        centered: put each core in the middle of its place, and not anywhere in it: a core then has the same pixels
+            under a cell wherever it lies, so that its features need be computed once.
 
     Raises:
         ValueError: if a value is out of range, or a mosaic cannot have so many positive cores.
@@ -66,6 +68,7 @@ class MosaicSettings:
     cores_per_picture: int | None = None
     margin: float = 0.1
     seed: int = 0
+    centered: bool = False
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1:
@@ -230,12 +233,28 @@ def plan_mosaics(
         chosen = positive_deck.draw(num_positive, most_different=most_positive)
         chosen += other_deck.draw(num_other, most_different=most_other)
         rng = np.random.default_rng((settings.seed, stream, index))
-        plans.append(place_cores(chosen, settings.grid, side, label=label, rule=settings.rule, rng=rng))
+        plan = place_cores(
+            chosen,
+            settings.grid,
+            side,
+            label=label,
+            rule=settings.rule,
+            rng=rng,
+            centered=settings.centered,
+        )
+        plans.append(plan)
     return plans
 
 
 def place_cores(
-    cores: Sequence[Core], grid: tuple[int, int], side: int, *, label: int, rule: str, rng: np.random.Generator
+    cores: Sequence[Core],
+    grid: tuple[int, int],
+    side: int,
+    *,
+    label: int,
+    rule: str,
+    rng: np.random.Generator,
+    centered: bool = False,
 ) -> MosaicPlan:
     """Put each core into a random place of a mosaic, in a random orientation at a random offset.
 
@@ -246,6 +265,7 @@ def place_cores(
         label: label of the mosaic, 0 or 1.
         rule: rule that the label follows, one of ``RULES``.
         rng: random source.
+        centered: put each core in the middle of its place instead.
     """
     rows, cols = grid
     places = rng.permutation(rows * cols)[: len(cores)].tolist()
@@ -254,13 +274,18 @@ def place_cores(
         place = divmod(number, cols)
         orientation = int(rng.choice(ORIENTATIONS))
         height, width = oriented_size(core.size, orientation)
-        down = int(rng.integers(side - height + 1))
-        right = int(rng.integers(side - width + 1))
+        down = _choose_offset(side - height, rng, centered=centered)
+        right = _choose_offset(side - width, rng, centered=centered)
         box = Box(place[0] * side + down, place[1] * side + right, height, width)
         decides = _decides(core, label=label, rule=rule)
         placed.append(PlacedCore(core, place, box, orientation, decides))
     placed.sort(key=lambda one: one.place)
     return MosaicPlan(size=(rows * side, cols * side), label=label, cores=tuple(placed))
+
+
+def _choose_offset(room: int, rng: np.random.Generator, *, centered: bool) -> int:
+    """Where a core begins in its place, in which it leaves some pixels free."""
+    return room // 2 if centered else int(rng.integers(room + 1))
 
 
 def _decides(core: Core, *, label: int, rule: str) -> bool:

@@ -304,6 +304,8 @@ def _describe_settings(
         **asdict(settings),
         **asdict(output),
     }
+    if not settings.centered:
+        del described["centered"]  # the settings of folders that are older than it stay equal
     return json.loads(json.dumps(described))  # lists for tuples, to compare with what a file holds
 
 

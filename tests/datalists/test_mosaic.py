@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,21 @@ def test_orientations_places_and_offsets_vary():
     assert {one.orientation for one in placed} == set(range(8))
     assert len({one.place for one in placed}) == 16
     assert len({(one.box.row % 64, one.box.col % 64) for one in placed}) > 20
+
+
+@given(cases())
+@settings(max_examples=30, deadline=None)
+def test_centered_cores_lie_in_the_middle_of_their_places(case):
+    cores, made = case
+    side, free = plan(case)
+    _, centered = plan((cores, replace(made, centered=True)))
+    for mosaic in centered:
+        for placed in mosaic.cores:
+            row, col, height, width = placed.box
+            assert row % side == (side - height) // 2
+            assert col % side == (side - width) // 2
+    assert [mosaic.label for mosaic in free] == [mosaic.label for mosaic in centered]
+    assert [len(mosaic.cores) for mosaic in free] == [len(mosaic.cores) for mosaic in centered]
 
 
 @pytest.mark.parametrize(
