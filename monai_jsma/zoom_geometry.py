@@ -9,6 +9,7 @@ lie on the same cell of the grid. A region is a window again: any number of stag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,9 @@ import numpy as np
 
 from monai_jsma.geometry import Box, PatchGeometry, patch_start, rescale_span
 
-__all__ = ["RegionGrid", "TissueMap", "make_region_grid"]
+__all__ = ["RegionGrid", "TissueMap", "find_patch_spans", "make_region_grid"]
+
+_ROUNDING = 1e-6  # pixels: a position this close to a whole pixel is meant to be one
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,36 @@ def make_region_grid(geometry: PatchGeometry, region_size: int) -> RegionGrid:
         patch_size=max(1, round(in_level_0 / unit)),
     )
     return RegionGrid(patches, unit)
+
+
+def find_patch_spans(geometry: PatchGeometry, level: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """First pixel and extent of the patches of each row, and of each column, in whole pixels of level 0.
+
+    A patch is as large as all pixels that it touches; what lies beyond the image is left out.
+
+    Args:
+        geometry: patch grids of the image.
+        level: number of the magnification.
+    """
+    first = geometry.offsets[level]
+    num_rows, num_cols = geometry.grids[level]
+    height, width = geometry.size
+    rows = []
+    for row in range(num_rows):
+        box = geometry.box(first + row * num_cols)
+        rows.append(_cover(box.row, box.height, height))
+    cols = []
+    for col in range(num_cols):
+        box = geometry.box(first + col)
+        cols.append(_cover(box.col, box.width, width))
+    return rows, cols
+
+
+def _cover(start: float, extent: float, length: int) -> tuple[int, int]:
+    """First pixel and number of the whole pixels under a span, as far as there are any."""
+    first = math.floor(start + _ROUNDING)
+    end = min(math.ceil(start + extent - _ROUNDING), length)
+    return first, end - first
 
 
 class TissueMap:

@@ -24,7 +24,7 @@ from monai_jsma.cli.bundles import (
     parse_seeds,
     read_config,
 )
-from monai_jsma.cli.variants import Variant, can_be_certified, make_variants
+from monai_jsma.cli.variants import Variant, can_be_certified, is_on_tissue, make_variants
 
 if TYPE_CHECKING:
     from monai_jsma.report.experiment import RunFiles
@@ -147,13 +147,15 @@ def train_variants(args: argparse.Namespace) -> int:
     if files:
         for line in write_experiment(files, out):
             print(line)
-        faults += _check_controls(variants, files)
+        faults += _check_controls(variants, files, bundle=bundle)
     for fault in faults:
         print(fault)
     return 1 if faults else 0
 
 
-def _check_controls(variants: Sequence[Variant], files: Mapping[tuple[str, int, int], RunFiles]) -> list[str]:
+def _check_controls(
+    variants: Sequence[Variant], files: Mapping[tuple[str, int, int], RunFiles], *, bundle: Path
+) -> list[str]:
     """What the predictions contradict of what the variants are called, one line each."""
     from monai_jsma.predictions.records import read_records
     from monai_jsma.report.claims import find_contradictions
@@ -162,7 +164,8 @@ def _check_controls(variants: Sequence[Variant], files: Mapping[tuple[str, int, 
     for variant in variants:
         paths = [run.predictions for (name, _, _), run in files.items() if name == variant.name]
         records = [record for path in paths for record in read_records(path)]
-        for contradiction in find_contradictions(variant.parts, records):
+        on_tissue = is_on_tissue(bundle, variant)
+        for contradiction in find_contradictions(variant.parts, records, on_tissue=on_tissue):
             faults.append(f"variant '{variant.name}' is not what it is called: {contradiction}")
     return faults
 

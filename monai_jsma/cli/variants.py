@@ -18,7 +18,7 @@ from typing import Any
 
 from monai_jsma.cli.bundles import find_configs, read_config
 
-__all__ = ["SHUFFLED", "SINGLE", "Variant", "can_be_certified", "make_variants"]
+__all__ = ["SHUFFLED", "SINGLE", "Variant", "can_be_certified", "is_on_tissue", "make_variants"]
 
 SHUFFLED = "shuffled_labels"  # name of the variant that must learn nothing
 SINGLE = "single"  # name of those that see one magnification each
@@ -97,6 +97,12 @@ def can_be_certified(bundle: Path, variant: Variant) -> bool:
     has_attention = network.endswith("JSMANet") and config["thumbnail_backbone"] is not None
     has_one_length = config["feature_norm"] is not None
     return has_attention and has_one_length
+
+
+def is_on_tissue(bundle: Path, variant: Variant) -> bool:
+    """Whether a variant attends only to cells that hold tissue."""
+    config = read_config(bundle, variant.configs, variant.values)
+    return bool(config.get_parsed_content("tissue_only"))
 
 
 # ----------------------------------------------------------------------------------------------- what defines a variant

@@ -81,6 +81,12 @@ class PyramidBatch(list[Pyramid]):
         """For each image the share of tissue of its regions, see :meth:`Pyramid.tissue_shares`."""
         return [pyramid.tissue_shares(region_size) for pyramid in self]
 
+    def tissue_cells(self) -> list[np.ndarray] | None:
+        """For each image which cells hold tissue, see :meth:`Pyramid.tissue_cells`; None if it is known of none."""
+        if all(pyramid.tissue is None for pyramid in self):
+            return None
+        return [pyramid.tissue_cells() for pyramid in self]
+
     def regions(self, images: Sequence[int], regions: Sequence[int], region_size: int) -> PyramidBatch:
         """Regions of a batch as a batch of their own; no pixel is read.
 

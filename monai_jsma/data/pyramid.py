@@ -34,7 +34,7 @@ from monai_jsma.geometry import (
 )
 from monai_jsma.slides.base import Reader
 from monai_jsma.slides.resample import find_source_level, read_averaged
-from monai_jsma.zoom_geometry import RegionGrid, TissueMap, make_region_grid
+from monai_jsma.zoom_geometry import RegionGrid, TissueMap, find_patch_spans, make_region_grid
 
 __all__ = ["Pyramid", "empty_patches"]
 
@@ -259,6 +259,20 @@ class Pyramid:
         cols = [(left + col, width) for col, width in regions.cols]
         shares = self.tissue.measure(rows, cols)
         return orient(shares, self.orientation).ravel()
+
+    def tissue_cells(self) -> np.ndarray:
+        """Whether the patch of each cell holds tissue: bool ``(cells,)``; True where nothing is known of tissue."""
+        if self.tissue is None:
+            return np.ones(self.geometry.num_cells, bool)
+        top, left = self.origin
+        held = []
+        for level in range(len(self._stored.grids)):
+            rows, cols = find_patch_spans(self._stored, level)
+            in_file_rows = [(top + row, height) for row, height in rows]
+            in_file_cols = [(left + col, width) for col, width in cols]
+            shares = self.tissue.measure(in_file_rows, in_file_cols)
+            held.append(orient(shares > 0, self.orientation).ravel())
+        return np.concatenate(held)
 
     def as_regions(self, region_size: int) -> Pyramid:
         """The same image at one coarse magnification, of which each patch is a region.

@@ -26,6 +26,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import AllPatches, Sampler
+from monai_jsma.networks.tissue import keep_to_tissue
 
 __all__ = ["AttentionMIL", "GatedAttention"]
 
@@ -55,6 +56,9 @@ class GatedAttention(nn.Module):
 
 class AttentionMIL(NoExport):
     """Attention-based multiple instance learning over all patches of all magnifications.
+
+    Where the tissue of an image is known (:class:`~monai_jsma.transforms.FindTissue`), only patches that hold some are
+    read.
 
     Args:
         num_classes: number of labels.
@@ -148,7 +152,7 @@ class AttentionMIL(NoExport):
         if pyramid is None:
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
 
-        prior = log_prior(pyramid.grids).to(image.device)
+        prior = keep_to_tissue(log_prior(pyramid.grids).to(image.device), pyramid, balanced=True)
         draw = all_cells(prior)
         features = self.patch_encoder.encode_draw(pyramid, draw, in_chunks=True)  # (batch, cells, features)
         log_attention = self.attention(features * self.patch_encoder.scale, draw.drawn)  # (batch, cells)

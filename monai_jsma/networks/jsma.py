@@ -39,6 +39,7 @@ from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
+from monai_jsma.networks.tissue import keep_to_tissue
 
 __all__ = [
     "AttentionNetwork",
@@ -54,6 +55,9 @@ Grids = Sequence[tuple[int, int]]
 
 class JSMANet(NoExport):
     """Joint spatial and magnification attention network.
+
+    Where the tissue of an image is known (:class:`~monai_jsma.transforms.FindTissue`), only cells that hold some get
+    attention.
 
     Args:
         num_classes: number of labels.
@@ -127,6 +131,7 @@ class JSMANet(NoExport):
         self.thumbnail_size = tuple(thumbnail_size)
         self.patch_size = patch_size
         self.aligned = aligned
+        self.level_prior = level_prior
         self.attention_dropout = attention_dropout
         self.freeze_norm = freeze_norm
         self.freeze_thumbnail_encoder = freeze_thumbnail_encoder
@@ -208,6 +213,7 @@ class JSMANet(NoExport):
 
         views: Sequence[bytes | None] | None = getattr(pyramid, "keys", None)
         log_attention = self.attend(image, pyramid.grids, views=views)  # (batch, cells)
+        log_attention = keep_to_tissue(log_attention, pyramid, balanced=self.level_prior == "balanced")
         attention = log_attention.exp()
         check_finite(attention, "attention", network=self, image=pixels, pyramid=pyramid)
         log_prob = log_attention
@@ -224,7 +230,7 @@ class JSMANet(NoExport):
             **sample.outputs,
             "attention": attention,
             "log_attention": log_attention,
-            "log_prior": log_prior(pyramid.grids).to(log_attention),
+            "log_prior": keep_to_tissue(log_prior(pyramid.grids).to(log_attention), pyramid, balanced=True),
             "cells": sample.cells,
             "weights": sample.weights,
         }

@@ -20,17 +20,21 @@ _TOLERANCE = 1e-3  # relative, of attention and weights: they are sums of float3
 Check = Callable[[PredictionRecord], bool]
 
 
-def find_contradictions(parts: Sequence[str], records: Sequence[PredictionRecord]) -> list[str]:
+def find_contradictions(
+    parts: Sequence[str], records: Sequence[PredictionRecord], *, on_tissue: bool = False
+) -> list[str]:
     """What the records contradict of what a variant is called, one line each; nothing if all agrees.
 
     Args:
         parts: names of the controls that the variant is made of, such as ``("single", "all_patches")``; those without
             an entry in :data:`CLAIMS` claim nothing.
         records: its prediction records.
+        on_tissue: only cells that hold tissue count: those without get no attention.
     """
+    claims = {**CLAIMS, **CLAIMS_ON_TISSUE} if on_tissue else CLAIMS
     lines = []
     for part in parts:
-        for claim, holds in CLAIMS.get(part, ()):
+        for claim, holds in claims.get(part, ()):
             wrong = [record for record in records if not holds(record)]
             if wrong:
                 lines.append(
@@ -70,11 +74,27 @@ def _attends_equally(record: PredictionRecord) -> bool:
 
 
 def _attends_equally_at_each(record: PredictionRecord) -> bool:
+    return _is_balanced(record)
+
+
+def _attends_equally_on_tissue(record: PredictionRecord) -> bool:
+    attended = [share for share in record.attention if share > 0]
+    return _are_equal(attended)
+
+
+def _attends_equally_at_each_on_tissue(record: PredictionRecord) -> bool:
+    return _is_balanced(record, attended_only=True)
+
+
+def _is_balanced(record: PredictionRecord, *, attended_only: bool = False) -> bool:
+    """Whether magnifications have equal shares, and inside each all cells, or all that have any attention."""
     shares = list(record.shares.values())
     if not _are_equal(shares):
         return False
     for cells in record.geometry.slices.values():
         of_magnification = record.attention[cells]
+        if attended_only:
+            of_magnification = tuple(share for share in of_magnification if share > 0)
         if not _are_equal(of_magnification):
             return False
     return True
@@ -115,4 +135,18 @@ CLAIMS: dict[str, tuple[tuple[str, Check], ...]] = {
     "mean_features": (_ALL_READ, _EQUAL_CELLS, _EQUAL_WEIGHTS),
     "thumbnail_only": (_ONE_MAGNIFICATION, _ALL_READ, _EQUAL_CELLS),
     "whole_image": (("the image is one patch", _has_one_cell), _ALL_READ),
+}
+
+_EQUAL_TISSUE = ("no cell with tissue gets more attention than another", _attends_equally_on_tissue)
+
+CLAIMS_ON_TISSUE: dict[str, tuple[tuple[str, Check], ...]] = {
+    "random_patches": (_EQUAL_TISSUE, _EQUAL_WEIGHTS),
+    "balanced_random_patches": (
+        (
+            "each magnification gets the same attention, and inside it each cell with tissue",
+            _attends_equally_at_each_on_tissue,
+        ),
+    ),
+    "mean_features": (_ALL_READ, _EQUAL_TISSUE, _EQUAL_WEIGHTS),
+    "thumbnail_only": (_ONE_MAGNIFICATION, _ALL_READ, _EQUAL_TISSUE),
 }

@@ -296,7 +296,10 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
 
 
 class FindTissue(Transform):
-    """Find where the tissue of a slide lies, so that :class:`~monai_jsma.networks.ZoomNet` looks nowhere else.
+    """Find where the tissue of a slide lies, so that networks look nowhere else.
+
+    :class:`~monai_jsma.networks.ZoomNet` zooms only into regions that hold some,
+    :class:`~monai_jsma.networks.JSMANet` and :class:`~monai_jsma.networks.AttentionMIL` read only such patches.
 
     It comes before the random transforms: tissue turns with its slide, and is that of the slide as it is stained.
     """

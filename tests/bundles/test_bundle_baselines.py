@@ -137,3 +137,17 @@ def test_one_magnification_and_a_baseline_are_two_overlays(bundle):
     assert made.network_def.sampler == AllPatches()
     grid = made.train_dataset[0]["pyramid"].geometry.num_cells
     assert made.evaluator.state.output[0]["cells"].shape == (grid,)
+
+
+def test_on_tissue_a_baseline_is_what_it_is_called(bundle):
+    overlays = ("balanced_random_patches", "tissue_only")
+    folders = {"ckpt_dir": str(bundle / "tissue")}
+    made = run(bundle, "train", "tiny", *overlays, **folders)
+    assert made.train_dataset[0]["pyramid"].tissue is not None
+    evaluated = bundle / "tissue" / "eval"
+    run(bundle, "train", "tiny", *overlays, "evaluate", **folders, output_dir=str(evaluated), max_pictures=0)
+    records = read_records(evaluated / "predictions.jsonl")
+    assert find_contradictions(overlays, records, on_tissue=True) == []
+    options = {"kind": "infer", "test_list": "validation", "output_dir": str(bundle / "tissue" / "predictions")}
+    run(bundle, "inference", "tiny", *overlays, **folders, **options, max_pictures=0)
+    assert predicted(bundle / "tissue" / "predictions").keys() == predicted(evaluated).keys()

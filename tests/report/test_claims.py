@@ -9,7 +9,7 @@ import math
 import pytest
 
 from monai_jsma.predictions.records import PatchRecord, PredictionRecord
-from monai_jsma.report.claims import CLAIMS, count_effective_cells, find_contradictions
+from monai_jsma.report.claims import CLAIMS, CLAIMS_ON_TISSUE, count_effective_cells, find_contradictions
 
 EQUAL = (1 / 5,) * 5
 BALANCED = (1 / 2, *(1 / 8,) * 4)
@@ -97,6 +97,25 @@ def test_what_breaks_a_claim_is_named_with_its_file(name):
         assert lines
         assert all(f"'{name}' means that " in line and "but in 1 of 3 regions" in line for line in lines)
         assert all("a.png" in line for line in lines)
+
+
+ON_TISSUE = {
+    "random_patches": record((1 / 3, 0.0, 1 / 3, 1 / 3, 0.0), [0.5, 0.5]),
+    "balanced_random_patches": record((0.5, 0.25, 0.0, 0.25, 0.0), [0.5, 0.5]),
+    "mean_features": record((1 / 3, 0.0, 1 / 3, 1 / 3, 0.0), [1 / 3] * 3),
+    "thumbnail_only": record((1 / 2, 0.0, 1 / 2, 0.0), [1 / 2] * 2, magnifications=(1.0,)),
+}
+
+
+def test_cells_without_tissue_are_no_contradiction_where_only_tissue_counts():
+    assert set(ON_TISSUE) == set(CLAIMS_ON_TISSUE)
+    for name, kept in ON_TISSUE.items():
+        assert find_contradictions([name], [kept], on_tissue=True) == []
+        assert find_contradictions([name], [kept])
+        for broken in BREAKS[name]:
+            assert find_contradictions([name], [broken], on_tissue=True)
+    unequal = record((0.5, 0.3, 0.0, 0.2, 0.0), [0.5, 0.5])
+    assert find_contradictions(["balanced_random_patches"], [unequal], on_tissue=True)
 
 
 def test_a_name_without_claims_is_free():
