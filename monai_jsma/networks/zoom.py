@@ -39,6 +39,7 @@ from monai_jsma.networks.loading import keep_settings, read_class_names
 from monai_jsma.networks.patch_encoder import PatchEncoder
 from monai_jsma.networks.samplers import LeaveOneOut, Sampler, TrainingSampler
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
+from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 from monai_jsma.networks.zoom_tree import NodeAttention, RegionSource, ZoomTree
 
 __all__ = ["ZoomNet", "ZoomStage", "tissue_log_prior"]
@@ -59,6 +60,8 @@ class ZoomStage(nn.Module):
         thumbnail_norm: None, or ``"standardized"``, see :class:`~monai_jsma.networks.JSMANet`.
         frozen: the encoder does not learn: it stays in evaluation mode.
         freeze_norm: keep batch statistics as they were loaded.
+        thumbnail_cache: folder where the maps of a frozen encoder are kept, see
+            :class:`~monai_jsma.networks.ThumbnailCache`; of one that learns nothing is.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -76,6 +79,7 @@ class ZoomStage(nn.Module):
         thumbnail_norm: str | None = None,
         frozen: bool = False,
         freeze_norm: bool = False,
+        thumbnail_cache: str | Path | None = None,
     ) -> None:
         super().__init__()
         if tissue_power < 0:
@@ -87,6 +91,9 @@ class ZoomStage(nn.Module):
         self.tissue_power = tissue_power
         self.frozen = frozen
         self.freeze_norm = freeze_norm
+        self.thumbnail_cache: ThumbnailCache | None = None
+        if thumbnail_cache is not None and frozen:
+            self.thumbnail_cache = ThumbnailCache(thumbnail_cache)
         self.encoder = build_backbone(encoder, weights)
         self.standardizer = make_map_standardizer(thumbnail_norm, self.encoder.num_features)
         self.attention = AttentionNetwork(self.encoder.num_features, 1, normalization=normalization)
@@ -104,13 +111,19 @@ class ZoomStage(nn.Module):
         prior = tissue_log_prior(shares, self.tissue_power).to(thumbnails.device, torch.float32)
         if len(grids) == 0:
             return NodeAttention(prior, prior, prior)  # batch statistics of nothing would be NaN
-        features = self.encoder(thumbnails)  # (windows, channels, height', width')
+        features = self._encode(thumbnails, source)  # (windows, channels, height', width')
         if self.standardizer is not None:
             features = standardize_map(features, self.standardizer)
         self._warn_of_few_places(features, grids)
         log_attention = self.attention(features, [(grid,) for grid in grids])  # (windows, regions)
         log_prob = (log_attention + prior).log_softmax(dim=1)
         return NodeAttention(log_prob, prior, log_prob)
+
+    def _encode(self, thumbnails: Tensor, source: RegionSource) -> Tensor:
+        if self.thumbnail_cache is None:
+            return self.encoder(thumbnails)
+        views: Sequence[bytes | None] | None = getattr(source, "keys", None)
+        return self.thumbnail_cache.maps(self.encoder, thumbnails, views)
 
     def describe(self) -> dict[str, object]:
         """The settings that trained weights need to mean what they were trained for, as JSON can hold them."""
@@ -138,6 +151,7 @@ class ZoomStage(nn.Module):
     def unfreeze(self) -> None:
         """Let the encoder learn from now on."""
         self.frozen = False
+        self.thumbnail_cache = None
         self.encoder.requires_grad_(True)
         self.train(self.training)
 

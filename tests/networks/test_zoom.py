@@ -207,6 +207,21 @@ def test_masked_regions_leave_no_nan_in_a_gradient():
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@torch.no_grad()
+def test_a_frozen_stage_keeps_the_maps_of_slides(tmp_path):
+    slides = PyramidBatch([slide(noise(120, 100), identity="a"), slide(noise(48, 75), identity="b")])
+    expected = look(zoom_net(stage(frozen=True)).eval(), slides, sampler=AllPatches())["logits"]
+    encoded = []
+    for _ in range(2):
+        net = zoom_net(stage(frozen=True, thumbnail_cache=tmp_path)).eval()
+        net.stages[0].encoder.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
+        assert torch.equal(look(net, slides, sampler=AllPatches())["logits"], expected)
+    assert encoded == [1, 2, 1]  # one tells the size of a map; in the second run no other is encoded
+    net.unfreeze()
+    assert net.stages[0].thumbnail_cache is None
+    assert stage(thumbnail_cache=tmp_path).thumbnail_cache is None
+
+
 def test_features_that_were_kept_of_regions_serve_the_slide(tmp_path):
     options = {"feature_norm": "l2", "frozen": True, "feature_cache": tmp_path}
     net = zoom_net(**options).eval()
