@@ -26,7 +26,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import AllPatches, Sampler
-from monai_jsma.networks.tissue import keep_to_tissue
+from monai_jsma.networks.tissue_mask import keep_to_tissue
 
 __all__ = ["AttentionMIL", "GatedAttention"]
 

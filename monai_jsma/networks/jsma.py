@@ -39,7 +39,7 @@ from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
-from monai_jsma.networks.tissue import keep_to_tissue
+from monai_jsma.networks.tissue_mask import keep_to_tissue
 
 __all__ = [
     "AttentionNetwork",
