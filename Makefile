@@ -1,6 +1,8 @@
 # make setup   a pinned environment in .venv (at once when nothing changed)
 # make demo    the main job: make pictures with a known answer, train, evaluate, show where the attention went
 # make test    the whole test suite; `make test ARGS="tests/test_docs.py --cov"` for a part of it or for coverage
+# make bundles the bundles as MONAI's model zoo takes them, in dist/bundles; and one with the weights of the demo
+# make dist    wheel and sdist in dist
 # make lint, make docs, make clean
 
 VENV := .venv
@@ -15,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo bundles dist test lint docs clean
 
 setup: $(STAMP)
 
@@ -30,6 +32,19 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 demo: setup
 	$(RUN) monai_jsma demo
+
+NOTE := These weights are of the synthetic task of the demo, four textures on images of 256 pixels, not of tissue.
+
+bundles: demo
+	rm -rf dist/bundles
+	$(RUN) monai_jsma pack dist/bundles/pathology_synthetic_attention_classification --config demo \
+		--model demo/models/model.pt --metrics demo/eval/metrics.csv --note '$(NOTE)'
+	$(RUN) monai_jsma pack dist/bundles/pathology_bach_attention_classification
+	$(RUN) monai_jsma pack dist/bundles/pathology_tcga_prad_attention_classification --bundle bundles/tcga_prad
+
+dist: setup
+	rm -f dist/*.whl dist/*.tar.gz
+	$(RUN) build --outdir dist
 
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile $(ARGS)

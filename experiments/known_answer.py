@@ -183,7 +183,7 @@ def main() -> None:
         text = f"number of {side} images (default: {number}, for digits {DIGITS_SIZES[side]})"
         parser.add_argument(f"--{side}", type=int, metavar="N", help=text)
     for name, setting in (("epochs", "epochs"), ("patches", "num_patches")):
-        text = f"{name} in training (default: those of configs/demo.json, for digits {DIGITS[setting]})"
+        text = f"{name} in training (default: those of variants/demo.json, for digits {DIGITS[setting]})"
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     parser.add_argument("--out", type=Path, default=Path("known"), help="folder for all (default: %(default)s)")
     logging.disable(logging.INFO)  # MONAI logs every epoch

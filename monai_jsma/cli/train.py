@@ -57,7 +57,7 @@ def _add_demo(commands: Commands) -> None:
         "--test", type=parse_whole(1), default=128, metavar="N", help="number of test images (default: %(default)s)"
     )
     parser.add_argument(
-        "--epochs", type=parse_whole(1), metavar="N", help="number of epochs (default: that of configs/demo.json)"
+        "--epochs", type=parse_whole(1), metavar="N", help="number of epochs (default: that of variants/demo.json)"
     )
 
 

@@ -63,7 +63,6 @@ def test_what_a_bundle_needs_is_there(shipped: Shipped):
     names = {str(p.relative_to(shipped.folder)) for p in FILES if p.is_relative_to(shipped.folder)}
     configs = ["train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_inference", "metadata"]
     configs += ["auto_magnifications"]  # its picture size is the data set's own
-    configs += ["demo"] if shipped is BUNDLES["bach"] else []  # its pictures have BACH's classes and magnifications
     wanted = {"LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"}
     assert names == wanted | {f"configs/{name}.json" for name in configs}  # and no Python
     assert all(p.stat().st_size < 1e6 for p in FILES)
@@ -81,7 +80,7 @@ def test_the_variants_are_written_once():
         "mean_features",
     ]
     draws = ["random_patches", "balanced_random_patches", "draws"]
-    settings = ["aligned", "frozen", "paper", "pretrained", "zoom"]
+    settings = ["aligned", "demo", "frozen", "paper", "pretrained", "zoom"]
     assert names == {f"{name}.json" for name in [*controls, *draws, *settings]}
     for folder in FOLDERS:
         assert not names & {path.name for path in (folder / "configs").iterdir()}  # a bundle's own would hide them
@@ -130,7 +129,7 @@ def test_classes_are_in_the_order_of_their_labels(shipped: Shipped):
     assert outputs["num_channels"] == train == inference == len(names)
     order = ", ".join(f"{i} {name}" for i, name in names.items())
     assert metadata["label_classes"] == order
-    assert metadata["pred_classes"] == "logits of " + ", ".join(shipped.classes)
+    assert metadata["pred_classes"] == "probabilities of " + ", ".join(shipped.classes)
     assert f"Labels: {order}." in shipped.card
 
 

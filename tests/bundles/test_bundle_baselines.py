@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_runs import SMALL_PATCHES, TINY, copy_with_data, predicted, rows
+from bundle_runs import SMALL_PATCHES, TINY, VARIANTS, copy_with_data, predicted, rows
 from monai.bundle import create_workflow
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import set_determinism
@@ -44,7 +44,7 @@ def bundle(request, tmp_path_factory) -> Path:
     copy = copy_with_data(tmp_path_factory.mktemp(name), name, 4, 4, 2)
     tiny = TINY | SMALL_PATCHES
     if name == "bach":
-        tiny = json.loads((copy / "configs" / "demo.json").read_text()) | TINY
+        tiny = json.loads((VARIANTS / "demo.json").read_text()) | TINY
     (copy / "configs" / "tiny.json").write_text(json.dumps(tiny | {"epochs": 1}))
     return copy
 

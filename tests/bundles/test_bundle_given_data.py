@@ -10,7 +10,19 @@ import re
 from pathlib import Path
 
 import pytest
-from bundle_runs import TINY, causes, command, copy_bundle, execute, items, make_pictures, predicted, run, workflow
+from bundle_runs import (
+    TINY,
+    VARIANTS,
+    causes,
+    command,
+    copy_bundle,
+    execute,
+    items,
+    make_pictures,
+    predicted,
+    run,
+    workflow,
+)
 
 from monai_jsma.datalists import Datalist, load_datalist, make_items
 from monai_jsma.datalists.tissue import whole_slide_items
@@ -58,7 +70,7 @@ def test_inference_on_the_command_line(bare, tmp_path):
     path = given["test"][0]["image"]
     network = {name: TINY[name] for name in ("num_workers", "batch_size", "num_patches", "max_pictures")}
     overlay = {"dataset#data": f"['{path}']".replace(" ", ""), "output_dir": tmp_path / "out"}
-    demo = json.loads((bundle / "configs" / "demo.json").read_text())
+    demo = json.loads((VARIANTS / "demo.json").read_text())
     network |= {name: demo[name] for name in ("mpp", "thumbnail_size", "patch_size")}
     (bundle / "configs" / "tiny.json").write_text(
         json.dumps({"thumbnail_backbone": TINY["thumbnail_backbone"], "patch_backbone": TINY["patch_backbone"]})

@@ -15,6 +15,7 @@ import torch
 from bundle_runs import (
     BUNDLE,
     NETWORK,
+    VARIANTS,
     command,
     copy_bundle,
     execute,
@@ -39,7 +40,7 @@ from monai_jsma.networks import AllPatches
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")  # MONAI asks whether one trusts it
 
 MAGNIFICATIONS = ("50X", "100X", "200X")
-DEMO = json.loads((BUNDLE / "configs" / "demo.json").read_text())
+DEMO = json.loads((VARIANTS / "demo.json").read_text())
 NETWORK_DEF = json.loads((BUNDLE / "configs" / "train.json").read_text())["network_def"]
 
 

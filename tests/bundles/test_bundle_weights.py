@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runs import BUNDLES, SMALL_BACKBONE, causes, copy_bundle, items, make_pictures, model, run
+from bundle_runs import BUNDLES, SMALL_BACKBONE, VARIANTS, causes, copy_bundle, items, make_pictures, model, run
 from monai.bundle import load
 
 from monai_jsma.predictions.records import read_records
@@ -88,7 +88,7 @@ def test_another_setting_than_that_of_the_training_is_refused(bundle, overrides,
 
 
 def test_monai_loads_weights_and_names(bundle, monkeypatch):
-    demo = json.loads((bundle / "configs" / "demo.json").read_text())
+    demo = json.loads((VARIANTS / "demo.json").read_text())
     train = bundle / "configs" / "train.json"
     small = {"thumbnail_backbone": SMALL_BACKBONE, "patch_backbone": SMALL_BACKBONE}
     train.write_text(json.dumps(json.loads(train.read_text()) | demo | small))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bundle_runs import BUNDLES, SMALL_PATCHES, TINY, causes, copy_with_data, workflow
+from bundle_runs import BUNDLES, SMALL_PATCHES, TINY, VARIANTS, causes, copy_with_data, workflow
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -70,7 +70,7 @@ def bundle(request, tmp_path_factory):
     copy = copy_with_data(tmp_path_factory.mktemp(request.param), request.param, 5, 2, 1)
     tiny = TINY | SMALL_PATCHES
     if request.param == "bach":
-        tiny = json.loads((copy / "configs" / "demo.json").read_text()) | TINY
+        tiny = json.loads((VARIANTS / "demo.json").read_text()) | TINY
     (copy / "configs" / "tiny.json").write_text(json.dumps(tiny))
     return copy
 

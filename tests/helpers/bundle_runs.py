@@ -159,9 +159,14 @@ def command(run_id: str, *configs: str, processes: int = 0, **overrides: Any) ->
     launcher = [sys.executable, "-m"]
     if processes:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
-    files = str([f"configs/{name}.json" for name in configs]).replace(" ", "")
+    files = str([_config_file(name) for name in configs]).replace(" ", "")
     options = [f"--{name}={'$None' if value is None else value}" for name, value in overrides.items()]
     return [*launcher, "monai.bundle", "run", run_id, "--config_file", files, *options]
+
+
+def _config_file(name: str) -> str:
+    common = (VARIANTS / f"{name}.json").is_file()
+    return f"../variants/{name}.json" if common else f"configs/{name}.json"
 
 
 def execute(arguments: list[str], folder: Path, *, timeout: float = 150) -> tuple[int, str]:
