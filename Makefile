@@ -2,7 +2,7 @@
 # make demo    the main job: make pictures with a known answer, train, evaluate, show where the attention went
 # make test    the whole test suite; `make test ARGS="tests/test_docs.py --cov"` for a part of it or for coverage
 # make bundles the bundles as MONAI's model zoo takes them, in dist/bundles; and one with the weights of the demo
-# make dist    wheel and sdist in dist
+# make dist    wheel and sdist in dist; `make bare PYTHON=python3.12` uses the wheel in a fresh environment
 # make lint, make docs, make clean
 
 VENV := .venv
@@ -17,7 +17,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo bundles dist test lint docs clean
+.PHONY: setup demo bundles dist bare test lint docs clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,10 @@ bundles: demo
 dist: setup
 	rm -f dist/*.whl dist/*.tar.gz
 	$(RUN) build --outdir dist
+
+# The pins are for Python 3.11: another Python gets what the index has.
+bare: dist
+	PIP_CONSTRAINT= $(PYTHON) tests/helpers/bare_machine.py dist/*.whl
 
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile $(ARGS)

@@ -12,6 +12,9 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
+import numpy
+import pytest
+from bare_machine import make_environment, use_package
 from places import ROOT
 
 import monai_jsma
@@ -28,27 +31,35 @@ def normalized(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=!~;]", requirement, maxsplit=1)[0]).lower()
 
 
-def test_wheel_holds_every_module(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of what lies in the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     shutil.copytree(ROOT / "monai_jsma", source / "monai_jsma", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-qq",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        str(tmp_path),
-    ]
-    subprocess.run([*build, str(source)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*build, str(source)], check=True, capture_output=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_wheel_holds_every_module(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("monai_jsma/")}
-    assert held == {str(p.relative_to(source)) for p in (source / "monai_jsma").rglob("*.*")}
+    package = ROOT / "monai_jsma"
+    files = [path for path in package.rglob("*.*") if "__pycache__" not in path.parts]
+    assert held == {str(path.relative_to(ROOT)) for path in files}
     assert "monai_jsma/py.typed" in held
+
+
+def test_the_wheel_alone_serves_a_machine_without_the_repository(wheel: Path, tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "env", wheel, libraries=Path(numpy.__file__).parents[1])
+    printed = use_package(python, tmp_path)
+    assert Path(printed["where"].strip()).is_relative_to(tmp_path / "env")
+    assert "torch.Size([1, 4]) torch.Size([1, 58])" in printed["example"]
+    assert ", 0 FAIL" in printed["doctor"]
+    assert "val_accuracy" in printed["training"]
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -1,0 +1,80 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What someone has who installed the wheel alone: no repository, a fresh environment, the README's example, a bundle.
+
+The whole check, which downloads gigabytes: ``make bare PYTHON=python3.12``, or
+``python tests/helpers/bare_machine.py WHEEL``. The test suite runs the same with the libraries that are here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+__all__ = ["make_environment", "use_package"]
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = "imagenet-lite"
+SMALL = {"epochs": 1, "num_patches": 2, "inference_patches": 2, "max_pictures": 1}
+
+
+def make_environment(folder: Path, wheel: Path, *, libraries: Path | None = None) -> Path:
+    """A fresh environment with the wheel; its Python.
+
+    Args:
+        folder: where the environment is made.
+        wheel: the wheel.
+        libraries: ``site-packages`` of an environment that has all that the wheel needs; None: installed from the
+            index, with the extras that need no special hardware.
+    """
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    target = [f"{wheel}[{EXTRAS}]"] if libraries is None else ["--no-deps", "--no-index", str(wheel)]
+    _call([str(python), "-m", "pip", "install", "-qq", *target], folder)
+    if libraries is not None:
+        (own,) = folder.glob("lib/python*/site-packages")
+        (own / "libraries.pth").write_text(f"{libraries}\n")
+    return python
+
+
+def use_package(python: Path, folder: Path) -> dict[str, str]:
+    """Run the example of the README, ``doctor``, and a training of a bundle on made images; what each printed."""
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    shutil.copytree(ROOT / "bundles" / "variants", folder / "variants")
+    for part in ("configs", "docs"):
+        shutil.copytree(ROOT / "bundles" / "bach" / part, folder / "bach" / part)
+
+    printed = {"where": _call([str(python), "-c", "import monai_jsma; print(monai_jsma.__file__)"], folder)}
+    printed["example"] = _call([str(python), "-c", example[1]], folder)
+    printed["doctor"] = _call([str(python), "-m", "monai_jsma", "doctor"], folder)
+    data = ["synthetic", str(folder / "data"), "--train=8", "--validation=4", "--test=4"]
+    _call([str(python), "-m", "monai_jsma", *data], folder)
+    configs = json.dumps(["configs/train.json", "../variants/demo.json"], separators=(",", ":"))
+    options = [f"--{name}={value}" for name, value in {**SMALL, "dataset_dir": folder / "data"}.items()]
+    command = [str(python), "-m", "monai.bundle", "run", "training", "--config_file", configs, *options]
+    printed["training"] = _call(command, folder / "bach")
+    assert (folder / "bach" / "models" / "model.pt").is_file()
+    return printed
+
+
+def _call(command: list[str], folder: Path) -> str:
+    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        for name, text in use_package(make_environment(place / "env", Path(sys.argv[1]).resolve()), place).items():
+            print(f"--- {name}\n{text}")
