@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_jsma.cli.ready_pythons import ReadyPythons
 from monai_jsma.failures import find_cause_in_log
 
 if TYPE_CHECKING:
@@ -179,8 +179,11 @@ class TrainingRun:
         """Path of the table of the patches that the training used."""
         return self.folder / "models" / "patches.csv"
 
-    def finish(self) -> None:
+    def finish(self, pythons: ReadyPythons) -> None:
         """Train and test, or do what is left of it.
+
+        Args:
+            pythons: what runs the commands.
 
         Raises:
             ValueError: if a command fails; the message names the command and the file of its output.
@@ -188,26 +191,26 @@ class TrainingRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         trained = self.folder / "trained"
         if not trained.exists():
-            self._train()
+            self._train(pythons)
             trained.touch()
         if _is_open(self.predictions):
-            self._test({})
+            self._test(pythons, {})
         if self.certify and _is_open(self.certified):
             sampler = "$monai_jsma.networks.Certified()"
-            self._test({"inference_sampler": sampler, "output_dir": self.certified.parent})
+            self._test(pythons, {"inference_sampler": sampler, "output_dir": self.certified.parent})
 
-    def _train(self) -> None:
+    def _train(self, pythons: ReadyPythons) -> None:
         files = find_configs(self.bundle, "train", *self.configs)
         values = {**self._common_values(), **self.training_values}
         checkpoint = self.folder / "models" / "checkpoint.pt"
         if checkpoint.exists():
             values["resume"] = True
-        self._run_command("training", files, values)
+        self._run_command(pythons, build_command("training", files, values), name="training")
 
-    def _test(self, values: Mapping[str, Any]) -> None:
+    def _test(self, pythons: ReadyPythons, values: Mapping[str, Any]) -> None:
         files = find_configs(self.bundle, "train", *self.configs, "evaluate")
         values = {**self._common_values(), "validation_list": self.test_list, **values}
-        self._run_command("evaluating", files, values)
+        self._run_command(pythons, build_command("evaluating", files, values), name="evaluating")
 
     def _common_values(self) -> dict[str, Any]:
         folders = {
@@ -217,19 +220,17 @@ class TrainingRun:
         }
         return {**folders, **self.values}
 
-    def _run_command(self, run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> None:
-        command = build_command(run_id, files, values)
-        log = self.folder / f"{run_id}.log"
+    def _run_command(self, pythons: ReadyPythons, command: Sequence[str], *, name: str) -> None:
+        log = self.folder / f"{name}.log"
         with log.open("a", encoding="utf-8") as file:
             start = file.tell()  # of this command; those of before may have failed for another reason
             file.write(f"$ {format_command(command)}\n")
-            file.flush()  # it stands before the output of the command
-            process = subprocess.run(command, cwd=self.bundle, stdout=file, stderr=subprocess.STDOUT, check=False)
-        if process.returncode:
+        code = pythons.run(command, folder=self.bundle, log=log)
+        if code:
             output = log.read_bytes()[start:].decode("utf-8", errors="replace")
             _, _, output = output.partition("\n")  # without the command itself
             cause = find_cause_in_log(output)
-            raise ValueError(f"{run_id} ended with exit code {process.returncode}: {cause} (all of it in {log})")
+            raise ValueError(f"{name} ended with exit code {code}: {cause} (all of it in {log})")
 
 
 def _is_open(predictions: Path) -> bool:
@@ -244,8 +245,8 @@ def finish_runs(runs: Sequence[TrainingRun], jobs: int) -> Iterator[tuple[Traini
         runs: the runs.
         jobs: number of runs at the same time.
     """
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run.finish): run for run in runs}
+    with ReadyPythons() as pythons, ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run.finish, pythons): run for run in runs}
         for future in as_completed(futures):
             error = future.exception()
             if error is not None and not isinstance(error, ValueError):

@@ -66,7 +66,7 @@ def test_each_picture_is_predicted_once_by_the_folds(folds, capsys, monkeypatch)
     def nothing(*args, **kwargs):
         raise AssertionError("what is finished must not be done again")
 
-    monkeypatch.setattr(subprocess, "run", nothing)
+    monkeypatch.setattr(subprocess, "Popen", nothing)
     assert main(args) == 0
     assert capsys.readouterr().out.splitlines()[2:] == printed[2:]
     assert main([*args, "epochs=2"]) == 1
@@ -144,7 +144,7 @@ def never_run(monkeypatch):
     def nothing(*args, **kwargs):
         raise AssertionError("what is finished must not be done again")
 
-    monkeypatch.setattr(subprocess, "run", nothing)
+    monkeypatch.setattr(subprocess, "Popen", nothing)
 
 
 def test_a_variant_and_a_seed_are_added_to_finished_runs(folds, capsys):
