@@ -44,6 +44,8 @@ _OPTIONAL: dict[str, Any] = {
     "unfreeze_epoch": 10,
     "weights": "imagenet",
 }
+# Settings that may be an object too: the name of an encoder and timm's own keywords, which timm checks.
+_ENCODERS = frozenset({"thumbnail_backbone", "patch_backbone", "slide_backbone"})
 # What MONAI or the user calls by name, so that nothing in the configuration refers to it.
 _PROGRAMS = frozenset({"_meta_", "imports", "initialize", "run", "training", "evaluating", "finalize"})
 _RUN_OPTIONS = ("run_id", "init_id", "final_id", "config_file", "meta_file", "logging_file", "args_file", "tracking")
@@ -128,7 +130,7 @@ def correct_settings(
     corrections = {}
     examples = _Examples(own)
     for name, value, own_value in _compare(config, own):
-        if name in entries:
+        if name in entries or (name in _ENCODERS and isinstance(value, dict) and "name" in value):
             continue
         example = examples.find(name, own_value)
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ._torchvision import ensure_torchvision_before_timm
 from .attention_mil import AttentionMIL, GatedAttention
-from .backbones import Backbone, ConvBackbone, Weights, build_backbone
+from .backbones import Backbone, ConvBackbone, EncoderLike, Weights, build_backbone
 from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
 from .classifier import BagClassifier
 from .confident import Confident
@@ -26,6 +26,7 @@ from .drawing import (
     top_cells,
     weighted_sum,
 )
+from .encoder_cards import ENCODERS, EncoderCard
 from .feature_cache import FeatureCache, FeatureStore, encoder_hash
 from .jsma import (
     AttentionNetwork,
@@ -60,6 +61,7 @@ from .zoom import ZoomNet, ZoomStage, tissue_log_prior
 from .zoom_tree import NodeAttention, RegionSource, ZoomTree
 
 __all__ = [
+    "ENCODERS",
     "ESTIMATORS",
     "AllPatches",
     "AttentionMIL",
@@ -72,6 +74,8 @@ __all__ = [
     "ConvBackbone",
     "Draw",
     "Draws",
+    "EncoderCard",
+    "EncoderLike",
     "FeatureCache",
     "FeatureStandardizer",
     "FeatureStore",

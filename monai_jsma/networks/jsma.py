@@ -23,6 +23,7 @@ from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import (
     Backbone,
+    EncoderLike,
     Weights,
     build_backbone,
     hold_frozen,
@@ -107,8 +108,8 @@ class JSMANet(NoExport):
         *,
         weights: Weights,
         sampler: TrainingSampler | None = None,
-        thumbnail_encoder: str | nn.Module | None = "inception_v3",
-        patch_encoder: PatchEncoder | str | nn.Module | None = None,
+        thumbnail_encoder: EncoderLike | None = "inception_v3",
+        patch_encoder: PatchEncoder | EncoderLike | None = None,
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
         aligned: bool = False,
@@ -507,7 +508,7 @@ def _check_trains(sampler: Sampler) -> TrainingSampler:
     return sampler
 
 
-def _repeat_by_name(thumbnail_encoder: str | nn.Module | None) -> str | nn.Module:
+def _repeat_by_name(thumbnail_encoder: EncoderLike | None) -> EncoderLike:
     if thumbnail_encoder is None:
         raise ValueError("without a thumbnail_encoder there is none to repeat: name a patch_encoder.")
     return thumbnail_encoder

