@@ -16,12 +16,13 @@ from monai.bundle import ConfigParser
 from places import ROOT
 
 from monai_jsma.__main__ import build_parser
+from monai_jsma.cli.bundles import read_config
 from monai_jsma.cli.variants import make_variants
 from monai_jsma.data import Box, make_dataset
 from monai_jsma.predictions.records import PatchRecord, PredictionRecord
 
 FOLDER = ROOT / "experiments"
-MODULES = ("known_answer", "measures", "real_tissue", "runs")
+MODULES = ("known_answer", "measures", "real_slides", "real_tissue", "runs")
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +263,67 @@ def test_the_experiment_on_real_tissue_is_a_cross_validation_of_all_controls(exp
     rest = set(names[4:])
     controls = {"random_patches", "balanced_random_patches", "all_patches", "attention_mil", "whole_image"}
     assert rest == controls | {"paper", "mean_features", "shuffled_labels"}
+
+
+# -------------------------------------------------------------------------------------------- slides of real tissue
+
+
+def write_mosaics(folder: Path) -> Path:
+    """Two slides of 2 x 2 places: one with two of three cores positive, and one with none."""
+    folder.mkdir()
+    content = {"labels": {"0": "no", "1": "yes"}, "settings": {"grid": [2, 2]}, "test": []}
+    (folder / "datalist.json").write_text(json.dumps(content))
+    rows = ["image,label,positive,place_row,place_col"]
+    rows += ["fold0/a.tif,1,1,0,0", "fold0/a.tif,1,0,0,1", "fold0/a.tif,1,1,1,1"]
+    rows += ["fold0/b.tif,0,0,0,0", "fold0/b.tif,0,0,1,0"]
+    (folder / "cores.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_slides_of_real_tissue_are_known_by_their_cores(experiments, tmp_path):
+    real_slides = experiments["real_slides"]
+    mosaics = real_slides.read_mosaics(write_mosaics(tmp_path / "mosaics"))
+    assert mosaics["a.tif"].positive == {(0, 0), (1, 1)}
+    assert mosaics["a.tif"].burden == pytest.approx(2 / 3)
+    assert (mosaics["b.tif"].burden, mosaics["b.tif"].num_cores) == (0, 2)
+
+
+def test_attention_on_positive_cores_is_that_of_their_cells(experiments, tmp_path):
+    real_slides = experiments["real_slides"]
+    mosaic = real_slides.read_mosaics(write_mosaics(tmp_path / "mosaics"))["a.tif"]
+    # 84 cells of 2 x 2, 4 x 4 and 8 x 8: at 2.0 the first and the last, at 1.0 one of each place
+    attention = {0: 0.1, 1: 0.2, 3: 0.05, 4: 0.15, 4 + 3: 0.25, 4 + 15: 0.05, 20 + 63: 0.2}
+    one = record("a.tif", attention, 1)
+    assert real_slides.measure_mass(one, mosaic) == pytest.approx(0.1 + 0.05 + 0.15 + 0.05 + 0.2)
+
+
+def test_bets_are_counted_against_the_labels_of_all_patches(experiments):
+    real_slides = experiments["real_slides"]
+    certain = [record(name, {0: 1.0}, 1, certified=sure) for name, sure in (("a", True), ("b", True), ("c", False))]
+    of_all = [record("a", {0: 1.0}, 1), record("b", {0: 1.0}, 0), record("c", {0: 1.0}, 0)]
+    text = real_slides.describe_bets(certain, of_all)
+    assert "2 of 3 certified (0.67), 1 of them with the label of all patches" in text
+
+
+def test_the_experiment_on_real_slides_compares_what_it_names(experiments, monkeypatch, tmp_path, capsys):
+    real_slides = experiments["real_slides"]
+    mosaics = write_mosaics(tmp_path / "mosaics")
+    asked = []
+    monkeypatch.setattr(real_slides, "run_command", lambda command: asked.append(command) or 0)
+    given = [str(mosaics), f"--out={tmp_path / 'out'}", "--alpha=0.3", "--set", "mpp=2.0"]
+    monkeypatch.setattr(sys, "argv", ["real_slides.py", *given])
+    assert real_slides.main() == 0
+    args = build_parser().parse_args(asked[0])
+    assert (args.folds, args.no_validation, args.config) == (3, True, ["pretrained", "slides"])
+    values = dict(text.split("=") for text in args.values)
+    made = make_variants(args.bundle, args.variants, configs=args.config, values=values)
+    settings = {}
+    for variant in made:
+        config = read_config(args.bundle, variant.configs, variant.values)
+        keys = ("tissue_only", "num_patches", "alpha", "warmup_patches", "mpp")
+        settings[variant.name] = {key: config.get_parsed_content(key) for key in keys}
+        assert settings[variant.name]["tissue_only"] is True
+        assert settings[variant.name]["num_patches"] == 16
+    zoom, flat, random, mil = settings.values()
+    assert (zoom["alpha"], flat["alpha"], random["alpha"], mil["alpha"]) == (0.3, 0.3, 0.0, 0.0)
+    assert (zoom["warmup_patches"], flat["warmup_patches"], random["warmup_patches"]) == (64, 64, 64)
