@@ -8,7 +8,6 @@ Neither needs the model.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +66,12 @@ def _add_draw(commands: Commands) -> None:
         help="corner that the GeoJSON counts from (default: bounds, as QuPath does)",
     )
     parser.add_argument("--cells", action="store_true", help="put all cells in the GeoJSON, for measurement maps")
+    parser.add_argument(
+        "--max-pictures",
+        type=parse_whole(),
+        metavar="N",
+        help="draw at most N regions: wrong, most certain and most uncertain ones in turn (default: all)",
+    )
     parser.add_argument("--geojson-only", action="store_true", help="draw no PNG; the image files are then not needed")
 
 
@@ -74,6 +79,7 @@ def draw_predictions(args: argparse.Namespace) -> int:
     """Write all results and print their paths; 1 if any image, slide or annotation failed."""
     from monai_jsma.predictions.records import read_records
     from monai_jsma.slides.errors import SlideError
+    from monai_jsma.visualize import choose_records, is_slide, write_geojson, write_slide_map
 
     records_by_file: dict[str, list[PredictionRecord]] = {}
     for record in read_records(args.predictions):
@@ -106,12 +112,22 @@ def draw_predictions(args: argparse.Namespace) -> int:
     for of_file in records_by_file.values():
         try:
             _check_bounds(of_file[0], slides[of_file[0].file], args.geojson_frame)
-            print(_write_geojson(of_file, args.output, cells=args.cells, frame=args.geojson_frame))
+            print(write_geojson(of_file, args.output, cells=args.cells, frame=args.geojson_frame))
         except ValueError as error:
             faults.append(str(error))
 
     if not args.geojson_only:
-        for record in show_progress(records):
+        for of_file in records_by_file.values():
+            if not is_slide(of_file):
+                continue
+            try:
+                print(write_slide_map(of_file, args.output, args.base_dir, areas=areas.get(of_file[0].file, [])))
+            except (ValueError, OSError, SlideError) as error:
+                faults.append(str(error))
+        chosen = records
+        if args.max_pictures is not None:
+            chosen = [record for record, _ in choose_records(records, args.max_pictures)]
+        for record in show_progress(chosen):
             try:
                 print(_write_image(record, areas.get(record.file, []), args=args))
             except (ValueError, OSError, SlideError) as error:
@@ -235,15 +251,6 @@ def _score_areas(record: PredictionRecord, areas: Sequence[Area]) -> list[list[A
 def _format_score(score: Pointing) -> list[str | None]:
     values = (score.share, score.expected, score.enrichment)
     return [None if value is None else f"{value:.6g}" for value in values]
-
-
-def _write_geojson(records: Sequence[PredictionRecord], folder: Path, *, cells: bool, frame: Frame) -> Path:
-    """Write the regions of one file as QuPath objects."""
-    from monai_jsma.visualize import feature_collection
-
-    collection = feature_collection(records, cells=cells, frame=frame)
-    text = json.dumps(collection, ensure_ascii=False, allow_nan=False)
-    return write_whole(folder / f"{name_region(records[0].file)}.geojson", f"{text}\n")
 
 
 def _write_image(record: PredictionRecord, areas: Sequence[Area], *, args: argparse.Namespace) -> Path:

@@ -5,10 +5,17 @@
 from __future__ import annotations
 
 from .attention_images import AttentionImageHandler, AttentionImageSaver, picture_name
-from .checkpoints import BestModelSaver, EarlyStopper, TrainingStateSaver, checkpoint_file
+from .checkpoints import (
+    BestModelSaver,
+    EarlyStopper,
+    TrainingStateLoader,
+    TrainingStateSaver,
+    checkpoint_file,
+)
 from .num_patches import NumPatchesScheduler
 from .patch_counter import PatchCounter
 from .picture_choice import choose_pictures
+from .prediction_pictures import PredictionPictures
 from .prediction_saver import PredictionSaver
 from .scalars import ScalarHandler, group_tag
 from .stagewise_start import StagewiseStart
@@ -24,9 +31,11 @@ __all__ = [
     "EpochValidationHandler",
     "NumPatchesScheduler",
     "PatchCounter",
+    "PredictionPictures",
     "PredictionSaver",
     "ScalarHandler",
     "StagewiseStart",
+    "TrainingStateLoader",
     "TrainingStateSaver",
     "checkpoint_file",
     "choose_pictures",

@@ -9,7 +9,7 @@ trainers and evaluators.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,10 @@ from monai_jsma.visualize import (
     describe_answer,
     describe_place,
     draw_card,
-    name_class,
-    overview_figure,
     patch_boxes_image,
     patch_strip_image,
     read_background,
-    save_figure,
+    save_image,
 )
 
 __all__ = ["AttentionImageHandler", "AttentionImageSaver", "picture_name"]
@@ -46,7 +44,9 @@ class AttentionImageHandler(TensorBoardHandler):
     The images are chosen in the first epoch that is written, from all that the engine sees: all classes, and of each
     class right and wrong ones (:func:`~monai_jsma.handlers.choose_pictures`). Each is one picture
     (:func:`~monai_jsma.visualize.draw_card`) with the tag ``attention/FILE``, so that TensorBoard's slider shows how
-    the attention was learned. Pictures are stored as JPEG, which takes a fraction of the space and time of PNG.
+    the attention was learned. Pictures are stored as JPEG, which takes a fraction of the space and time of PNG. Which
+    images are shown is the handler's state: with it in the ``save_dict`` of
+    :class:`~monai_jsma.handlers.TrainingStateSaver` they are the same after a resume.
 
     Args:
         summary_writer: writer that is shared with other handlers; by default the handler makes one.
@@ -107,6 +107,17 @@ class AttentionImageHandler(TensorBoardHandler):
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Which images are shown, and how many were asked for."""
+        chosen = None if self._chosen is None else [tuple(key) for key in self._chosen]
+        return {"max_pictures": self.max_pictures, "chosen": chosen}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with the images of a state, unless another number is asked for now."""
+        chosen = state_dict["chosen"]
+        if chosen is not None and state_dict["max_pictures"] == self.max_pictures:
+            self._chosen = [PictureKey(*key) for key in chosen]
+
     def _start(self) -> None:
         self._candidates = {}
         self._held = {}
@@ -151,10 +162,13 @@ class AttentionImageHandler(TensorBoardHandler):
             self._chosen = [candidate.key for candidate in chosen]
 
         names = read_class_names(getattr(engine, "network", None), self.class_names)
-        drawn = [(key, self._draw(evidence, names)) for key, evidence in self._held.items()]
+        drawn = self._gather([(key, self._draw(evidence, names)) for key, evidence in self._held.items()])
         self._held = {}
+        if not drawn:  # the images of a resumed training lie elsewhere now
+            self._chosen = None
+            return
         step = self.global_epoch_transform(engine.state.epoch)
-        self._write(self._gather(drawn), step)
+        self._write(drawn, step)
 
     def _gather(self, values: list[Any]) -> list[Any]:
         """The values of all processes."""
@@ -186,7 +200,7 @@ class AttentionImageHandler(TensorBoardHandler):
 
 
 class AttentionImageSaver:
-    """Writes one PNG for each image of an evaluation: boxes, the attention of each magnification, the patches.
+    """Writes one PNG for each image of an evaluation, as :func:`~monai_jsma.visualize.draw_card` draws it.
 
     A file is complete or absent. Its name (:func:`picture_name`) does not depend on order, batches or processes, so
     another evaluation replaces it.
@@ -238,21 +252,9 @@ class AttentionImageSaver:
             self._count += 1
 
     def _save(self, evidence: Evidence) -> None:
-        title = self._make_title(evidence)
-        figure = overview_figure(read_background(evidence), title=title, max_patches=self.max_patches)
-        path = self.output_dir / f"{picture_name(evidence)}.png"
-        save_figure(figure, path, dpi="figure")
-
-    def _make_title(self, evidence: Evidence) -> str:
-        """File, location of a region, and the classes that are known."""
-        parts = [describe_place(evidence)]
-        if evidence.label is not None:
-            true_name = name_class(evidence.label, self._names, file=evidence.file)
-            parts.append(f"true {true_name}")
-        if evidence.prediction is not None:
-            predicted_name = name_class(evidence.prediction, self._names, file=evidence.file)
-            parts.append(f"predicted {predicted_name}")
-        return ", ".join(parts)
+        title = f"{describe_place(evidence)}\n{describe_answer(evidence, self._names)}"
+        card = draw_card(evidence, title=title, max_patches=self.max_patches)
+        save_image(card, self.output_dir / f"{picture_name(evidence)}.png")
 
 
 def picture_name(evidence: Evidence) -> str:

@@ -9,7 +9,7 @@ file at any moment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +18,11 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 from ignite.handlers.checkpoint import BaseSaveHandler
-from monai.handlers import CheckpointSaver
+from monai.handlers import CheckpointLoader, CheckpointSaver
 
 from monai_jsma._io import checkpoint_file, replace_file
 
-__all__ = ["BestModelSaver", "EarlyStopper", "TrainingStateSaver", "checkpoint_file"]
+__all__ = ["BestModelSaver", "EarlyStopper", "TrainingStateLoader", "TrainingStateSaver", "checkpoint_file"]
 
 _logger = logging.getLogger(__name__)
 
@@ -153,6 +153,28 @@ class TrainingStateSaver:
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after the handler that runs the validation: its best value belongs to the state."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._checkpoint)
+
+
+class TrainingStateLoader(CheckpointLoader):
+    """:class:`monai.handlers.CheckpointLoader` for what :class:`TrainingStateSaver` wrote, also in an earlier version.
+
+    Args:
+        load_path: the file.
+        load_dict: objects to give their state, by their names in the file.
+        optional: names of those that earlier versions did not save; they stay as they are if the file lacks them.
+        options: further arguments of MONAI's class.
+    """
+
+    def __init__(self, load_path: str, load_dict: dict, *, optional: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(load_path, load_dict, **options)
+        self.optional = optional
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the file."""
+        saved = torch.load(self.load_path, map_location="meta", weights_only=True)  # names alone
+        missing = {name for name in self.optional if name not in saved}
+        self.load_dict = {name: value for name, value in self.load_dict.items() if name not in missing}
+        super().__call__(engine)
 
 
 class _WholeFile(BaseSaveHandler):

@@ -3,13 +3,14 @@
 """Writes the predictions of an evaluation or inference: records, tables of regions and slides, and failures.
 
 ``predictions.jsonl`` holds the records (:mod:`monai_jsma.predictions.records`), ``predictions.csv`` one row for each
-region, ``slides.csv`` one row for each slide and, only if something failed, ``failed.csv`` what failed and why.
+region, ``slides.csv`` one row for each slide, ``patients.csv`` one row for each group of the datalist and, only if
+something failed, ``failed.csv`` what failed and why.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,7 @@ from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.predictions.log import RecordLog, describe_run
 from monai_jsma.predictions.records import PredictionRecord, make_record
-from monai_jsma.predictions.tables import failure_table, prediction_table, slide_table
+from monai_jsma.predictions.tables import failure_table, patient_table, prediction_table, slide_table
 
 __all__ = ["PredictionSaver"]
 
@@ -44,11 +45,14 @@ class PredictionSaver:
         items: items of the datalist, as the loader gets them. Labels and groups are taken from them, if they have any.
         class_names: names of the classes, which must be those of the network's weights; by default these, and
             "class 0" and so on if there are none.
+        slides: items of the datalist before its slides became regions: they tell the groups of slides without regions.
         unread: slides that gave no item, as :func:`~monai_jsma.datalists.whole_slide_items` lists them.
         model: path of the weights, whose SHA-256 is written.
         datalist: path of the datalist, whose SHA-256 is written, if there is one.
         seed: random seed of the run.
         settings: all other settings of the prediction, as JSON can hold them.
+        pictures: what draws the records when all are written, such as
+            :class:`~monai_jsma.handlers.PredictionPictures`; with several processes the first one calls it.
 
     Raises:
         ValueError: if an item or a class name is repeated; while running, if a label is not a class.
@@ -62,19 +66,23 @@ class PredictionSaver:
         *,
         model: str | os.PathLike,
         class_names: Sequence[str] | None = None,
+        slides: Sequence[Mapping[str, Any]] = (),
         unread: Sequence[Fault] = (),
         datalist: str | os.PathLike | None = None,
         seed: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        pictures: Callable[[Sequence[PredictionRecord]], Any] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.items = items
         self.class_names = class_names
+        self.slides = slides
         self.unread = unread
         self.model = model
         self.datalist = datalist
         self.seed = seed
         self.settings = settings
+        self.pictures = pictures
         self._unreadable = [fault for fault in unread if fault.stage != "tissue"]
         self._numbers = _number_items(items)
         names = class_names or ()
@@ -127,10 +135,12 @@ class PredictionSaver:
 
     def _finish(self, engine: Engine) -> None:
         failures = self._unreadable + _gather_failures(getattr(engine.state, "failures", []))
-        if idist.get_rank() == 0:
-            self._write_files(failures)
+        is_first = idist.get_rank() == 0
+        records = self._write_files(failures) if is_first else []
         idist.barrier()
         self.recorded.clear()  # another run starts from the beginning
+        if is_first and self.pictures is not None:  # the others need not wait
+            self.pictures(records)
 
         if failures:
             count = len(self.items) + len(self._unreadable)
@@ -141,7 +151,8 @@ class PredictionSaver:
         if not self.items:
             raise RuntimeError(f"nothing to predict: no tissue in any slide; see {self.output_dir / 'slides.csv'}.")
 
-    def _write_files(self, failures: Sequence[Fault]) -> None:
+    def _write_files(self, failures: Sequence[Fault]) -> list[PredictionRecord]:
+        """Write tables and records; returns the records."""
         record_of = {}
         for record in self._log.read():
             number = self._find_item(record.key)
@@ -152,12 +163,14 @@ class PredictionSaver:
         regions = prediction_table(records)
         write_whole(self.output_dir / "predictions.csv", regions)
         write_whole(self.output_dir / "slides.csv", slides)
+        write_whole(self.output_dir / "patients.csv", patient_table(records, failures, self._labels_of_groups()))
         failed = self.output_dir / "failed.csv"
         if failures:
             write_whole(failed, failure_table(failures))
         else:
             failed.unlink(missing_ok=True)
         self._log.finish(records)
+        return records
 
     def _make_record(self, evidence: Evidence, names: Sequence[str] | None) -> PredictionRecord:
         file = evidence.file
@@ -201,6 +214,20 @@ class PredictionSaver:
         for fault in self.unread:
             labels.setdefault(fault.where, None)
         return labels
+
+    def _labels_of_groups(self) -> dict[str, dict[str, int | None]]:
+        """For each group of the datalist its files, with the label that all their items have; None if they differ."""
+        groups: dict[str, dict[str, int | None]] = {}
+        for item in self.items:
+            label = item.get("label")
+            labels = groups.setdefault(group_of(item), {})
+            if labels.setdefault(str(item["image"]), label) != label:
+                labels[str(item["image"])] = None
+        group_of_slide = {str(item["image"]): group_of(item) for item in self.slides}
+        for fault in self.unread:
+            group = group_of_slide.get(fault.where, fault.where)
+            groups.setdefault(group, {}).setdefault(fault.where, None)
+        return groups
 
 
 def _default_names(evidence: Evidence) -> list[str]:

@@ -19,7 +19,7 @@ from .measures import (
     prior_shares,
 )
 from .records import PatchRecord, PredictionRecord, make_record, read_records
-from .tables import failure_table, prediction_table, slide_table
+from .tables import failure_table, patient_table, prediction_table, slide_table
 
 __all__ = [
     "Evidence",
@@ -36,6 +36,7 @@ __all__ = [
     "magnification_shares",
     "make_record",
     "mutual_information",
+    "patient_table",
     "pointing_scores",
     "prediction_table",
     "predictive_entropy",

@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions as CSV: one row for each region, for each slide, and for each failure.
+"""Predictions as CSV: one row for each region, for each slide, for each group, and for each failure.
 
 Rows, columns, heights and widths are level-0 pixels.
 """
@@ -15,10 +15,11 @@ from typing import Any
 from monai_jsma._io import Fault, format_csv
 from monai_jsma.predictions.records import PredictionRecord
 
-__all__ = ["failure_table", "prediction_table", "slide_table"]
+__all__ = ["failure_table", "patient_table", "prediction_table", "slide_table"]
 
 _PLACE = ("file", "row", "col", "height", "width", "mpp", "group")
 _SLIDE = ("file", "regions", "failed", "status")
+_PATIENT = ("group", "files", "regions", "status")
 _CLASSES = ("label", "prediction")
 
 
@@ -98,6 +99,54 @@ def slide_table(
     return format_csv((*_SLIDE, *_CLASSES, *columns), rows)
 
 
+def patient_table(
+    records: Sequence[PredictionRecord],
+    failures: Iterable[Fault],
+    groups: Mapping[str, Mapping[str, int | None]],
+) -> str:
+    """One row for each group of the datalist, such as a patient: the means of the numbers of its files.
+
+    A file of many regions counts as much as one of few.
+
+    Args:
+        records: records of one run.
+        failures: regions that could not be predicted; with one of them in its files the status of a group is "failed".
+        groups: for each group, in the order of the rows, the label of each of its files; None where there is none.
+    """
+    records_of: dict[tuple[str, str], list[PredictionRecord]] = defaultdict(list)
+    for record in records:
+        records_of[record.group, record.file].append(record)
+    failed = {failure.where for failure in failures}
+    classes = records[0].classes if records else ()
+    columns = _number_columns(records)
+
+    rows = []
+    for group, labels in groups.items():
+        predicted = [records_of[group, file] for file in labels if (group, file) in records_of]
+        status = "ok" if predicted else "no tissue"
+        if not failed.isdisjoint(labels):
+            status = "failed"
+        prediction = None
+        means: Sequence[Any] = [""] * len(columns)
+        if predicted:
+            means = _average([_mean_numbers(regions) for regions in predicted])
+            probabilities = means[: len(classes)]
+            prediction = probabilities.index(max(probabilities))
+        different = set(labels.values())
+        label = different.pop() if len(different) == 1 else None
+        row = [
+            group,
+            len(labels),
+            sum(len(regions) for regions in predicted),
+            status,
+            _class_name(classes, label),
+            _class_name(classes, prediction),
+            *means,
+        ]
+        rows.append(row)
+    return format_csv((*_PATIENT, *_CLASSES, *columns), rows)
+
+
 def failure_table(failures: Iterable[Fault]) -> str:
     """One row for each failure: file, row, column and reason."""
     rows = []
@@ -149,10 +198,14 @@ def _numbers(record: PredictionRecord) -> list[float]:
 
 def _mean_numbers(records: Sequence[PredictionRecord]) -> list[float]:
     """Means of the numbers of some records; those of the intervals' bounds bound the mean probability."""
-    rows = [_numbers(record) for record in records]
+    return _average([_numbers(record) for record in records])
+
+
+def _average(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Mean of each column."""
     means = []
     for column in zip(*rows):
-        mean = math.fsum(column) / len(records)
+        mean = math.fsum(column) / len(rows)
         means.append(float(f"{mean:.9g}"))
     return means
 

@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+from PIL import Image
 
 from monai_jsma._io import replace_file
 from monai_jsma.geometry import Box
@@ -38,8 +39,10 @@ __all__ = [
     "make_gray",
     "make_outline",
     "measure_width",
+    "pick_class_color",
     "pick_color",
     "save_figure",
+    "save_image",
 ]
 
 DPI = 160  # of figures: panels of 600 pixels a side and more
@@ -49,6 +52,9 @@ _COLORS = (
     *("#f0e442", "#56b4e9", "#009e73", "#e69f00", "#0072b2"),
     *("#d55e00", "#ffffff", "#cc79a7", "#999999", "#000000"),
 )
+
+# The same for classes, in an order in which neighbors are far apart.
+_CLASS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 
 _COMPRESSION = 2  # of PNG: a third of the time, and files of tissue are hardly larger
 _BAR_DISTANCE = 0.5  # inches from an image to the scale bar below it
@@ -61,6 +67,15 @@ def pick_color(level: int) -> str:
         level: index of the magnification, 0 is the coarsest.
     """
     return _COLORS[level % len(_COLORS)]
+
+
+def pick_class_color(index: int) -> str:
+    """Color of a class.
+
+    Args:
+        index: its index.
+    """
+    return _CLASS_COLORS[index % len(_CLASS_COLORS)]
 
 
 def make_outline(width: float = 2.0, color: str = "black") -> list[AbstractPathEffect]:
@@ -131,6 +146,22 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | Liter
     path = Path(path)
     with replace_file(path, shared=True) as unfinished:
         figure.savefig(unfinished, format="png", dpi=dpi, pil_kwargs={"compress_level": _COMPRESSION})
+    return path
+
+
+def save_image(pixels: np.ndarray, path: str | os.PathLike[str]) -> Path:
+    """Write pixels as PNG, whole or not at all, as :func:`save_figure` does.
+
+    Args:
+        pixels: uint8 ``(height, width, 3)``.
+        path: path of the file; its folder is made if needed.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    with replace_file(path, shared=True) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="png", compress_level=_COMPRESSION)
     return path
 
 

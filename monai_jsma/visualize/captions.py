@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_jsma.predictions.evidence import Evidence
 
-__all__ = ["describe_answer", "describe_place", "name_class"]
+__all__ = ["describe_answer", "describe_count", "describe_place", "name_class"]
 
 _ROUNDING = 1e-3  # by which the sum of probabilities may differ from 1, in half precision
 
@@ -50,6 +50,17 @@ def describe_answer(evidence: Evidence, names: Sequence[str] | None) -> str:
         return text
     verdict = "right" if label == prediction else "wrong"
     return f"{verdict}: {text}"
+
+
+def describe_count(number: int, one: str, many: str = "") -> str:
+    """A number of things: ``"1 region"``, ``"12 regions"``.
+
+    Args:
+        number: how many there are.
+        one: what one of them is called.
+        many: what several are called; by default with an s.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def name_class(index: int, names: Sequence[str] | None, *, file: str) -> str:

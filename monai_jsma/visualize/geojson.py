@@ -11,28 +11,30 @@ object depends only on its place, so that equal predictions give equal files.
   attention of each magnification.
 * A patch that was read is an annotation inside the region, in the color of its magnification. Where a network zooms
   into a slide, the regions that it looked into stand in the place of patches, and the patches are annotations in them.
-* A cell is a tile without class, for QuPath's measurement maps.
+* A cell is a tile without class, for QuPath's measurement maps; of a zoom so are the regions of each stage.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.colors import to_rgb
 
-from monai_jsma.geometry import Box, Magnification
+from monai_jsma._io import name_region, write_whole
+from monai_jsma.geometry import Box, Magnification, PatchGeometry
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides.frame import Frame, check_frame, find_origin
-from monai_jsma.visualize.canvas import pick_color
+from monai_jsma.visualize.canvas import pick_class_color, pick_color
 from monai_jsma.visualize.patches import rank_patches
 
-__all__ = ["feature_collection"]
+__all__ = ["feature_collection", "write_geojson"]
 
 Feature = dict[str, Any]
-# Okabe and Ito's colors, which color-blind readers can tell apart.
-_CLASS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 
 
 def feature_collection(records: Iterable[PredictionRecord], *, cells: bool = False, frame: Frame = "bounds") -> Feature:
@@ -57,6 +59,29 @@ def feature_collection(records: Iterable[PredictionRecord], *, cells: bool = Fal
     return {"type": "FeatureCollection", "frame": frame, "features": features}
 
 
+def write_geojson(
+    records: Sequence[PredictionRecord],
+    folder: str | os.PathLike[str],
+    *,
+    cells: bool = False,
+    frame: Frame = "bounds",
+) -> Path:
+    """Write the records of one file as ``NAME.geojson``.
+
+    Args:
+        records: prediction records of regions of the file.
+        folder: folder to write to.
+        cells: whether to add every cell with its attention.
+        frame: the corner that coordinates count from.
+
+    Raises:
+        ValueError: as :func:`feature_collection`.
+    """
+    collection = feature_collection(records, cells=cells, frame=frame)
+    text = json.dumps(collection, ensure_ascii=False, allow_nan=False)
+    return write_whole(Path(folder) / f"{name_region(records[0].file)}.geojson", f"{text}\n")
+
+
 def _make_region(record: PredictionRecord) -> Feature:
     classes = record.classes
     prediction = record.prediction
@@ -64,8 +89,12 @@ def _make_region(record: PredictionRecord) -> Feature:
     measurements = {}
     for name, probability in zip(classes, record.probabilities, strict=True):
         measurements[f"probability {name}"] = probability
-    for name, share in record.shares.items():
-        measurements[f"attention {name}"] = share
+    if record.inner_patches is None:
+        for name, share in record.shares.items():
+            measurements[f"attention {name}"] = share
+    else:
+        measurements["regions looked at"] = record.regions_looked_at
+        measurements["patches read"] = record.patches_read
 
     metadata = {"file": record.file, "group": record.group}
     if record.label is not None:
@@ -91,9 +120,10 @@ def _make_patches(record: PredictionRecord) -> Iterator[Feature]:
     for number, cell in enumerate(cells.tolist(), start=1):
         patch = patch_of_cell[cell]
         magnification = Magnification(patch.mpp).name
+        kind = patch.magnification if record.inner_patches is None else "region"
         properties = {
             "objectType": "annotation",
-            "name": f"{number}: {patch.magnification}, weight {patch.weight:.3g}",
+            "name": f"{number}: {kind}, weight {patch.weight:.3g}",
             "color": _convert_color(pick_color(geometry.cell(cell).level)),
             "classification": _make_classification(record),
             "isLocked": True,
@@ -133,26 +163,59 @@ def _make_inner_patches(record: PredictionRecord) -> Iterator[Feature]:
 
 
 def _make_cells(record: PredictionRecord) -> Iterator[Feature]:
-    """All cells. Each magnification is a measurement of its own, so that QuPath maps one of them at a time."""
-    geometry = record.geometry
-    for cell, attention in enumerate(record.attention):
-        magnification = geometry.names[geometry.cell(cell).level]
+    """All cells. Each magnification is a measurement of its own, so that QuPath maps one of them at a time.
+
+    Of a slide that was zoomed into these are the regions of each stage, and the cells of the regions that were looked
+    into; the attention of a cell is its probability in its region times that of coming there.
+    """
+    is_zoomed = record.inner_patches is not None
+    stage = "stage 1" if is_zoomed else None
+    yield from _make_tiles(record, record.geometry, record.attention, corner=record.location, stage=stage)
+
+    seen = record.seen_regions or ()
+    depth = max((region.stage for region in seen), default=0)
+    for number, region in enumerate(seen):
+        attention = [region.probability * value for value in region.attention]
+        corner = (int(region.box.row), int(region.box.col))
+        stage = f"stage {region.stage + 1}" if region.stage < depth else None
+        geometry = region.make_geometry(record.mpp)
+        yield from _make_tiles(record, geometry, attention, corner=corner, stage=stage, prefix=f"region {number} ")
+
+
+def _make_tiles(
+    record: PredictionRecord,
+    geometry: PatchGeometry,
+    attention: Sequence[float],
+    *,
+    corner: tuple[int, int],
+    stage: str | None,
+    prefix: str = "",
+) -> Iterator[Feature]:
+    """The cells of a region that begins at a corner of the file, named by a stage or else by their magnification."""
+    top = corner[0] - record.location[0]
+    left = corner[1] - record.location[1]
+    for cell, value in enumerate(attention):
+        name = stage or geometry.names[geometry.cell(cell).level]
         properties = {
             "objectType": "tile",
-            "measurements": {f"attention {magnification}": attention},
+            "measurements": {f"attention {name}": value},
         }
-        yield _make_feature(record, geometry.cell_box(cell), f"cell {cell}", properties)
+        row, col, height, width = geometry.cell_box(cell)
+        box = Box(row + top, col + left, height, width)
+        yield _make_feature(record, box, f"{prefix}cell {cell}", properties)
 
 
 def _make_feature(record: PredictionRecord, box: Box, name: str, properties: Mapping[str, Any]) -> Feature:
     """An object at a box of the region; what reaches beyond the region is cut off."""
     height, width = record.size
     row, col = record.location
-    top = round(row + box.row, 3)
-    left = round(col + box.col, 3)
-    bottom = round(row + min(box.row + box.height, height), 3)
-    right = round(col + min(box.col + box.width, width), 3)
-    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    inside = Box(
+        row=row + box.row,
+        col=col + box.col,
+        height=min(box.height, height - box.row),
+        width=min(box.width, width - box.col),
+    )
+    ring = [[round(x, 3), round(y, 3)] for x, y in inside.ring]
 
     identity = f"{record.file}|{record.location}|{record.size}|{name}"
     return {
@@ -176,8 +239,7 @@ def _move_feature(feature: Feature, origin: tuple[int, int]) -> Feature:
 def _make_classification(record: PredictionRecord) -> Mapping[str, Any]:
     """The predicted class. QuPath refuses a class without a color."""
     index = record.prediction
-    color = _CLASS_COLORS[index % len(_CLASS_COLORS)]
-    return {"name": record.classes[index], "color": _convert_color(color)}
+    return {"name": record.classes[index], "color": _convert_color(pick_class_color(index))}
 
 
 def _convert_color(color: str) -> list[int]:

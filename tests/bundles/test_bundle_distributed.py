@@ -86,7 +86,7 @@ def test_two_processes_evaluate_as_one(trained):
     metrics, of_one = rows(bundle / "two" / "metrics.csv"), rows(bundle / "one" / "metrics.csv")
     for name, value in of_one.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6)
-    assert len(list((bundle / "two" / "attention").glob("*.png"))) == 2  # max_pictures holds for each process
+    assert len(list((bundle / "two" / "attention").glob("*.png"))) == 1  # of all processes
 
 
 def test_two_processes_resume_an_evaluation_with_the_metrics_of_all(trained):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_runs import TINY, causes, command, copy_bundle, execute, make_pictures, model, run
+from bundle_runs import TINY, causes, command, copy_bundle, execute, items, make_pictures, model, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 KILL = {
@@ -54,10 +54,34 @@ def resume(bundle: Path, best: float | None = None, lr: float | None = None, **o
 
 def test_what_a_kill_leaves(killed):
     state = model(killed, "checkpoint.pt")
-    assert set(state) == {"model", "optimizer", "lr_scheduler", "trainer", "best"}
+    assert set(state) == {"model", "optimizer", "lr_scheduler", "trainer", "best", "pictures"}
     assert state["trainer"]["iteration"] == 4
     assert len(state["best"]["_saved"]) == 1
     assert set(model(killed)) == set(state["model"])
+
+
+def shown_images(log: Path) -> set[str]:
+    return {tag for tag in EventAccumulator(str(log)).Reload().Tags()["images"] if tag.startswith("attention/")}
+
+
+def test_the_pictures_stay_the_same(copy):
+    """What was chosen before counts, not what would be chosen now."""
+    state = model(copy, "checkpoint.pt")
+    listed = {Path(item["image"]).name: item["image"] for item in items(copy, "validation")}
+    file, *place = state["pictures"]["chosen"][0]
+    other = next(image for name, image in listed.items() if name != Path(file).name)
+    state["pictures"]["chosen"] = [(str(Path(file).with_name(Path(other).name)), *place)]
+    torch.save(state, copy / "models" / "checkpoint.pt")
+    resume(copy, max_pictures=state["pictures"]["max_pictures"])
+    assert shown_images(copy / "resumed") == {f"attention/{Path(other).name}"}
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_pictures(copy):
+    state = model(copy, "checkpoint.pt")
+    del state["pictures"]
+    torch.save(state, copy / "models" / "checkpoint.pt")
+    resume(copy)
+    assert model(copy, "checkpoint.pt")["trainer"]["iteration"] == 8
 
 
 def test_epochs_optimizer_and_schedule_go_on(copy):

@@ -63,7 +63,9 @@ def test_a_picture_a_region_and_objects_a_file(folder, slide, capsys):
     argv = ["draw", saved(folder, regions(slide)), "--output", str(out)]
     assert main(argv) == 0
     names = sorted(path.name for path in out.iterdir())
-    assert [name.rpartition("_")[0] for name in names] == ["a", "a", "a_r10_c30"]
+    plain = [name.replace("_map", "") for name in names]
+    assert sorted(name.rpartition("_")[0] for name in plain) == ["a", "a", "a", "a_r10_c30"]
+    assert sum("_map" in name for name in names) == 1
     assert sorted(capsys.readouterr().out.split()) == [str(out / name) for name in names]
     (objects,) = out.glob("*.geojson")
     content = json.loads(objects.read_text(encoding="utf-8"))
@@ -78,6 +80,14 @@ def test_a_picture_a_region_and_objects_a_file(folder, slide, capsys):
     before = {path: path.read_bytes() for path in out.iterdir()}
     assert main(argv) == 0
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_few_of_many_regions_are_drawn(folder, slide):
+    out = folder / "out"
+    assert main(["draw", saved(folder, regions(slide)), "--output", str(out), "--max-pictures", "1"]) == 0
+    assert len(list(out.glob("*_map.png"))) == 1
+    assert len(list(out.glob("*.png"))) == 2
+    assert len(list(out.glob("*.geojson"))) == 1
 
 
 def test_the_figure_shows_the_patches_of_the_record_and_the_annotations(folder, slide):
@@ -181,7 +191,8 @@ def test_what_fails_is_told_and_the_rest_goes_on(folder, slide, capsys):
     assert "(100, 200)" in errors[1]
     assert "predict the changed file again" in errors[1]
     assert len(list(out.glob("*.geojson"))) == 3
-    assert len(list(out.glob("*.png"))) == 2
+    assert len(list(out.glob("*_map.png"))) == 1
+    assert len(list(out.glob("*.png"))) == 3
     assert not list(out.glob(".*.part*"))
     assert main([*argv, "--geojson-only"]) == 0
 

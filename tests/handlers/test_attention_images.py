@@ -9,7 +9,6 @@ import pytest
 import torch
 from attention_cases import evidence_of, grey_pyramid, item, make_pyramid, output, show
 from ignite.metrics import Accuracy
-from matplotlib.figure import Figure
 from monai.data import DataLoader, Dataset
 from monai.handlers import from_engine
 from monai.transforms import Activationsd, Compose
@@ -178,6 +177,39 @@ def test_pictures_are_of_the_whole_list_of_all_classes_right_and_wrong_and_stay_
     assert [[step for step, _ in images] for images in written.values()] == [[1, 2, 3]] * 6
 
 
+def test_a_resumed_training_goes_on_with_the_same_images():
+    pyramids = [grey_pyramid(SIZE, f"{i}.png") for i in range(6)]
+
+    def batches(num_right):
+        """The first are right: another number of them would be another choice."""
+        rows = [row(pyramid, label=0) for pyramid in pyramids]
+        for i, (_, made) in enumerate(rows):
+            made["pred"] = torch.eye(2)[0 if i < num_right else 1]
+        return [rows]
+
+    first = AttentionImageHandler(Recorder(), max_pictures=2)
+    show(batches(2), first.attach)
+    chosen = set(first._writer.written)
+    others = [num for num in range(7) if set(recorded(batches(num), max_pictures=2)) != chosen]
+    assert others, "the images are not the same by themselves"
+
+    state = first.state_dict()
+    resumed = AttentionImageHandler(Recorder(), max_pictures=2)
+    resumed.load_state_dict(state)
+    show(batches(others[0]), resumed.attach)
+    assert set(resumed._writer.written) == chosen
+
+    more = AttentionImageHandler(Recorder(), max_pictures=3)  # another number is asked for
+    more.load_state_dict(state)
+    show(batches(2), more.attach)
+    assert len(more._writer.written) == 3
+
+    moved = AttentionImageHandler(Recorder(), max_pictures=2)  # the images lie in another folder
+    moved.load_state_dict({**state, "chosen": [("gone.png", (0, 0), SIZE)]})
+    show(batches(2), moved.attach, epochs=2)
+    assert set(moved._writer.written) == chosen
+
+
 def test_only_chosen_pictures_are_read_and_few_patches_of_many():
     shown, other = grey_pyramid(SIZE, "shown.png"), grey_pyramid(SIZE, "other.png")
     rows = [row(p, cells=tuple(range(21)), weights=tuple(i / 210 for i in range(21))) for p in (shown, other)]
@@ -301,11 +333,11 @@ def test_names_are_unique_and_safe():
 def test_title_names_file_region_and_classes(tmp_path, monkeypatch):
     titles = []
 
-    def keep(figure, path, **options):
-        titles.append(figure.texts[0].get_text())
-        path.write_bytes(b"")
+    def keep(evidence, *, title, max_patches):
+        titles.append(title)
+        return np.zeros((1, 1, 3), np.uint8)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr("monai_jsma.handlers.attention_images.draw_card", keep)
     names = ("Normal", "Benign", "InSitu")
     region = make_pyramid(noise((300, 400)), "a/b.svs", origin=(20, 30))
     entry = row(region, label=1)
@@ -315,20 +347,20 @@ def test_title_names_file_region_and_classes(tmp_path, monkeypatch):
     show([[entry]], AttentionImageSaver(tmp_path).attach)
     show([[row(grey_pyramid(SIZE))]], AttentionImageSaver(tmp_path, names).attach)
     assert titles == [
-        "b.svs, at row 20, column 30, true Benign, predicted InSitu",
-        "b.svs, at row 20, column 30, true class 1, predicted class 2",
-        "a.png",
+        "b.svs, at row 20, column 30\nwrong: true Benign, predicted InSitu (0.70)",
+        "b.svs, at row 20, column 30\nwrong: true class 1, predicted class 2 (0.70)",
+        "a.png\n",
     ]
     with pytest.raises(ValueError, match="class 3 has no name"):
         show([[row(grey_pyramid(SIZE), label=3)]], AttentionImageSaver(tmp_path, names).attach)
 
 
 def test_unfinished_file_is_not_left_behind(tmp_path, monkeypatch):
-    def fail(figure, path, **options):
+    def fail(image, path, **options):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="No space"):
         show([[row(grey_pyramid(SIZE))]], AttentionImageSaver(tmp_path).attach)
     assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from prediction_cases import CLASSES, NAMES, VIEW, WEIGHTS, by_hand, predict, sp
 from scipy.stats import entropy
 from tiny_networks import tiny_net
 
+from monai_jsma._io import Fault
 from monai_jsma.data import PyramidBatch
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.networks import Certified, Confident, Draws, Sampler
@@ -29,6 +30,7 @@ def test_the_tables(tmp_path, items, net):
     (tmp_path / "out" / "failed.csv").write_text("of an earlier run")
     predict(tmp_path / "out", items, net)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "patients.csv",
         "predictions.csv",
         "predictions.jsonl",
         "slides.csv",
@@ -50,6 +52,26 @@ def test_the_tables(tmp_path, items, net):
         assert row["prediction"] == CLASSES[(one + two).argmax()]
         assert [float(row[f"probability_{name}"]) for name in CLASSES] == pytest.approx((one + two) / 2, abs=1e-6)
         assert [float(row[f"share_{name}"]) for name in NAMES] == pytest.approx(np.add(share, other) / 2, abs=1e-6)
+
+
+def test_patients_are_the_groups_of_the_datalist(tmp_path, items, net):
+    """Files count equally, however many regions they have; a file of two patients gives each its own regions."""
+    items[0]["group"] = items[2]["group"] = items[3]["group"] = "A"
+    del items[3]["label"]
+    unread = [Fault("blank.tif", "tissue", "no tissue"), Fault("other.tif", "tissue", "no tissue")]
+    slides = [*items, {"image": "blank.tif", "patient": "P2"}]
+    predict(tmp_path / "out", items, net, unread=unread, slides=slides)
+    rows = {row["group"]: row for row in table(tmp_path / "out" / "patients.csv")}
+    assert list(rows) == ["A", "P0", "P2", "other.tif"]
+    assert [row["files"] for row in rows.values()] == ["2", "1", "2", "1"]
+    assert [row["regions"] for row in rows.values()] == ["3", "1", "2", "0"]
+    assert [row["status"] for row in rows.values()] == ["ok", "ok", "ok", "no tissue"]
+    assert [row["label"] for row in rows.values()] == ["", CLASSES[0], "", ""]
+    one, _, two, three = (by_hand(net, item)[0] for item in items[:4])
+    mean = (one + (two + three) / 2) / 2
+    assert [float(rows["A"][f"probability_{name}"]) for name in CLASSES] == pytest.approx(mean.tolist(), abs=1e-6)
+    assert rows["A"]["prediction"] == CLASSES[mean.argmax()]
+    assert rows["other.tif"]["prediction"] == ""
 
 
 def test_the_records(tmp_path, items, net):

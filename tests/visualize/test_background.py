@@ -52,16 +52,17 @@ def test_evidence_without_a_pyramid_stays_as_it_is():
     assert read_background(evidence) is evidence
 
 
-def test_png_of_an_evaluation_is_sharp(tmp_path, monkeypatch):
-    pyramid = make_pyramid(noise((1500, 1500)))
-    figures = []
-
-    def keep(figure, path, dpi):
-        figures.append(figure)
-
-    monkeypatch.setattr("monai_jsma.handlers.attention_images.save_figure", keep)
+def test_png_of_an_evaluation_is_sharp(tmp_path):
+    pixels = noise((610, 610))
+    pyramid = make_pyramid(pixels)
     show([[(item(pyramid), output(pyramid, {0: 1.0}, (0,), (1.0,)))]], AttentionImageSaver(tmp_path).attach)
-    assert shown(figures[0]) == (640, 640)
+    (path,) = tmp_path.iterdir()
+    with Image.open(path) as image:
+        written = np.asarray(image)
+    inside = pixels[300:340, 300:340]  # pixel by pixel, as a panel is 610 pixels wide
+    column = written[:, 20 + 300 : 20 + 340]
+    found = [row for row in range(len(written) - 40) if np.array_equal(column[row : row + 40], inside)]
+    assert len(found) == 1
 
 
 def test_figures_of_records_are_sharp(tmp_path):

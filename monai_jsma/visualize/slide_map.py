@@ -1,0 +1,430 @@
+# Copyright (c) the monai_jsma contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""A whole slide as one picture: its tissue, what was predicted where, and where the network looked.
+
+Of a slide that was predicted as regions it shows the predicted class of each, and the attention of each magnification
+in all of them. Of a slide that a network zoomed into it shows the attention of each stage, that of each magnification
+in the regions that were looked into, and the patches that were read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw
+
+from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.datalists.regions import Area
+from monai_jsma.geometry import Box
+from monai_jsma.predictions.evidence import InnerPatch
+from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.visualize.attention import make_color_map
+from monai_jsma.visualize.blocks import (
+    GAP,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    choose_patch_side,
+    draw_color_scale,
+    draw_frame,
+    draw_patch_tile,
+    draw_scale_bar,
+    frame_page,
+    make_swatch,
+    measure_label,
+    put_beside,
+    put_in_rows,
+    resize_pixels,
+    stack,
+    write_label,
+    write_lines,
+)
+from monai_jsma.visualize.canvas import format_length, make_gray, pick_class_color, pick_color
+from monai_jsma.visualize.captions import describe_answer, describe_count
+from monai_jsma.visualize.patches import find_free_spot, format_weight
+from monai_jsma.visualize.record_figures import check_areas, open_file
+from monai_jsma.visualize.slide_layers import AttentionLayer, list_layers, paint_grid
+
+__all__ = ["draw_slide_map", "is_slide"]
+
+# All lengths in pixels.
+_PANEL_WIDTH = 960
+_WIDTH = 2 * _PANEL_WIDTH + 3 * GAP
+_MAX_PANEL_HEIGHT = 1300
+_MIN_BOX = 26  # of a patch, so that its color is seen
+_BLACK = (0, 0, 0)
+_WHITE = (255, 255, 255)
+_ANNOTATION = "#0026ff"  # neither a color of H&E nor of the attention
+_FAINTEST = 0.25  # opacity of a class that is as probable as by chance
+_DENSEST = 0.75  # of one that is certain
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    """One picture of the page and what stands above it."""
+
+    caption: Image.Image
+    image: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What all panels show.
+
+    Args:
+        box: the part of the file, in level-0 pixels.
+        tissue: its pixels, as large as a panel.
+        gray: the same without color.
+    """
+
+    box: Box
+    tissue: Image.Image
+    gray: Image.Image
+
+    def place(self, box: Box) -> Box:
+        """A box of the file, in level-0 pixels, in pixels of the panel; what reaches beyond the panel is cut off."""
+        down = self.tissue.height / self.box.height
+        across = self.tissue.width / self.box.width
+        top = max(0.0, (box.row - self.box.row) * down)
+        left = max(0.0, (box.col - self.box.col) * across)
+        bottom = min(self.tissue.height, (box.row + box.height - self.box.row) * down)
+        right = min(self.tissue.width, (box.col + box.width - self.box.col) * across)
+        return Box(top, left, bottom - top, right - left)
+
+
+def is_slide(records: Sequence[PredictionRecord]) -> bool:
+    """Whether the records of a file are regions of it, or a slide that was zoomed into: then it has a map.
+
+    Args:
+        records: all records of the file.
+    """
+    first = records[0]
+    return len(records) > 1 or any(first.location) or first.inner_patches is not None
+
+
+def draw_slide_map(
+    records: Sequence[PredictionRecord],
+    base_dir: str | os.PathLike[str] = "",
+    *,
+    areas: Sequence[Area] = (),
+    max_patches: int = 8,
+) -> np.ndarray:
+    """The map of one slide.
+
+    Args:
+        records: all records of the slide, of one run.
+        base_dir: folder that a relative path starts at.
+        areas: annotated areas to outline; those that count from the bounds of the slide are moved to the canvas.
+        max_patches: maximum number of patches whose pixels are shown, where the slide was zoomed into.
+
+    Returns:
+        uint8 ``(height, 1980, 3)``.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        SlideError: if the file cannot be read, or has changed since the prediction.
+        ValueError: if an area lies outside the file.
+    """
+    first = records[0]
+    slide = open_file(records, base_dir)
+    check_areas(areas, slide)
+    view = _read_view(slide)
+    layers = list_layers(records)
+    patches = list(first.inner_patches or ())
+
+    if first.inner_patches is None:
+        panels = [_draw_tissue(view, slide, areas), _draw_classes(view, records)]
+    else:
+        panels = [_draw_patches(view, slide, record=first, areas=areas, max_patches=max_patches)]
+    highest: dict[str, float] = {}
+    for layer in layers:
+        highest[layer.kind] = max(highest.get(layer.kind, 0.0), layer.highest)
+    for layer in layers:
+        panels.append(_draw_layer(view, layer, highest[layer.kind]))
+
+    blocks = [write_lines(_write_title(records), width=_WIDTH - 2 * GAP, size=TITLE_SIZE)]
+    for number in range(0, len(panels), 2):
+        blocks.append(_put_panels(panels[number : number + 2]))
+    names = {"cell": "attention of a cell", "region": "attention of a region"}
+    for kind, value in highest.items():
+        blocks.append(draw_color_scale(value, width=_WIDTH - 2 * GAP, text=names[kind]))
+    if patches:
+        blocks.append(_draw_strip(slide, patches, max_patches=max_patches))
+    return np.asarray(frame_page(blocks, _WIDTH))
+
+
+def _write_title(records: Sequence[PredictionRecord]) -> list[str]:
+    """The file, the answer, and from how much it was made."""
+    first = records[0]
+    labels = {record.label for record in records}
+    mean = np.mean([record.probabilities for record in records], axis=0)
+    label = labels.pop() if len(labels) == 1 else None
+    whole = replace(first.evidence, location=(0, 0), scores=mean, label=label)
+    answer = describe_answer(whole, first.classes)
+    num_patches = sum(record.patches_read for record in records)
+    read = describe_count(num_patches, "patch", "patches") + " read"
+    if first.inner_patches is not None:
+        lines = [f"{describe_count(first.regions_looked_at or 0, 'region')} looked at, {read}"]
+        lines += _describe_certainty(first)
+    else:
+        lines = [f"mean of {describe_count(len(records), 'region')}, {read}"]
+    return [os.path.basename(first.file), answer, *lines]
+
+
+def _describe_certainty(record: PredictionRecord) -> list[str]:
+    """How sure it is that all patches would give the same answer, where that is known."""
+    if record.certified is None:
+        return []
+    if record.confidence is not None:
+        return [f"the answer of all patches, at a confidence of {100 * record.confidence:.4g} %"]
+    return ["no other patch can change the answer" if record.certified else "other patches may change the answer"]
+
+
+def _read_view(slide: Pyramid) -> _View:
+    """The image of a slide, without the canvas around it, at the size of a panel."""
+    box = slide.bounds or Box(0, 0, *slide.geometry.size)
+    height, width = int(box.height), int(box.width)
+    scale = min(_PANEL_WIDTH / width, _MAX_PANEL_HEIGHT / height)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    read_size = (min(height, size[0]), min(width, size[1]))
+    image = slide.cropped((int(box.row), int(box.col)), (height, width))
+    thumbnail = image.thumbnail(read_size, keep=False)
+    return _View(box, resize_pixels(thumbnail, size), resize_pixels(make_gray(thumbnail), size))
+
+
+# -------------------------------------------------------------------------------------------------------------- panels
+
+
+def _put_panels(panels: Sequence[_Panel]) -> Image.Image:
+    """Panels beside each other, their images at one height."""
+    height = max(panel.caption.height for panel in panels)
+    columns = []
+    for panel in panels:
+        free = Image.new("RGB", (_PANEL_WIDTH, height - panel.caption.height), _WHITE)
+        columns.append(stack([free, panel.caption, panel.image], gap=6))
+    return put_beside(columns)
+
+
+def _draw_tissue(view: _View, slide: Pyramid, areas: Sequence[Area]) -> _Panel:
+    """The tissue with its annotations, below a scale bar."""
+    image = view.tissue.copy()
+    caption = [*_draw_areas(image, view, slide, areas), draw_scale_bar(view.box.width * slide.mpp, image.width)]
+    return _Panel(stack(caption), image)
+
+
+def _draw_areas(image: Image.Image, view: _View, slide: Pyramid, areas: Sequence[Area]) -> list[Image.Image]:
+    """Outline annotated areas; returns the line that names them."""
+    if not areas:
+        return []
+    draw = ImageDraw.Draw(image)
+    corner = np.array([view.box.row, view.box.col])
+    scale = np.array([image.height / view.box.height, image.width / view.box.width])
+    names = set()
+    for area in areas:
+        on_canvas = area.on_canvas(slide.bounds)
+        names.add(area.names[0] if area.names else "no class")
+        for ring in (on_canvas.ring, *on_canvas.holes):
+            points = ((np.vstack([ring, ring[:1]]) - corner) * scale)[:, ::-1]
+            corners = [tuple(point) for point in points.tolist()]
+            draw.line(corners, fill=_WHITE, width=10, joint="curve")
+            draw.line(corners, fill=_ANNOTATION, width=5, joint="curve")
+    text = write_lines([f"annotated: {', '.join(sorted(names))}"], width=_PANEL_WIDTH - TEXT_SIZE - GAP)
+    return [put_beside([make_swatch(_ANNOTATION), text], align="center")]
+
+
+def _draw_classes(view: _View, records: Sequence[PredictionRecord]) -> _Panel:
+    """The predicted class of each region over the gray tissue, below a legend; wrong ones are crossed out."""
+    classes = records[0].classes
+    pixels = np.asarray(view.gray).astype(np.float64)
+    for record in records:
+        place = view.place(Box(*record.location, *record.size))
+        color = 255 * np.array(to_rgb(pick_class_color(record.prediction)))
+        opacity = _find_opacity(record)
+        rows = slice(round(place.row), max(round(place.row) + 1, round(place.row + place.height)))
+        cols = slice(round(place.col), max(round(place.col) + 1, round(place.col + place.width)))
+        below = np.asarray(view.gray)[rows, cols]
+        pixels[rows, cols] = (1 - opacity) * below + opacity * color  # neighbors overlap: the later one is on top
+    image = Image.fromarray(pixels.round().astype(np.uint8))
+
+    draw = ImageDraw.Draw(image)
+    num_wrong = 0
+    for record in records:
+        place = view.place(Box(*record.location, *record.size))
+        corners = (place.col, place.row, place.col + place.width - 1, place.row + place.height - 1)
+        if place.width >= 8 and place.height >= 8:
+            draw.rectangle(corners, outline=_BLACK, width=1)
+        if record.label not in (None, record.prediction):
+            num_wrong += 1
+            _cross_out(draw, place)
+    counts = Counter(record.prediction for record in records)
+    legend = [_make_class_entry(classes[index], index, count) for index, count in sorted(counts.items())]
+    lines = ["predicted class, paler where it is less sure"]
+    if num_wrong:
+        lines.append(f"crossed out: wrong, {num_wrong} of {len(records)}")
+    return _Panel(stack([write_lines(lines, width=_PANEL_WIDTH), put_in_rows(legend, _PANEL_WIDTH)], gap=6), image)
+
+
+def _find_opacity(record: PredictionRecord) -> float:
+    """Opacity of the predicted class: from one that is as probable as by chance to one that is certain."""
+    chance = 1 / len(record.classes)
+    probability = record.probabilities[record.prediction]
+    sureness = (probability - chance) / (1 - chance) if chance < 1 else 1.0
+    return _FAINTEST + (_DENSEST - _FAINTEST) * min(max(sureness, 0.0), 1.0)
+
+
+def _cross_out(draw: ImageDraw.ImageDraw, place: Box) -> None:
+    margin = min(place.width, place.height) / 5
+    top = place.row + margin
+    left = place.col + margin
+    bottom = place.row + place.height - margin
+    right = place.col + place.width - margin
+    for width, color in ((7, _WHITE), (3, _BLACK)):
+        draw.line((left, top, right, bottom), fill=color, width=width)
+        draw.line((left, bottom, right, top), fill=color, width=width)
+
+
+def _make_class_entry(name: str, index: int, count: int) -> Image.Image:
+    """A line of the legend: the color of a class, its name, and how many regions have it."""
+    swatch = Image.new("RGB", (TEXT_SIZE, TEXT_SIZE), pick_class_color(index))
+    ImageDraw.Draw(swatch).rectangle((0, 0, TEXT_SIZE - 1, TEXT_SIZE - 1), outline=_BLACK, width=2)
+    text = f"{name}: {describe_count(count, 'region')}"
+    line = write_lines([text])
+    if line.width > _PANEL_WIDTH - TEXT_SIZE - GAP:
+        line = write_lines([text], width=_PANEL_WIDTH - TEXT_SIZE - GAP)
+    return put_beside([swatch, line], align="center")
+
+
+def _draw_patches(
+    view: _View, slide: Pyramid, *, record: PredictionRecord, areas: Sequence[Area], max_patches: int
+) -> _Panel:
+    """The tissue with the regions that were looked into, and the patches that were read in them, numbered by weight."""
+    image = view.tissue.copy()
+    caption = _draw_areas(image, view, slide, areas)
+    seen = record.seen_regions or ()
+    depth = max((region.stage for region in seen), default=0)
+    _outline(image, view, [region.box for region in seen if region.stage == depth])
+
+    patches = list(record.inner_patches or ())
+    colors = _pick_colors(patches)
+    places = [_enlarge(view.place(patch.box), image) for patch in patches]
+    for number in reversed(range(len(patches))):  # the heaviest is drawn last
+        draw_frame(image, places[number], colors[patches[number].mpp])
+
+    whole = Box(0, 0, image.height, image.width)
+    occupied: list[Box] = []
+    for number in range(min(len(patches), max_patches)):
+        text = str(number + 1)
+        size = measure_label(text)
+        around = _grow(places[number], size, whole)
+        spot = find_free_spot(around, size, whole, occupied=[*occupied, *places])
+        occupied.append(spot)
+        write_label(image, text, spot)
+
+    legend = []
+    for mpp, color in colors.items():
+        of_magnification = [patch for patch in patches if patch.mpp == mpp]
+        text = f"{of_magnification[0].magnification}: {describe_count(len(of_magnification), 'patch', 'patches')}"
+        legend.append(put_beside([make_swatch(color), write_lines([text])], align="center"))
+    if legend:
+        caption.append(put_in_rows(legend, _PANEL_WIDTH))
+    caption.append(draw_scale_bar(view.box.width * slide.mpp, image.width))
+    return _Panel(stack(caption, gap=6), image)
+
+
+def _pick_colors(patches: Sequence[InnerPatch]) -> dict[float, str]:
+    """Color of each magnification of the patches, coarse to fine."""
+    spacings = sorted({patch.mpp for patch in patches}, reverse=True)
+    return {mpp: pick_color(level) for level, mpp in enumerate(spacings)}
+
+
+def _enlarge(place: Box, image: Image.Image) -> Box:
+    """A box that is large enough to be seen, around the same center, inside the image."""
+    height = max(place.height, _MIN_BOX)
+    width = max(place.width, _MIN_BOX)
+    row = place.row - (height - place.height) / 2
+    col = place.col - (width - place.width) / 2
+    return Box(min(max(row, 0), image.height - height), min(max(col, 0), image.width - width), height, width)
+
+
+def _grow(place: Box, size: tuple[float, float], whole: Box) -> Box:
+    """A box with room for a label around it, inside the image."""
+    height, width = size
+    top = max(0.0, place.row - height)
+    left = max(0.0, place.col - width)
+    bottom = min(whole.height, place.row + place.height + height)
+    right = min(whole.width, place.col + place.width + width)
+    return Box(top, left, bottom - top, right - left)
+
+
+def _outline(image: Image.Image, view: _View, boxes: Sequence[Box]) -> None:
+    """Thin outlines, black and white, which are seen on any ground."""
+    draw = ImageDraw.Draw(image)
+    for color, inset in ((_WHITE, 0), (_BLACK, 2)):
+        for box in boxes:
+            place = view.place(box)
+            right = place.col + place.width - 1 - inset
+            bottom = place.row + place.height - 1 - inset
+            if right - place.col > 2 * inset and bottom - place.row > 2 * inset:
+                draw.rectangle((place.col + inset, place.row + inset, right, bottom), outline=color, width=2)
+
+
+def _draw_layer(view: _View, layer: AttentionLayer, highest: float) -> _Panel:
+    """The attention of a magnification or of a stage over the gray tissue."""
+    values = np.full((view.gray.height, view.gray.width), np.nan)
+    for grid in layer.grids:
+        paint_grid(values, grid, view=view.box)
+    colors = make_color_map()(np.nan_to_num(values / (highest or 1.0)))  # (height, width, RGBA)
+    opacity = colors[..., 3:]
+    blended = (1 - opacity) * np.asarray(view.gray) + opacity * colors[..., :3] * 255
+    image = Image.fromarray(blended.round().astype(np.uint8))
+    _outline(image, view, layer.outlines)
+
+    width = _PANEL_WIDTH
+    title = [write_lines([layer.title], width=width)]
+    if layer.level is not None:
+        swatch = make_swatch(pick_color(layer.level))
+        text = write_lines([layer.title], width=width - TEXT_SIZE - GAP)
+        title = [put_beside([swatch, text], align="center")]
+    return _Panel(stack([*title, write_lines([layer.note], width=width)]), image)
+
+
+# --------------------------------------------------------------------------------------------------------------- strip
+
+
+def _draw_strip(slide: Pyramid, patches: Sequence[InnerPatch], *, max_patches: int) -> Image.Image:
+    """The heaviest patches that were read, each with its number, weight and magnification."""
+    width = _WIDTH - 2 * GAP
+    colors = _pick_colors(patches)
+    shown = patches[:max_patches]
+    pixels = [_read_patch(slide, patch) for patch in shown]
+    side = choose_patch_side(max(patch.shape[1] for patch in pixels), width)
+    tiles = []
+    for number, patch in enumerate(shown, start=1):
+        length = format_length(patch.box.height * slide.mpp, digits=3)
+        lines = [f"{number}: weight {format_weight(patch.weight)}", f"{patch.magnification}, {length}"]
+        tiles.append(draw_patch_tile(pixels[number - 1], colors[patch.mpp], lines, side=side))
+    return put_in_rows(tiles, width)
+
+
+def _read_patch(slide: Pyramid, patch: InnerPatch) -> np.ndarray:
+    """The pixels of a patch at its magnification, white beyond the slide: uint8 ``(3, side, side)``."""
+    height, width = slide.geometry.size
+    scale = slide.mpp / patch.mpp
+    side = round(patch.box.height * scale)
+    top = math.floor(patch.box.row)
+    left = math.floor(patch.box.col)
+    bottom = min(height, math.ceil(patch.box.row + patch.box.height))
+    right = min(width, math.ceil(patch.box.col + patch.box.width))
+    size = (
+        min(side, max(1, round((bottom - top) * scale))),
+        min(side, max(1, round((right - left) * scale))),
+    )
+    pixels = np.full((3, side, side), 255, np.uint8)
+    inside = slide.cropped((top, left), (bottom - top, right - left))
+    pixels[:, : size[0], : size[1]] = inside.thumbnail(size, keep=False)
+    return pixels
