@@ -20,6 +20,7 @@ from monai_jsma.report.intervals import add_intervals, bootstrap
 from monai_jsma.report.notes import write_notes
 from monai_jsma.report.scores import CLASS_SCORES, count_confusion, find_wrong, make_curves, make_reliability
 from monai_jsma.report.selective import SELECTIVE, make_orders, make_risk_coverage_curve, score_order
+from monai_jsma.report.zoomed_slides import describe_zoom
 
 __all__ = ["evaluate"]
 
@@ -75,6 +76,7 @@ def _describe_run(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:
         "notes": write_notes(run, scores.cases if scores else None),
         "patches": _describe_patches(run),
         "attention": _describe_attention(scored_run, settings),
+        "zoom": describe_zoom(run.records),
         "scored": _describe_scores(scores, run.classes) if scores else None,
         "errors": _list_worst_errors(scores.cases, settings.errors) if scores else [],
     }

@@ -111,7 +111,8 @@ def _name_prefixes(runs: Sequence[Run]) -> list[str]:
 
 def _draw_run_figures(run: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
     """Name and figure of everything that one run of the report shows."""
-    yield "attention", figures.draw_attention_shares(run["attention"], classes)
+    if run["zoom"] is None:
+        yield "attention", figures.draw_attention_shares(run["attention"], classes)
     scored = run["scored"]
     if scored is None:
         return

@@ -93,7 +93,7 @@ def _make_region(record: PredictionRecord) -> Feature:
         for name, share in record.shares.items():
             measurements[f"attention {name}"] = share
     else:
-        measurements["regions looked at"] = record.regions_looked_at
+        measurements["regions looked at"] = record.regions_looked_at or 0
         measurements["patches read"] = record.patches_read
 
     metadata = {"file": record.file, "group": record.group}

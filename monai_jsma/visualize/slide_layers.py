@@ -40,7 +40,7 @@ class AttentionGrid:
     col_edges: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AttentionLayer:
     """One map of a slide.
 

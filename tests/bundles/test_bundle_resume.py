@@ -14,6 +14,8 @@ import torch
 from bundle_runs import TINY, causes, command, copy_bundle, execute, items, make_pictures, model, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from monai_jsma.datalists import load_datalist
+
 KILL = {
     "+imports": ["$import os", "$import signal", "$import ignite"],
     "fifth_iteration": "$ignite.engine.Events.ITERATION_COMPLETED(once=5)",
@@ -29,7 +31,7 @@ def killed(tmp_path_factory) -> Path:
     bundle = copy_bundle(tmp_path_factory.mktemp("killed"))
     make_pictures(bundle / "data", 8, 4, 1)
     (bundle / "configs" / "kill.json").write_text(json.dumps(KILL))
-    arguments = command("training", "train", "demo", "kill", **TINY | {"epochs": 4})
+    arguments = command("training", "train", "demo", "kill", **TINY | {"epochs": 4, "max_pictures": 1})
     code, written = execute(arguments, bundle)
     assert code == -signal.SIGKILL, written[-3000:]
     return bundle
@@ -67,13 +69,15 @@ def shown_images(log: Path) -> set[str]:
 def test_the_pictures_stay_the_same(copy):
     """What was chosen before counts, not what would be chosen now."""
     state = model(copy, "checkpoint.pt")
-    listed = {Path(item["image"]).name: item["image"] for item in items(copy, "validation")}
-    file, *place = state["pictures"]["chosen"][0]
-    other = next(image for name, image in listed.items() if name != Path(file).name)
-    state["pictures"]["chosen"] = [(str(Path(file).with_name(Path(other).name)), *place)]
+    datalist = copy / "data" / "datalist.json"
+    file, place, size = state["pictures"]["chosen"][0]
+    names = [Path(item["image"]).name for item in items(copy, "validation")]
+    other = next(name for name in names if name != Path(file).name)
+    listed = {Path(item["image"]).name: item["image"] for item in load_datalist(datalist, "validation", copy / "data")}
+    state["pictures"]["chosen"] = [(listed[other], place, size)]
     torch.save(state, copy / "models" / "checkpoint.pt")
     resume(copy, max_pictures=state["pictures"]["max_pictures"])
-    assert shown_images(copy / "resumed") == {f"attention/{Path(other).name}"}
+    assert shown_images(copy / "resumed") == {f"attention/{other}"}
 
 
 def test_a_checkpoint_of_an_earlier_version_has_no_pictures(copy):
