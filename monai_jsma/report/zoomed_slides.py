@@ -8,7 +8,7 @@ All numbers are means over slides. Of the attention inside regions only that of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,7 +103,7 @@ def _describe_magnifications(records: Sequence[PredictionRecord]) -> list[dict[s
     return described
 
 
-def _measure_shares(record: PredictionRecord, names: dict[float, str]) -> Mapping[float, tuple[float, float]]:
+def _measure_shares(record: PredictionRecord, names: dict[float, str]) -> dict[float, tuple[float, float]]:
     """For each spacing its share of the known attention and of the known cells; nothing if none is known.
 
     Args:
