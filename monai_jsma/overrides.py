@@ -130,7 +130,7 @@ def correct_settings(
     corrections = {}
     examples = _Examples(own)
     for name, value, own_value in _compare(config, own):
-        if name in entries or (name in _ENCODERS and isinstance(value, dict) and "name" in value):
+        if name in entries or _is_object_of_encoders(name, value):
             continue
         example = examples.find(name, own_value)
         try:
@@ -405,6 +405,15 @@ def _compare(config: Any, own: Any, name: str = "") -> Iterator[tuple[str, Any, 
         return
     for key, value, own_value in pairs:
         yield from _compare(value, own_value, f"{name}#{key}" if name else str(key))
+
+
+def _is_object_of_encoders(name: str, value: Any) -> bool:
+    """Whether a setting is an encoder with keywords, or the weights of each encoder."""
+    if not isinstance(value, dict):
+        return False
+    if name == "weights":
+        return bool(value) and set(value) <= _ENCODERS
+    return name in _ENCODERS and "name" in value
 
 
 def _has_parts(values: list[Any]) -> bool:

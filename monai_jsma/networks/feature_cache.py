@@ -81,6 +81,20 @@ class FeatureCache:
             store.add(new)
         return torch.from_numpy(vectors)
 
+    def add(self, encoder: Backbone, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        """Keep features ``(n, length)`` that were made elsewhere as if ``encoder`` had made them.
+
+        Args:
+            encoder: backbone in whose place they stand.
+            keys: for each feature 24 bytes; those that are kept already stay.
+            vectors: the features.
+        """
+        store = self._find_store(encoder, "", vectors.shape[1])
+        _, known = store.get(keys)
+        new = {key: vector for key, vector, is_known in zip(keys, vectors, known) if not is_known}
+        if new:
+            store.add(new)
+
     def _find_store(self, encoder: Backbone, kind: str, length: int) -> FeatureStore:
         """The features of this encoder, as it is now: hashed again when its layers or tensors are not those it had.
 

@@ -177,6 +177,14 @@ class PatchEncoder(nn.Module):
         features[draw.drawn] = encoded[places]
         return features
 
+    def read_features(self, pyramid: PatchSource, cells: Tensor) -> Tensor:
+        """Features ``(n, features)`` of cells ``(n,)`` of a single image, before they are normalized; no gradient."""
+        pairs = torch.stack((torch.zeros_like(cells), cells), dim=1).cpu()
+        device = next(iter(self.backbone.buffers())).device
+        with torch.no_grad():
+            parts = [self._encode_pairs(pyramid, chunk, self.pool, device) for chunk in pairs.split(self.chunk_size)]
+        return torch.cat(parts)
+
     def _pool_again_for_the_gradient(self, patches: Tensor) -> Tensor:
         return checkpoint(self.pool, patches, use_reentrant=False)
 

@@ -79,3 +79,12 @@ def test_a_bundle_takes_an_object_with_keywords():
     for name, value in (("patch_backbone", "{'reg_tokens':4}"), ("dataset_dir", encoder)):
         with pytest.raises(ValueError, match=f"'{name}': expected a text"):
             read_config(ROOT / "bundles/bach", ["frozen"], {name: value})
+
+
+def test_a_bundle_takes_weights_of_each_encoder():
+    weights = "{'thumbnail_backbone':'imagenet','patch_backbone':'/models/encoder.pth'}"
+    parser = read_config(ROOT / "bundles/bach", ["frozen"], {"weights": weights})
+    expected = {"thumbnail_backbone": "imagenet", "patch_backbone": "/models/encoder.pth"}
+    assert parser.get_parsed_content("weights") == expected
+    with pytest.raises(ValueError, match="'weights': expected a text"):
+        read_config(ROOT / "bundles/bach", ["frozen"], {"weights": "{'backbone':'imagenet'}"})
