@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m monai_jsma COMMAND``: prepare and check data, train variants of a bundle, draw and report predictions.
+"""``python -m monai_jsma COMMAND``: prepare and check data, train variants of a bundle, show and score predictions.
 
 Exit code 0: done. 1: the input is wrong, as one line says, or a check failed. 2: the command line is wrong.
 """
@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.cli import compare, doctor, encoders, examine, features, pack, prepare, print_error, show, train
+from monai_jsma.cli import compare, doctor, encoders, examine, features, pack, prepare, print_error, show, train, view
 
 __all__ = ["build_parser", "main"]
 
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Joint spatial and magnification based attention for large histopathology images.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (doctor, encoders, features, prepare, examine, train, compare, show, pack):
+    for module in (doctor, encoders, features, prepare, examine, train, compare, show, view, pack):
         module.add_commands(commands)
     return parser
 

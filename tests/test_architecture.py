@@ -31,6 +31,7 @@ ORDER = [
     {"visualize"},
     {"report"},
     {"inferers", "engines", "metrics", "handlers", "overrides"},
+    {"viewer"},
     {"cli", "__main__"},
 ]
 

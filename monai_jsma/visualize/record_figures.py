@@ -26,7 +26,15 @@ from monai_jsma.visualize.card import draw_card
 from monai_jsma.visualize.overview import overview_figure
 from monai_jsma.visualize.patches import patch_boxes_image
 
-__all__ = ["check_areas", "draw_record_card", "open_file", "open_record", "record_boxes_image", "record_figure"]
+__all__ = [
+    "check_areas",
+    "draw_record_card",
+    "inspect_file",
+    "open_file",
+    "open_record",
+    "record_boxes_image",
+    "record_figure",
+]
 
 _MAX_CLASSES = 4  # in a title
 
@@ -42,7 +50,7 @@ def open_record(record: PredictionRecord, base_dir: str | os.PathLike[str] = "")
         FileNotFoundError: if the file is gone.
         SlideError: if the file cannot be read, or has changed since the prediction.
     """
-    info = _inspect([record], base_dir)
+    info = inspect_file([record], base_dir)
     return _open(info, record, origin=record.location, size=record.size)
 
 
@@ -57,12 +65,21 @@ def open_file(records: Sequence[PredictionRecord], base_dir: str | os.PathLike[s
         FileNotFoundError: if the file is gone.
         SlideError: if the file cannot be read, or has changed since the prediction.
     """
-    info = _inspect(records, base_dir)
+    info = inspect_file(records, base_dir)
     return _open(info, records[0])
 
 
-def _inspect(records: Sequence[PredictionRecord], base_dir: str | os.PathLike[str]) -> SlideInfo:
-    """What is known of the file of some records, which has not changed since."""
+def inspect_file(records: Sequence[PredictionRecord], base_dir: str | os.PathLike[str] = "") -> SlideInfo:
+    """What the header of the file of some records says; it still is what was predicted, as far as that tells.
+
+    Args:
+        records: prediction records of regions of one file.
+        base_dir: folder that a relative path starts at.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        SlideError: if the file cannot be read, or a region lies outside it, or its spacing is different now.
+    """
     path = str(Path(base_dir) / records[0].file)
     if not os.path.exists(path):  # a folder may be a DICOM slide
         raise FileNotFoundError(f"{path}: there is no such file; name the folder of relative paths with --base-dir.")

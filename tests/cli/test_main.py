@@ -34,6 +34,7 @@ COMMANDS = [
     ["report"],
     ["synthetic"],
     ["verify"],
+    ["view"],
 ]
 
 

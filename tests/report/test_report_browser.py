@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import find_browser
 from PIL import Image
 from report_cases import ten, write
 
 from monai_jsma.report import Settings, read_runs, write_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Appended to a copy of the page, whose policy then has to allow it. It writes what it found where --dump-dom shows it.
 PROBE = """<script>addEventListener("load", () => {
 const shown = image => image.complete && image.naturalWidth > 0 ? "shown" : "MISSING";
@@ -40,12 +39,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def browse(page: Path, width: int = 1200) -> tuple[str, str]:
     """What the page became, and what the browser said."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser is installed: {', '.join(BROWSERS)}")
     command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
-        f"--user-data-dir={page.parent / f'profile{width}'}", f"--window-size={width},900", "--dump-dom", page.as_uri(),
+        find_browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--enable-logging=stderr", f"--user-data-dir={page.parent / f'profile{width}'}", f"--window-size={width},900",
+        "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, done.stderr
