@@ -30,6 +30,7 @@ TAKEN_BY_INFERENCE = (
     "aligned",
     "auto_magnifications",
     "draws",
+    "one_place",
     "paper",
     "pretrained",
     "zoom",
@@ -311,6 +312,28 @@ def test_aligned_patches_are_asked_of_the_network_and_of_the_files(shipped, base
     for part in ("network_def", loader):
         settings = parser.get_parsed_content(part, instantiate=False).get_config()
         assert (settings["patch_size"], settings["aligned"]) == (256, True)
+
+
+@each_bundle
+@pytest.mark.parametrize("base", ["train", "inference"])
+def test_where_one_place_decides_each_place_has_positions_of_its_own(shipped, base):
+    """Where several places share one position of the thumbnail's map, they share their attention."""
+
+    def positions(*overlays: str) -> tuple[int, int]:
+        parser = ConfigParser()
+        parser.read_config([shipped.folder / file for file in find_configs(shipped.folder, base, *overlays)])
+        parser["feature_cache"] = None
+        parser["class_names"] = None
+        network = parser.get_parsed_content("network_def").eval()
+        height, width = network.thumbnail_size
+        section = "train#" if base == "train" else ""
+        assert parser.get_parsed_content(f"{section}thumbnail_transforms#0#size") == [height, width]
+        features = network.thumbnail_encoder(torch.zeros(1, 3, height, width))
+        return tuple(features.shape[2:])
+
+    places = 4  # of a side of a mosaic of 4 x 4
+    assert min(positions("pretrained")) < 2 * places
+    assert min(positions("pretrained", "one_place")) >= 3 * places
 
 
 @each_bundle

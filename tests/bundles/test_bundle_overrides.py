@@ -22,6 +22,7 @@ TAKEN_BY_INFERENCE = (
     "balanced_random_patches",
     "draws",
     "mean_features",
+    "one_place",
     "paper",
     "random_patches",
     "thumbnail_only",
