@@ -80,7 +80,7 @@ def test_the_variants_are_written_once():
         "mean_features",
     ]
     draws = ["random_patches", "balanced_random_patches", "draws"]
-    settings = ["aligned", "demo", "frozen", "one_place", "paper", "pretrained", "zoom"]
+    settings = ["aligned", "demo", "frozen", "one_place", "paper", "pretrained", "tissue_only", "zoom"]
     assert names == {f"{name}.json" for name in [*controls, *draws, *settings]}
     for folder in FOLDERS:
         assert not names & {path.name for path in (folder / "configs").iterdir()}  # a bundle's own would hide them
