@@ -39,18 +39,23 @@ class Access:
     def __init__(self, host: str = "127.0.0.1", *, needs_token: bool = False) -> None:
         self.host = host
         self.address = _find_address(host)
-        self.is_local = ipaddress.ip_address(self.address).is_loopback
-        self.token = None if self.is_local and not needs_token else secrets.token_urlsafe(32)
+        self._ip = ipaddress.ip_address(self.address)
+        self.is_local = self._ip.is_loopback
+        self.token: str | None = None
+        if needs_token or not self.is_local:
+            self.token = secrets.token_urlsafe(32)
         self._names = {"localhost"}
         if not self.is_local:
-            self._names.update({host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()})
+            own_names = (host, socket.gethostname(), socket.getfqdn())
+            self._names.update(name.lower() for name in own_names)
 
     @property
     def name(self) -> str:
         """The name to write in an address of this server."""
-        if ipaddress.ip_address(self.address).is_unspecified:
+        if self._ip.is_unspecified:
             return socket.gethostname()
-        return f"[{self.host}]" if ":" in self.host else self.host
+        name = self.address if self.is_local else self.host
+        return f"[{name}]" if ":" in name else name
 
     def is_known_host(self, values: Sequence[str]) -> bool:
         """Whether a request was meant for this server.
@@ -60,7 +65,9 @@ class Access:
         Args:
             values: the values of its ``Host`` headers; there must be one.
         """
-        match = _HOST.fullmatch(values[0].strip()) if len(values) == 1 else None
+        if len(values) != 1:
+            return False
+        match = _HOST.fullmatch(values[0].strip())
         if match is None:
             return False
         name = match[1].strip("[]").lower()
@@ -68,14 +75,15 @@ class Access:
             address = ipaddress.ip_address(name)
         except ValueError:
             return name in self._names
-        # A name that leads elsewhere is needed for an attack; an address is what it says.
+        # For an attack a name must lead here from elsewhere; an address is what it says.
         return address.is_loopback or not self.is_local
 
     def is_token(self, text: str) -> bool:
         """Whether a text is the token; the time that this takes does not tell how much of it is right."""
         if self.token is None:
             return True
-        return hmac.compare_digest(text.encode("utf-8", "surrogateescape"), self.token.encode())
+        given = text.encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, self.token.encode())
 
 
 def _find_address(host: str) -> str:

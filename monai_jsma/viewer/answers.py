@@ -20,7 +20,6 @@ from typing import Any
 
 from monai_jsma.datalists.regions import Area
 from monai_jsma.predictions.records import PredictionRecord
-from monai_jsma.slides.errors import SlideError
 from monai_jsma.viewer.deep_zoom import TileIndex
 from monai_jsma.viewer.descriptions import describe_page, describe_slide
 from monai_jsma.viewer.slide_tiles import OpenSlide, SlideTiles
@@ -44,6 +43,9 @@ _STATIC = {  # address: file in the folder "static", and what it is
 _PAGE = "/predictions.json"
 _SLIDE = re.compile(r"/slides/([0-9]{1,9})\.json")
 _TILE = re.compile(r"/slides/([0-9]{1,9})/([0-9a-f]{12})/([0-9]{1,2})/([0-9]{1,9})_([0-9]{1,9})\.jpg")
+
+# SlideError is a RuntimeError, and some libraries raise that.
+_UNREADABLE = (RuntimeError, OSError, ValueError, MemoryError)
 
 _logger = logging.getLogger(__name__)
 
@@ -98,11 +100,8 @@ class Viewer:
         self._files = list(self._records)
         self._areas = areas or {}
         self._tiles = SlideTiles(self._records, base_dir)
-        self._static: dict[str, Answer] = {}
-        folder = files("monai_jsma.viewer") / "static"
-        for address, (name, kind) in _STATIC.items():
-            self._static[address] = Answer((folder / name).read_bytes(), kind)
-        self._static[_PAGE] = _make_json(describe_page(self._records, title=title))
+        self._fixed = _read_static()
+        self._fixed[_PAGE] = _make_json(describe_page(self._records, title=title))
 
     def answer(self, address: str) -> Answer:
         """What is at an address, the path of a URL as it was sent.
@@ -110,16 +109,16 @@ class Viewer:
         Raises:
             Refusal: if there is nothing, or it cannot be read; it says so in words.
         """
-        if address in self._static:
-            return self._static[address]
+        if address in self._fixed:
+            return self._fixed[address]
         slide = _SLIDE.fullmatch(address)
         if slide is not None:
-            number = self._find_slide(slide[1])
-            return self._answer_slide(number)
+            return self._answer_slide(self._find_slide(slide[1]))
         tile = _TILE.fullmatch(address)
         if tile is not None:
             number = self._find_slide(tile[1])
-            index = TileIndex(level=int(tile[3]), row=int(tile[5]), col=int(tile[4]))
+            level, col, row = (int(digits) for digits in tile.group(3, 4, 5))
+            index = TileIndex(level, row, col)
             return self._answer_tile(number, index, version=tile[2])
         raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing at this address; the page is at /.")
 
@@ -134,7 +133,11 @@ class Viewer:
     def _answer_slide(self, number: int) -> Answer:
         slide = self._open(number)
         file = self._files[number]
-        content = describe_slide(self._records[file], slide, self._areas.get(file, ()))
+        areas = self._areas.get(file, ())
+        try:
+            content = describe_slide(self._records[file], slide, areas)
+        except ValueError as error:  # a record that contradicts itself
+            raise _refuse(error) from error
         return _make_json({"number": number, **content})
 
     def _answer_tile(self, number: int, index: TileIndex, *, version: str) -> Answer:
@@ -145,14 +148,24 @@ class Viewer:
             return Answer(self._tiles.read(number, index), "image/jpeg")
         except IndexError as error:
             raise Refusal(HTTPStatus.NOT_FOUND, f"There is no such tile: {error}.") from error
-        except (SlideError, OSError, ValueError, MemoryError) as error:
+        except _UNREADABLE as error:
             raise _refuse(error) from error
 
     def _open(self, number: int) -> OpenSlide:
         try:
             return self._tiles.open(number)
-        except (SlideError, OSError, ValueError, MemoryError) as error:
+        except _UNREADABLE as error:
             raise _refuse(error) from error
+
+
+def _read_static() -> dict[str, Answer]:
+    """The files of the page, by their address."""
+    folder = files("monai_jsma.viewer") / "static"
+    answers = {}
+    for address, (name, kind) in _STATIC.items():
+        content = (folder / name).read_bytes()
+        answers[address] = Answer(content, kind)
+    return answers
 
 
 def _refuse(error: Exception) -> Refusal:

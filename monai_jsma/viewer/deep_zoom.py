@@ -57,7 +57,9 @@ class DeepZoom:
         """Rows and columns of tiles of a level."""
         extent = TILE_SIZE * self.scale(level)
         height, width = self.size
-        return -(-height // extent), -(-width // extent)
+        rows = _divide_up(height, extent)
+        cols = _divide_up(width, extent)
+        return rows, cols
 
     def tile(self, index: TileIndex) -> tuple[Box, tuple[int, int]]:
         """What a tile shows, in pixels of the image, and its height and width.
@@ -67,23 +69,37 @@ class DeepZoom:
         Raises:
             IndexError: if there is no such tile.
         """
-        if not 0 <= index.level <= self.max_level:
+        self._check(index)
+        scale = self.scale(index.level)
+        rows = _find_span(index.row, scale, self.size[0])
+        cols = _find_span(index.col, scale, self.size[1])
+        box = Box(rows.start, cols.start, len(rows), len(cols))
+        size = (
+            _divide_up(len(rows), scale),
+            _divide_up(len(cols), scale),
+        )
+        return box, size
+
+    def _check(self, index: TileIndex) -> None:
+        if index.level not in range(self.max_level + 1):
             raise IndexError(f"level {index.level} is not one of 0 to {self.max_level}")
         rows, cols = self.grid(index.level)
-        if not (0 <= index.row < rows and 0 <= index.col < cols):
-            raise IndexError(
-                f"tile {index.row}, {index.col} is outside the {rows} x {cols} tiles (rows x columns) of level "
-                f"{index.level}"
-            )
-        scale = self.scale(index.level)
-        top, height = _find_span(index.row, scale, self.size[0])
-        left, width = _find_span(index.col, scale, self.size[1])
-        size = (-(-height // scale), -(-width // scale))
-        return Box(top, left, height, width), size
+        if index.row in range(rows) and index.col in range(cols):
+            return
+        raise IndexError(
+            f"tile {index.row}, {index.col} is outside the {rows} x {cols} tiles (rows x columns) of level "
+            f"{index.level}"
+        )
 
 
-def _find_span(number: int, scale: int, length: int) -> tuple[int, int]:
-    """First pixel and number of pixels of the image under a tile, along one axis."""
+def _find_span(number: int, scale: int, length: int) -> range:
+    """The pixels of the image under a tile, along one axis."""
     extent = TILE_SIZE * scale
     start = number * extent
-    return start, min(extent, length - start)
+    end = min(start + extent, length)
+    return range(start, end)
+
+
+def _divide_up(number: int, divisor: int) -> int:
+    """The quotient, rounded up."""
+    return -(-number // divisor)

@@ -243,6 +243,9 @@ def test_a_click_chooses_the_patch_under_it(browser, server):
 def test_an_address_leads_back_to_its_view(browser, server):
     visit(browser, server, "#slide=1&region=1&patch=0")
     assert browser.run(PLACE) == {"slide": "1", "region": "1", "patch": "0"}
+    browser.run("location.hash = '#slide=0&patch=1'")
+    browser.wait("document.getElementById('name').textContent === 'a.tif'")
+    assert browser.run(PLACE) == {"slide": "0", "region": "0", "patch": "1"}
     for nonsense in ("#slide=99&region=-1&patch=x", "#slide=1e1", "#<script>alert(1)</script>", "#slide=0&patch=99"):
         visit(browser, server, nonsense)
         assert browser.said == []

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from viewer_cases import ask, make_records, make_slide, send, serve
 
 from monai_jsma.geometry import Box
 from monai_jsma.slides import area_resample, inspect_slide, open_slide
-from monai_jsma.viewer import Access, Viewer
+from monai_jsma.viewer import Access, Viewer, ViewerServer
 from monai_jsma.viewer import slide_tiles as tiles
 
 SECRET = b"what no request may get"
@@ -319,6 +320,18 @@ def test_on_this_machine_no_token_is_needed(host):
     assert Access(host, needs_token=True).token is not None
 
 
+@pytest.mark.parametrize("host", ["localhost", "::1"])
+def test_the_address_that_is_printed_is_answered(server, host):
+    try:
+        access = Access(host)
+        own = ViewerServer(server.viewer, access)
+    except (ValueError, OSError):
+        pytest.skip(f"this machine has no {host}")
+    own.server_close()
+    name = own.url.removeprefix("http://").partition("/")[0]
+    assert access.is_known_host([name])
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_a_host_that_others_reach_needs_a_token(host):
     access = Access(host)
@@ -337,8 +350,6 @@ def test_a_host_that_does_not_exist_is_told():
 
 
 def test_a_port_in_use_is_told(server):
-    from monai_jsma.viewer import ViewerServer
-
     with pytest.raises(OSError, match="in use; choose another with --port"):
         ViewerServer(server.viewer, Access(), port=server.server_port)
 
@@ -444,6 +455,14 @@ def test_a_slide_that_is_not_what_was_predicted_is_refused(tmp_path, no_patience
         answer = ask(server, "/slides/0.json")
         assert answer.status == 422
         assert str(path) in answer.text
+
+
+def test_a_record_that_contradicts_itself_is_told(folder):
+    record, other = make_records(folder / "slides" / "a.tif")
+    with serve(Viewer([replace(record, patches=other.patches)])) as server:
+        answer = ask(server, "/slides/0.json")
+    assert answer.status == 422
+    assert "does not lie at a cell of the region" in answer.text
 
 
 def test_a_link_is_followed_only_where_a_prediction_names_it(folder, tmp_path):

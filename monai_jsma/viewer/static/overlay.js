@@ -66,6 +66,7 @@ function sumAt(grids, row, col) {
 }
 
 export function drawAttention(context, view, { rectangles, box, most }, { colors, strength }) {
+  if (!isSeen(view, ...toScreen(view, box))) return;
   const fading = findFading(view, box);
   for (const [x, y, right, bottom, density] of rectangles) {
     const left = Math.round(view.x + x * view.scale);
@@ -148,19 +149,22 @@ export function formatWeight(weight) {
 }
 
 export function drawOutlines(context, view, classes) {
-  classes.forEach(({ outlines }, number) => {
-    const { color, dash } = lookOfOutline(number);
+  const toView = new DOMMatrix([view.scale, 0, 0, view.scale, view.x, view.y]);
+  classes.forEach((ofClass, number) => {
+    ofClass.path ??= makePath(ofClass.outlines); // in pixels of the slide, made once
     const path = new Path2D();
-    for (const outline of outlines) {
-      outline.forEach(([x, y], i) => {
-        const point = [view.x + x * view.scale, view.y + y * view.scale];
-        if (i === 0) path.moveTo(...point);
-        else path.lineTo(...point);
-      });
-      path.closePath();
-    }
-    strokeTwice(context, { color, dash, width: 2.5, ground: "#ffffff" }, () => context.stroke(path));
+    path.addPath(ofClass.path, toView);
+    strokeTwice(context, { ...lookOfOutline(number), width: 2.5 }, () => context.stroke(path));
   });
+}
+
+function makePath(outlines) {
+  const path = new Path2D();
+  for (const outline of outlines) {
+    outline.forEach(([x, y], i) => (i === 0 ? path.moveTo(x, y) : path.lineTo(x, y)));
+    path.closePath();
+  }
+  return path;
 }
 
 // A line on a broader one of another color can be seen on any ground.

@@ -74,6 +74,11 @@ async function start() {
   panels.fillFilters(state.page.classes);
   drawColorBar();
   applyFilters();
+  await followAddress();
+}
+
+// Shows what the part of the address behind # names.
+async function followAddress() {
   const place = new URLSearchParams(location.hash.slice(1));
   const slide = toIndex(place.get("slide"), state.page.slides.length);
   const first = listWanted()[0]?.slide ?? 0;
@@ -490,5 +495,6 @@ osd.addHandler("canvas-click", (event) => {
 osd.addHandler("update-viewport", draw);
 osd.addHandler("open", draw);
 window.addEventListener("resize", draw);
+window.addEventListener("hashchange", followAddress);
 
 start();
