@@ -214,16 +214,19 @@ def draw_scale_bar(width_um: float, width: int) -> Image.Image:
     return block
 
 
-def draw_color_scale(highest: float, *, width: int, text: str = "attention of a cell") -> Image.Image:
+def draw_color_scale(
+    highest: float, *, width: int, text: str = "attention of a cell", and_more: bool = False
+) -> Image.Image:
     """What the colors of maps mean: probabilities from 0 to the highest.
 
     Args:
-        highest: the highest.
+        highest: the probability of the last color.
         width: width of the block.
         text: what the probabilities are.
+        and_more: whether higher ones have the last color too.
     """
     before = write_lines([f"{text}: 0"])
-    after = write_lines([f"{highest:.2g}"])
+    after = write_lines([f"{highest:.2g} and more" if and_more else f"{highest:.2g}"])
     width = width - 2 * GAP - before.width - after.width
     colors = make_color_map()(np.linspace(0, 1, width))
     opacity = colors[:, 3:]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from monai_jsma.predictions.evidence import SeenRegion
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.visualize.attention import find_cell_edges
 
-__all__ = ["AttentionGrid", "AttentionLayer", "list_layers", "paint_grid"]
+__all__ = ["AttentionGrid", "AttentionLayer", "ColorScale", "find_scale", "list_layers", "paint_grid"]
+
+_QUANTILE = 0.995  # of the cells, above which all have the last color
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +62,32 @@ class AttentionLayer:
     grids: tuple[AttentionGrid, ...]
     outlines: tuple[Box, ...] = ()
 
-    @property
-    def highest(self) -> float:
-        """The highest probability of a cell."""
-        return max((float(grid.values.max()) for grid in self.grids), default=0.0)
+
+class ColorScale(NamedTuple):
+    """Colors run from 0 to ``end``; what is above, up to ``highest``, has the last one."""
+
+    end: float
+    highest: float
+
+
+def find_scale(layers: Sequence[AttentionLayer]) -> ColorScale:
+    """The scale of colors of some layers.
+
+    A slide has tens of thousands of cells, and one of them may have far more attention than all others, which would
+    then look as if they had none. So the few highest share the last color, down to a tenth of the highest.
+
+    Args:
+        layers: layers that are to be compared.
+    """
+    values = [grid.values.ravel() for layer in layers for grid in layer.grids]
+    if not values:
+        return ColorScale(0.0, 0.0)
+    together = np.concatenate(values)
+    highest = float(together.max())
+    if len(together) * (1 - _QUANTILE) < 1:  # not one of so few
+        return ColorScale(highest, highest)
+    end = max(float(np.quantile(together, _QUANTILE)), highest / 10)
+    return ColorScale(end, highest)
 
 
 def list_layers(records: Sequence[PredictionRecord]) -> list[AttentionLayer]:

@@ -48,17 +48,18 @@ from monai_jsma.visualize.canvas import format_length, make_gray, pick_class_col
 from monai_jsma.visualize.captions import describe_answer, describe_count
 from monai_jsma.visualize.patches import find_free_spot, format_weight
 from monai_jsma.visualize.record_figures import check_areas, open_file
-from monai_jsma.visualize.slide_layers import AttentionLayer, list_layers, paint_grid
+from monai_jsma.visualize.slide_layers import AttentionLayer, find_scale, list_layers, paint_grid
 
 __all__ = ["draw_slide_map", "is_slide"]
 
 # All lengths in pixels.
 _PANEL_WIDTH = 960
 _WIDTH = 2 * _PANEL_WIDTH + 3 * GAP
-_MAX_PANEL_HEIGHT = 1300
+_MAX_PANEL_HEIGHT = 1000
 _MIN_BOX = 26  # of a patch, so that its color is seen
 _BLACK = (0, 0, 0)
 _WHITE = (255, 255, 255)
+_KINDS = {"region": "attention of a region", "cell": "attention of a cell"}  # each has one scale of colors
 _ANNOTATION = "#0026ff"  # neither a color of H&E nor of the attention
 _FAINTEST = 0.25  # opacity of a class that is as probable as by chance
 _DENSEST = 0.75  # of one that is certain
@@ -141,18 +142,18 @@ def draw_slide_map(
         panels = [_draw_tissue(view, slide, areas), _draw_classes(view, records)]
     else:
         panels = [_draw_patches(view, slide, record=first, areas=areas, max_patches=max_patches)]
-    highest: dict[str, float] = {}
+    scales = {kind: find_scale([layer for layer in layers if layer.kind == kind]) for kind in _KINDS}
     for layer in layers:
-        highest[layer.kind] = max(highest.get(layer.kind, 0.0), layer.highest)
-    for layer in layers:
-        panels.append(_draw_layer(view, layer, highest[layer.kind]))
+        panels.append(_draw_layer(view, layer, scales[layer.kind].end))
 
     blocks = [write_lines(_write_title(records), width=_WIDTH - 2 * GAP, size=TITLE_SIZE)]
     for number in range(0, len(panels), 2):
         blocks.append(_put_panels(panels[number : number + 2]))
-    names = {"cell": "attention of a cell", "region": "attention of a region"}
-    for kind, value in highest.items():
-        blocks.append(draw_color_scale(value, width=_WIDTH - 2 * GAP, text=names[kind]))
+    for kind, text in _KINDS.items():
+        scale = scales[kind]
+        if scale.end > 0:
+            width = _WIDTH - 2 * GAP
+            blocks.append(draw_color_scale(scale.end, width=width, text=text, and_more=scale.end < scale.highest))
     if patches:
         blocks.append(_draw_strip(slide, patches, max_patches=max_patches))
     return np.asarray(frame_page(blocks, _WIDTH))
@@ -373,12 +374,12 @@ def _outline(image: Image.Image, view: _View, boxes: Sequence[Box]) -> None:
                 draw.rectangle((place.col + inset, place.row + inset, right, bottom), outline=color, width=2)
 
 
-def _draw_layer(view: _View, layer: AttentionLayer, highest: float) -> _Panel:
-    """The attention of a magnification or of a stage over the gray tissue."""
+def _draw_layer(view: _View, layer: AttentionLayer, end: float) -> _Panel:
+    """The attention of a magnification or of a stage over the gray tissue, in colors from 0 to the end of a scale."""
     values = np.full((view.gray.height, view.gray.width), np.nan)
     for grid in layer.grids:
         paint_grid(values, grid, view=view.box)
-    colors = make_color_map()(np.nan_to_num(values / (highest or 1.0)))  # (height, width, RGBA)
+    colors = make_color_map()(np.nan_to_num(values / (end or 1.0)))  # (height, width, RGBA)
     opacity = colors[..., 3:]
     blended = (1 - opacity) * np.asarray(view.gray) + opacity * colors[..., :3] * 255
     image = Image.fromarray(blended.round().astype(np.uint8))

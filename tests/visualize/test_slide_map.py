@@ -27,7 +27,7 @@ from monai_jsma.predictions import read_records
 from monai_jsma.visualize import draw_slide_map, feature_collection, is_slide, write_run_pictures
 from monai_jsma.visualize.canvas import pick_class_color
 from monai_jsma.visualize.record_choice import choose_records
-from monai_jsma.visualize.slide_layers import AttentionGrid, list_layers, paint_grid
+from monai_jsma.visualize.slide_layers import AttentionGrid, find_scale, list_layers, paint_grid
 from monai_jsma.visualize.slide_map import _PANEL_WIDTH
 
 GREY = 100
@@ -138,6 +138,22 @@ def test_no_cell_is_lost_and_each_pixel_shows_the_cell_at_its_center(num_cells, 
                 if [int(center) for center in centers] == [row, col]:
                     inside.append(values[cell])
             assert layer[row, col] == max(inside)
+
+
+def test_colors_run_to_the_high_values_not_to_the_only_highest(slide, monkeypatch):
+    one = region_of(slide, 0, 0, (1.0, 0.0))
+    attention = np.full(125, 0.4 / 122)
+    attention[[7, 80, 90]] = 0.3, 0.2, 0.1
+    record = replace(one, attention=tuple(attention.tolist()))
+    end = 0.2 + 0.755 * 0.1  # of 250 cells, at 0.995 * 249 = 247.755: between the second 0.2 and the first 0.3
+    assert find_scale(list_layers([record, record])) == pytest.approx((end, 0.3))
+    texts, _ = drawn_texts(monkeypatch, [record, record])
+    assert f"{end:.2g} and more" in texts
+    assert find_scale(list_layers([record])) == (0.3, 0.3), "too few cells to leave one out"
+
+    concentrated = replace(one, attention=(*[0.0] * 124, 1.0))
+    nothing = replace(one, attention=(0.0,) * 125)
+    assert find_scale(list_layers([concentrated] + [nothing] * 8)).end == 0.1, "no lower than a tenth"
 
 
 def test_annotations_are_outlined(slide, monkeypatch):
