@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file, save_file
 
-from monai_jsma.networks import AttentionMIL, PatchEncoder, build_backbone, encoder_building, encoder_cards
+from monai_jsma.networks import AttentionMIL, JSMANet, PatchEncoder, build_backbone, encoder_building, encoder_cards
 from monai_jsma.networks.encoder_cards import ENCODERS, FAMILIES, suggest_encoders
 from monai_jsma.networks.encoder_spec import find_layers, parse_encoder
 from monai_jsma.networks.transformers_keys import build_from_config, convert_transformers_keys
@@ -373,6 +373,19 @@ def test_names_are_near():
 # ------------------------------------------------------------------------------------------------------------------ hub
 
 
+def put_in_cache(cache, repository, files):
+    """Files of a repository, given as bytes, as the cache of the hub has them."""
+    folder = cache / "hub" / f"models--{repository.replace('/', '--')}"
+    commit = "0" * 40
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for name, content in files.items():
+        (snapshot / name).write_bytes(content)
+    return snapshot
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A hub that takes connections, with an empty cache; the list has what was asked of it."""
@@ -408,14 +421,87 @@ def test_the_cache_of_the_hub_is_found_without_asking(hub, monkeypatch, tmp_path
     card = shrink(monkeypatch, "uni2-h")
     assert encoder_building.find_weights_here(card) is None
     model = make_reference(card)
-    folder = tmp_path / "hub" / "models--MahmoodLab--UNI2-h"
-    commit = "0" * 40
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    (folder / "snapshots" / commit).mkdir(parents=True)
-    torch.save(model.state_dict(), folder / "snapshots" / commit / "pytorch_model.bin")
+    snapshot = put_in_cache(tmp_path, card.hub, {})
+    torch.save(model.state_dict(), snapshot / "pytorch_model.bin")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("the hub was asked"))
     assert encoder_building.find_weights_here(card).name == "pytorch_model.bin"
     backbone = build_backbone("uni2-h", "imagenet", pooled=True)
     assert torch.equal(backbone.model.model.norm.weight, model.norm.weight)
     assert "downloaded" not in caplog.text
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No network; what the hub's cache has is all there is."""
+
+    def refuse(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("monai_jsma.networks.hub.getproxies", dict)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits to try again"))
+
+
+@pytest.mark.parametrize("name", ["uni2-h", "phikon-v2", "h0-mini"])
+def test_without_a_network_every_kind_fails_in_words(offline, monkeypatch, name):
+    """At once; of a model whose layers are in the table only the weights are missing."""
+    if ENCODERS[name].architecture is not None:
+        shrink(monkeypatch, name)
+        build_backbone(name, None, pooled=True)
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"huggingface.co cannot be reached .*Name or service not known"
+    ):
+        build_backbone(name, "imagenet", pooled=True)
+
+
+def test_a_model_of_transformers_comes_from_the_cache(offline, tmp_path):
+    """Phikon-v2 takes 224 pixels: the positions of the sample, which is for 32, are resampled."""
+    sample = SAMPLES / "dinov2_registers"
+    files = {name: (sample / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    put_in_cache(tmp_path, "owkin/phikon-v2", files)
+    backbone = build_backbone("phikon-v2", "imagenet", pooled=True).eval()
+    assert backbone.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    model = build_from_config(json.loads(files["config.json"]), size=224, source="sample").eval()
+    model.load_state_dict(convert_transformers_keys(load_file(sample / "model.safetensors"), model))
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = model.forward_features(normalize(images, ENCODERS["phikon-v2"]))[:, 0]
+        torch.testing.assert_close(backbone(images)[:, :, 0, 0], expected)
+
+
+def test_a_model_whose_layers_the_hub_states_comes_from_the_cache(offline, tmp_path):
+    """H0-mini's config.json names an architecture and its input; SwiGLU, which it cannot state, is in the table."""
+    options = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 224, "reg_tokens": 4}
+    options |= {"mlp_ratio": 2.66667 * 2, "init_values": 1e-5, "no_embed_class": True}
+    swiglu = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **options, **swiglu)
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 0,
+        "global_pool": "",
+        "model_args": options,
+        "pretrained_cfg": {"input_size": [3, 224, 224], "mean": [0.7, 0.6, 0.5], "std": [0.2, 0.3, 0.1]},
+    }
+    snapshot = put_in_cache(tmp_path, "bioptimus/H0-mini", {"config.json": json.dumps(config).encode()})
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    backbone = build_backbone("h0-mini", "imagenet", pooled=True).eval()
+    images = torch.rand(1, 3, 224, 224)
+    mean, std = (torch.tensor(config["pretrained_cfg"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        tokens = model.eval().forward_features((images - mean) / std)
+        expected = torch.cat((tokens[:, 0], tokens[:, 5:].mean(dim=1)), dim=1)
+        torch.testing.assert_close(backbone(images)[:, :, 0, 0], expected)
+
+
+def test_h_by_name_attends_from_its_map(monkeypatch):
+    """A thumbnail of a size that its patches do not divide is an error that names the setting."""
+    shrink(monkeypatch, "uni2-h")
+    options = {"weights": None, "patch_encoder": "test_resnet", "patch_size": 32, "thumbnail_encoder": "uni2-h"}
+    net = JSMANet(2, [1.0], thumbnail_size=(56, 84), **options)
+    assert net.eval()(torch.rand(1, 3, 64, 96)).shape == (1, 2)
+    net = JSMANet(2, [1.0], thumbnail_size=(56, 75), **options)
+    with pytest.raises(ValueError, match=r"takes no images of 56 x 75 pixels: .* 'thumbnail_size'"):
+        net.eval()(torch.rand(1, 3, 64, 96))

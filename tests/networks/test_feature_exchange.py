@@ -12,11 +12,14 @@ pytest.importorskip("h5py")
 from feature_cases import counted, thumbnails
 from feature_tools import write_trident
 from PIL import Image
+from slide_files import shared_slide
 from tiny_networks import mil_net
 
 from monai_jsma.data import PyramidBatch
 from monai_jsma.data.feature_files import read_feature_file
+from monai_jsma.networks import PatchEncoder
 from monai_jsma.networks.feature_exchange import export_features, import_features, match_cells
+from monai_jsma.networks.pretrained import find_weights_package
 from monai_jsma.transforms import LoadPyramid
 
 PATCH = 16
@@ -175,3 +178,26 @@ def test_what_keeps_nothing_is_told(image, tmp_path):
     in_memory = LoadPyramid((0.5,), PATCH, aligned=True)(pixels, mpp=0.25)
     with pytest.raises(ValueError, match="nothing is kept of an image that is no file"):
         import_features(make_net(tmp_path / "cache").patch_encoder, in_memory, read)
+
+
+def test_a_real_slide_as_openslide_and_pillow_see_it(tmp_path):
+    """Patches of twice the slide's spacing, reduced by Pillow's bicubic filter, through an encoder of photographs."""
+    slide = shared_slide("cmu-1-small-region.svs")
+    if find_weights_package("tf_efficientnet_lite0") is None:
+        pytest.skip("the package of weights is not installed")
+    openslide = pytest.importorskip("openslide")
+    encoder = PatchEncoder("tf_efficientnet_lite0", weights="imagenet", frozen=True, feature_cache=tmp_path).eval()
+    corners = [(col, row) for row in range(0, 2967 - 511, 512) for col in range(0, 2220 - 511, 512)]
+    patches = []
+    with openslide.OpenSlide(slide) as opened:
+        for corner in corners:
+            region = opened.read_region(corner, 0, (512, 512)).convert("RGB").resize((256, 256), Image.BICUBIC)
+            patches.append(np.array(region))
+    with torch.no_grad():
+        features = encoder.pool(torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2)).half().numpy()
+    path = write_trident(tmp_path / "slide.h5", features, np.array(corners), size=256, at_level_0=512)
+    pyramid = LoadPyramid((2 * 0.499,), 256, aligned=True)(slide)
+    assert import_features(encoder, pyramid, read_feature_file(path)) == len(corners) == 20
+    write_trident(path, features[:, ::-1], np.array(corners), size=256, at_level_0=512)
+    with pytest.raises(ValueError, match="are not those of the network's f"):
+        import_features(encoder, pyramid, read_feature_file(path))
