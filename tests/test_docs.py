@@ -25,7 +25,7 @@ from typing import NamedTuple
 import pytest
 from places import ROOT
 
-PAGES = ("README.md", "docs/quickstart.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/encoders.md")
 LINKING = sorted(p for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md") for p in ROOT.glob(pattern))
 
 # command as written: the test that covers it

@@ -106,18 +106,16 @@ def write_features(args: argparse.Namespace) -> None:
     from monai_jsma.networks.feature_exchange import export_features
 
     bundle = _Bundle(args)
-    written: dict[Path, str] = {}
+    folders = set()
     regions: dict[str, list[Pyramid]] = {}
     for pyramid in bundle.open_images():
         regions.setdefault(pyramid.path, []).append(pyramid)
-    for path, pyramids in regions.items():
+    for pyramids in regions.values():
         with bundle.autocast():
             exported = [export_features(bundle.encoder, pyramid) for pyramid in pyramids]
         for levels in zip(*exported):
-            file = _write_level(args.out, levels, pyramids[0], bundle.encoder_name)
-            if written.setdefault(file, path) != path:
-                raise ValueError(f"{path} and {written[file]} have one name, and would have one file: rename one.")
-    for folder in sorted({file.parent for file in written}):
+            folders.add(_write_level(args.out, levels, pyramids[0], bundle.encoder_name).parent)
+    for folder in sorted(folders):
         print(folder)
 
 
@@ -158,6 +156,19 @@ def _name_objective(mpp: float) -> int | float:
     """The objective that a spacing is called by, such as 20 for 0.5 um: a whole number where it is near to one."""
     power = _OBJECTIVE_OF_1_UM / mpp
     return round(power) if abs(power - round(power)) < 0.02 * power else round(power, 2)
+
+
+def _check_names(paths: Sequence[str]) -> None:
+    """Check that no two images would share a file of features, which has the name of its image.
+
+    Raises:
+        ValueError: if two do.
+    """
+    named: dict[str, str] = {}
+    for path in paths:
+        other = named.setdefault(Path(path).stem, path)
+        if other != path:
+            raise ValueError(f"{other} and {path} have one name, and would share a file of features: rename one.")
 
 
 class _Bundle:
@@ -224,5 +235,6 @@ class _Bundle:
         for split in SPLITS:
             if content.get(split):
                 items += list(load_datalist(self._datalist, split, self._base_dir))
+        _check_names([str(item["image"]) for item in items])
         for item in show_progress(items):
             yield load(item)["image"]

@@ -70,26 +70,37 @@ def parse_encoder(encoder: str | Mapping[str, Any]) -> EncoderSpec:
     if not isinstance(name, str):
         raise ValueError(f"an encoder needs a 'name', the text of its name, but got {encoder!r}.")
     _check_name(name)
-    pooling = given.get("pooling")
-    if pooling not in (None, *POOLINGS[:-1]):
-        near = get_close_matches(str(pooling), POOLINGS[:-1], n=1, cutoff=0.4)
-        hint = f" ('{near[0]}'?)" if near else ""
-        raise ValueError(f"unknown pooling '{pooling}' of encoder '{name}'{hint}: choose {', '.join(POOLINGS[:-1])}.")
-    if ("mean" in given) != ("std" in given):
-        raise ValueError(f"encoder '{name}': give 'mean' and 'std' of its input together.")
-    normalization = (given["mean"], given["std"]) if "mean" in given else None
-    size = given.get("size")
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise ValueError(f"encoder '{name}': 'size' must be a whole number of pixels, but is {size!r}.")
-
     options = {key: value for key, value in given.items() if key not in _OWN_KEYS}
     return EncoderSpec(
         name=name,
-        pooling=pooling,
-        normalization=normalization,
-        size=size,
+        pooling=_check_pooling(given.get("pooling"), name),
+        normalization=_read_normalization(given, name),
+        size=_check_size(given.get("size"), name),
         options=find_layers(options),
     )
+
+
+def _check_pooling(pooling: Any, name: str) -> str | None:
+    choices = POOLINGS[:-1]  # the last one needs a pooler, which only an encoder by short name has
+    if pooling is None or pooling in choices:
+        return pooling
+    near = get_close_matches(str(pooling), choices, n=1, cutoff=0.4)
+    hint = f" ('{near[0]}'?)" if near else ""
+    raise ValueError(f"unknown pooling '{pooling}' of encoder '{name}'{hint}: choose {', '.join(choices)}.")
+
+
+def _read_normalization(given: Mapping[str, Any], name: str) -> tuple[Any, Any] | None:
+    if "mean" not in given and "std" not in given:
+        return None
+    if "mean" not in given or "std" not in given:
+        raise ValueError(f"encoder '{name}': give 'mean' and 'std' of its input together.")
+    return given["mean"], given["std"]
+
+
+def _check_size(size: Any, name: str) -> int | None:
+    if size is None or (isinstance(size, int) and size > 0):
+        return size
+    raise ValueError(f"encoder '{name}': 'size' must be a whole number of pixels, but is {size!r}.")
 
 
 def find_layers(options: Mapping[str, Any]) -> dict[str, Any]:

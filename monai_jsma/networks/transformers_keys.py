@@ -81,13 +81,7 @@ def build_from_config(config: Mapping[str, Any], *, size: int | None, source: st
         )
     has_swiglu = bool(config.get("use_swiglu_ffn"))
     width = int(config["hidden_size"])
-    if kind == "vit":
-        hidden = int(config["intermediate_size"])
-    elif has_swiglu:
-        inner = int(width * config.get("mlp_ratio", 4))
-        hidden = 2 * ((int(inner * 2 / 3) + 7) // 8 * 8)  # of gates and values, as the library rounds them
-    else:
-        hidden = int(width * config.get("mlp_ratio", 4))
+    hidden = _count_hidden(config, width)
     registers = int(config.get("num_register_tokens") or 0)
     activation = "silu" if has_swiglu else str(config.get("hidden_act", "gelu"))
     mlp_layer: Any = SwiGLUPacked if has_swiglu else Mlp
@@ -111,6 +105,17 @@ def build_from_config(config: Mapping[str, Any], *, size: int | None, source: st
     )
     model.pretrained_cfg = {"architecture": kind}
     return model
+
+
+def _count_hidden(config: Mapping[str, Any], width: int) -> int:
+    """Channels between the two layers of a block's MLP, as timm counts them."""
+    if config.get("model_type") == "vit":
+        return int(config["intermediate_size"])
+    hidden = int(width * config.get("mlp_ratio", 4))
+    if not config.get("use_swiglu_ffn"):
+        return hidden
+    gated = (int(hidden * 2 / 3) + 7) // 8 * 8  # as the library rounds them
+    return 2 * gated  # gates and values
 
 
 def convert_transformers_keys(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -148,3 +148,18 @@ def test_without_h5py_the_extra_is_named(data, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert run(data, "write", data / "out") == 1
     assert capsys.readouterr().err == "error: files of features need h5py: pip install 'monai-jsma[features]'.\n"
+
+
+@pytest.mark.parametrize("action", ["read", "write"])
+def test_two_images_of_one_name_are_refused_first(data, capsys, action):
+    """A file of features has the name of its image alone."""
+    (data / "other").mkdir()
+    (data / "other/image0.jpg").write_bytes((data / "image0.png").read_bytes())
+    datalist = json.loads((data / "datalist.json").read_text())
+    datalist["test"] = [{"image": "other/image0.jpg", "label": 0, "mpp": 0.5}]
+    (data / "datalist.json").write_text(json.dumps(datalist))
+    assert run(data, action, data / "out") == 1
+    error = capsys.readouterr().err
+    assert "image0.png and " in error
+    assert "have one name, and would share a file of features: rename one" in error
+    assert not (data / "out").exists()
