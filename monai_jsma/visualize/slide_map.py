@@ -54,8 +54,11 @@ __all__ = ["draw_slide_map", "is_slide"]
 
 # All lengths in pixels.
 _PANEL_WIDTH = 960
-_WIDTH = 2 * _PANEL_WIDTH + 3 * GAP
+_CONTENT_WIDTH = 2 * _PANEL_WIDTH + GAP
+_WIDTH = _CONTENT_WIDTH + 2 * GAP
+_TEXT_WIDTH = _PANEL_WIDTH - TEXT_SIZE - GAP  # beside a swatch
 _MAX_PANEL_HEIGHT = 1000
+_MIN_OUTLINED = 8  # of a region
 _MIN_BOX = 26  # of a patch, so that its color is seen
 _BLACK = (0, 0, 0)
 _WHITE = (255, 255, 255)
@@ -89,12 +92,16 @@ class _View:
 
     def place(self, box: Box) -> Box:
         """A box of the file, in level-0 pixels, in pixels of the panel; what reaches beyond the panel is cut off."""
-        down = self.tissue.height / self.box.height
-        across = self.tissue.width / self.box.width
-        top = max(0.0, (box.row - self.box.row) * down)
-        left = max(0.0, (box.col - self.box.col) * across)
-        bottom = min(self.tissue.height, (box.row + box.height - self.box.row) * down)
-        right = min(self.tissue.width, (box.col + box.width - self.box.col) * across)
+        height = self.tissue.height
+        width = self.tissue.width
+        down = height / self.box.height
+        across = width / self.box.width
+        row = box.row - self.box.row
+        col = box.col - self.box.col
+        top = max(0.0, row * down)
+        left = max(0.0, col * across)
+        bottom = min(height, (row + box.height) * down)
+        right = min(width, (col + box.width) * across)
         return Box(top, left, bottom - top, right - left)
 
 
@@ -142,18 +149,24 @@ def draw_slide_map(
         panels = [_draw_tissue(view, slide, areas), _draw_classes(view, records)]
     else:
         panels = [_draw_patches(view, slide, record=first, areas=areas, max_patches=max_patches)]
-    scales = {kind: find_scale([layer for layer in layers if layer.kind == kind]) for kind in _KINDS}
+    scales = {}
+    for kind in _KINDS:
+        of_kind = [layer for layer in layers if layer.kind == kind]
+        scales[kind] = find_scale(of_kind)
     for layer in layers:
-        panels.append(_draw_layer(view, layer, scales[layer.kind].end))
+        end = scales[layer.kind].end
+        panels.append(_draw_layer(view, layer, end))
 
-    blocks = [write_lines(_write_title(records), width=_WIDTH - 2 * GAP, size=TITLE_SIZE)]
+    title = _write_title(records)
+    blocks = [write_lines(title, width=_CONTENT_WIDTH, size=TITLE_SIZE)]
     for number in range(0, len(panels), 2):
-        blocks.append(_put_panels(panels[number : number + 2]))
+        pair = panels[number : number + 2]
+        blocks.append(_put_panels(pair))
     for kind, text in _KINDS.items():
         scale = scales[kind]
         if scale.end > 0:
-            width = _WIDTH - 2 * GAP
-            blocks.append(draw_color_scale(scale.end, width=width, text=text, and_more=scale.end < scale.highest))
+            and_more = scale.end < scale.highest
+            blocks.append(draw_color_scale(scale.end, width=_CONTENT_WIDTH, text=text, and_more=and_more))
     if patches:
         blocks.append(_draw_strip(slide, patches, max_patches=max_patches))
     return np.asarray(frame_page(blocks, _WIDTH))
@@ -162,19 +175,21 @@ def draw_slide_map(
 def _write_title(records: Sequence[PredictionRecord]) -> list[str]:
     """The file, the answer, and from how much it was made."""
     first = records[0]
+    name = os.path.basename(first.file)
     labels = {record.label for record in records}
-    mean = np.mean([record.probabilities for record in records], axis=0)
     label = labels.pop() if len(labels) == 1 else None
-    whole = replace(first.evidence, location=(0, 0), scores=mean, label=label)
+    probabilities = [record.probabilities for record in records]
+    mean = np.mean(probabilities, axis=0)
+    whole = replace(first.evidence, scores=mean, label=label)
     answer = describe_answer(whole, first.classes)
+
     num_patches = sum(record.patches_read for record in records)
-    read = describe_count(num_patches, "patch", "patches") + " read"
-    if first.inner_patches is not None:
-        lines = [f"{describe_count(first.regions_looked_at or 0, 'region')} looked at, {read}"]
-        lines += _describe_certainty(first)
-    else:
-        lines = [f"mean of {describe_count(len(records), 'region')}, {read}"]
-    return [os.path.basename(first.file), answer, *lines]
+    patches = describe_count(num_patches, "patch", "patches")
+    if first.inner_patches is None:
+        regions = describe_count(len(records), "region")
+        return [name, answer, f"mean of {regions}, {patches} read"]
+    regions = describe_count(first.regions_looked_at or 0, "region")
+    return [name, answer, f"{regions} looked at, {patches} read", *_describe_certainty(first)]
 
 
 def _describe_certainty(record: PredictionRecord) -> list[str]:
@@ -182,20 +197,26 @@ def _describe_certainty(record: PredictionRecord) -> list[str]:
     if record.certified is None:
         return []
     if record.confidence is not None:
-        return [f"the answer of all patches, at a confidence of {100 * record.confidence:.4g} %"]
-    return ["no other patch can change the answer" if record.certified else "other patches may change the answer"]
+        percent = 100 * record.confidence
+        return [f"the answer of all patches, at a confidence of {percent:.4g} %"]
+    if record.certified:
+        return ["no other patch can change the answer"]
+    return ["other patches may change the answer"]
 
 
 def _read_view(slide: Pyramid) -> _View:
     """The image of a slide, without the canvas around it, at the size of a panel."""
     box = slide.bounds or Box(0, 0, *slide.geometry.size)
-    height, width = int(box.height), int(box.width)
+    row, col, height, width = (int(number) for number in box)
     scale = min(_PANEL_WIDTH / width, _MAX_PANEL_HEIGHT / height)
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    read_size = (min(height, size[0]), min(width, size[1]))
-    image = slide.cropped((int(box.row), int(box.col)), (height, width))
+    num_rows = max(1, round(height * scale))
+    num_cols = max(1, round(width * scale))
+    read_size = (min(height, num_rows), min(width, num_cols))  # a small image is enlarged when it is drawn
+    image = slide.cropped((row, col), (height, width))
     thumbnail = image.thumbnail(read_size, keep=False)
-    return _View(box, resize_pixels(thumbnail, size), resize_pixels(make_gray(thumbnail), size))
+    tissue = resize_pixels(thumbnail, (num_rows, num_cols))
+    gray = resize_pixels(make_gray(thumbnail), (num_rows, num_cols))
+    return _View(box, tissue, gray)
 
 
 # -------------------------------------------------------------------------------------------------------------- panels
@@ -214,7 +235,8 @@ def _put_panels(panels: Sequence[_Panel]) -> Image.Image:
 def _draw_tissue(view: _View, slide: Pyramid, areas: Sequence[Area]) -> _Panel:
     """The tissue with its annotations, below a scale bar."""
     image = view.tissue.copy()
-    caption = [*_draw_areas(image, view, slide, areas), draw_scale_bar(view.box.width * slide.mpp, image.width)]
+    caption = _draw_areas(image, view, slide, areas)
+    caption.append(draw_scale_bar(view.box.width * slide.mpp, image.width))
     return _Panel(stack(caption), image)
 
 
@@ -222,52 +244,81 @@ def _draw_areas(image: Image.Image, view: _View, slide: Pyramid, areas: Sequence
     """Outline annotated areas; returns the line that names them."""
     if not areas:
         return []
-    draw = ImageDraw.Draw(image)
-    corner = np.array([view.box.row, view.box.col])
-    scale = np.array([image.height / view.box.height, image.width / view.box.width])
     names = set()
     for area in areas:
-        on_canvas = area.on_canvas(slide.bounds)
         names.add(area.names[0] if area.names else "no class")
+        on_canvas = area.on_canvas(slide.bounds)
         for ring in (on_canvas.ring, *on_canvas.holes):
-            points = ((np.vstack([ring, ring[:1]]) - corner) * scale)[:, ::-1]
-            corners = [tuple(point) for point in points.tolist()]
-            draw.line(corners, fill=_WHITE, width=10, joint="curve")
-            draw.line(corners, fill=_ANNOTATION, width=5, joint="curve")
-    text = write_lines([f"annotated: {', '.join(sorted(names))}"], width=_PANEL_WIDTH - TEXT_SIZE - GAP)
+            _draw_ring(image, view, ring)
+    listed = ", ".join(sorted(names))
+    text = write_lines([f"annotated: {listed}"], width=_TEXT_WIDTH)
     return [put_beside([make_swatch(_ANNOTATION), text], align="center")]
+
+
+def _draw_ring(image: Image.Image, view: _View, ring: np.ndarray) -> None:
+    """Draw an outline of (row, column) in level-0 pixels of the file."""
+    corner = np.array([view.box.row, view.box.col])
+    scale = np.array([image.height / view.box.height, image.width / view.box.width])
+    closed = np.vstack([ring, ring[:1]])
+    points = (closed - corner) * scale
+    corners = [(col, row) for row, col in points.tolist()]
+    draw = ImageDraw.Draw(image)
+    draw.line(corners, fill=_WHITE, width=10, joint="curve")
+    draw.line(corners, fill=_ANNOTATION, width=5, joint="curve")
 
 
 def _draw_classes(view: _View, records: Sequence[PredictionRecord]) -> _Panel:
     """The predicted class of each region over the gray tissue, below a legend; wrong ones are crossed out."""
-    classes = records[0].classes
-    pixels = np.asarray(view.gray).astype(np.float64)
-    for record in records:
-        place = view.place(Box(*record.location, *record.size))
-        color = 255 * np.array(to_rgb(pick_class_color(record.prediction)))
-        opacity = _find_opacity(record)
-        rows = slice(round(place.row), max(round(place.row) + 1, round(place.row + place.height)))
-        cols = slice(round(place.col), max(round(place.col) + 1, round(place.col + place.width)))
-        below = np.asarray(view.gray)[rows, cols]
-        pixels[rows, cols] = (1 - opacity) * below + opacity * color  # neighbors overlap: the later one is on top
-    image = Image.fromarray(pixels.round().astype(np.uint8))
+    places = [view.place(Box(*record.location, *record.size)) for record in records]
+    gray = np.asarray(view.gray)
+    pixels = gray.copy()
+    for record, place in zip(records, places, strict=True):
+        top = round(place.row)
+        left = round(place.col)
+        bottom = max(top + 1, round(place.row + place.height))
+        right = max(left + 1, round(place.col + place.width))
+        below = gray[top:bottom, left:right]  # neighbors overlap: the later one is on top
+        pixels[top:bottom, left:right] = _tint(below, record)
+    image = Image.fromarray(pixels)
 
     draw = ImageDraw.Draw(image)
     num_wrong = 0
-    for record in records:
-        place = view.place(Box(*record.location, *record.size))
-        corners = (place.col, place.row, place.col + place.width - 1, place.row + place.height - 1)
-        if place.width >= 8 and place.height >= 8:
-            draw.rectangle(corners, outline=_BLACK, width=1)
+    for record, place in zip(records, places, strict=True):
+        _outline_region(draw, place)
         if record.label not in (None, record.prediction):
             num_wrong += 1
             _cross_out(draw, place)
-    counts = Counter(record.prediction for record in records)
-    legend = [_make_class_entry(classes[index], index, count) for index, count in sorted(counts.items())]
+    return _Panel(_write_legend(records, num_wrong), image)
+
+
+def _tint(gray: np.ndarray, record: PredictionRecord) -> np.ndarray:
+    """The pixels of a region in the color of its predicted class."""
+    color = 255 * np.array(to_rgb(pick_class_color(record.prediction)))
+    opacity = _find_opacity(record)
+    tinted = (1 - opacity) * gray + opacity * color
+    return tinted.round().astype(np.uint8)
+
+
+def _outline_region(draw: ImageDraw.ImageDraw, place: Box) -> None:
+    if min(place.width, place.height) < _MIN_OUTLINED:
+        return
+    right = place.col + place.width - 1
+    bottom = place.row + place.height - 1
+    draw.rectangle((place.col, place.row, right, bottom), outline=_BLACK, width=1)
+
+
+def _write_legend(records: Sequence[PredictionRecord], num_wrong: int) -> Image.Image:
+    """What the colors and crosses of the classes mean."""
     lines = ["predicted class, paler where it is less sure"]
     if num_wrong:
         lines.append(f"crossed out: wrong, {num_wrong} of {len(records)}")
-    return _Panel(stack([write_lines(lines, width=_PANEL_WIDTH), put_in_rows(legend, _PANEL_WIDTH)], gap=6), image)
+    counts = Counter(record.prediction for record in records)
+    entries = []
+    for index, count in sorted(counts.items()):
+        name = records[0].classes[index]
+        entries.append(_make_class_entry(name, index, count))
+    text = write_lines(lines, width=_PANEL_WIDTH)
+    return stack([text, put_in_rows(entries, _PANEL_WIDTH)], gap=6)
 
 
 def _find_opacity(record: PredictionRecord) -> float:
@@ -296,7 +347,7 @@ def _make_class_entry(name: str, index: int, count: int) -> Image.Image:
     text = f"{name}: {describe_count(count, 'region')}"
     line = write_lines([text])
     if line.width > _PANEL_WIDTH - TEXT_SIZE - GAP:
-        line = write_lines([text], width=_PANEL_WIDTH - TEXT_SIZE - GAP)
+        line = write_lines([text], width=_TEXT_WIDTH)
     return put_beside([swatch, line], align="center")
 
 
@@ -308,33 +359,39 @@ def _draw_patches(
     caption = _draw_areas(image, view, slide, areas)
     seen = record.seen_regions or ()
     depth = max((region.stage for region in seen), default=0)
-    _outline(image, view, [region.box for region in seen if region.stage == depth])
+    last = [region.box for region in seen if region.stage == depth]
+    _outline(image, view, last)
 
-    patches = list(record.inner_patches or ())
+    patches = record.inner_patches or ()
     colors = _pick_colors(patches)
     places = [_enlarge(view.place(patch.box), image) for patch in patches]
-    for number in reversed(range(len(patches))):  # the heaviest is drawn last
-        draw_frame(image, places[number], colors[patches[number].mpp])
+    for patch, place in reversed(list(zip(patches, places, strict=True))):  # the heaviest is drawn last
+        draw_frame(image, place, colors[patch.mpp])
+    _write_numbers(image, places, max_patches)
 
-    whole = Box(0, 0, image.height, image.width)
-    occupied: list[Box] = []
-    for number in range(min(len(patches), max_patches)):
-        text = str(number + 1)
-        size = measure_label(text)
-        around = _grow(places[number], size, whole)
-        spot = find_free_spot(around, size, whole, occupied=[*occupied, *places])
-        occupied.append(spot)
-        write_label(image, text, spot)
-
-    legend = []
+    entries = []
     for mpp, color in colors.items():
         of_magnification = [patch for patch in patches if patch.mpp == mpp]
-        text = f"{of_magnification[0].magnification}: {describe_count(len(of_magnification), 'patch', 'patches')}"
-        legend.append(put_beside([make_swatch(color), write_lines([text])], align="center"))
-    if legend:
-        caption.append(put_in_rows(legend, _PANEL_WIDTH))
+        count = describe_count(len(of_magnification), "patch", "patches")
+        text = write_lines([f"{of_magnification[0].magnification}: {count}"])
+        entries.append(put_beside([make_swatch(color), text], align="center"))
+    if entries:
+        caption.append(put_in_rows(entries, _PANEL_WIDTH))
     caption.append(draw_scale_bar(view.box.width * slide.mpp, image.width))
     return _Panel(stack(caption, gap=6), image)
+
+
+def _write_numbers(image: Image.Image, places: Sequence[Box], max_patches: int) -> None:
+    """Number the first patches, beside their boxes where there is room."""
+    whole = Box(0, 0, image.height, image.width)
+    occupied = list(places)
+    for number, place in enumerate(places[:max_patches], start=1):
+        text = str(number)
+        size = measure_label(text)
+        around = _grow(place, size, whole)
+        spot = find_free_spot(around, size, whole, occupied=occupied)
+        occupied.append(spot)
+        write_label(image, text, spot)
 
 
 def _pick_colors(patches: Sequence[InnerPatch]) -> dict[float, str]:
@@ -349,7 +406,9 @@ def _enlarge(place: Box, image: Image.Image) -> Box:
     width = max(place.width, _MIN_BOX)
     row = place.row - (height - place.height) / 2
     col = place.col - (width - place.width) / 2
-    return Box(min(max(row, 0), image.height - height), min(max(col, 0), image.width - width), height, width)
+    last_row = image.height - height
+    last_col = image.width - width
+    return Box(min(max(row, 0), last_row), min(max(col, 0), last_col), height, width)
 
 
 def _grow(place: Box, size: tuple[float, float], whole: Box) -> Box:
@@ -365,13 +424,15 @@ def _grow(place: Box, size: tuple[float, float], whole: Box) -> Box:
 def _outline(image: Image.Image, view: _View, boxes: Sequence[Box]) -> None:
     """Thin outlines, black and white, which are seen on any ground."""
     draw = ImageDraw.Draw(image)
+    places = [view.place(box) for box in boxes]
     for color, inset in ((_WHITE, 0), (_BLACK, 2)):
-        for box in boxes:
-            place = view.place(box)
+        for place in places:
+            left = place.col + inset
+            top = place.row + inset
             right = place.col + place.width - 1 - inset
             bottom = place.row + place.height - 1 - inset
-            if right - place.col > 2 * inset and bottom - place.row > 2 * inset:
-                draw.rectangle((place.col + inset, place.row + inset, right, bottom), outline=color, width=2)
+            if right > left + inset and bottom > top + inset:
+                draw.rectangle((left, top, right, bottom), outline=color, width=2)
 
 
 def _draw_layer(view: _View, layer: AttentionLayer, end: float) -> _Panel:
@@ -379,19 +440,21 @@ def _draw_layer(view: _View, layer: AttentionLayer, end: float) -> _Panel:
     values = np.full((view.gray.height, view.gray.width), np.nan)
     for grid in layer.grids:
         paint_grid(values, grid, view=view.box)
-    colors = make_color_map()(np.nan_to_num(values / (end or 1.0)))  # (height, width, RGBA)
+    known = np.nan_to_num(values)
+    colors = make_color_map()(known / (end or 1.0))  # (height, width, RGBA)
     opacity = colors[..., 3:]
-    blended = (1 - opacity) * np.asarray(view.gray) + opacity * colors[..., :3] * 255
+    below = (1 - opacity) * np.asarray(view.gray)
+    blended = below + 255 * opacity * colors[..., :3]
     image = Image.fromarray(blended.round().astype(np.uint8))
     _outline(image, view, layer.outlines)
 
-    width = _PANEL_WIDTH
-    title = [write_lines([layer.title], width=width)]
+    title = write_lines([layer.title], width=_PANEL_WIDTH)
     if layer.level is not None:
         swatch = make_swatch(pick_color(layer.level))
-        text = write_lines([layer.title], width=width - TEXT_SIZE - GAP)
-        title = [put_beside([swatch, text], align="center")]
-    return _Panel(stack([*title, write_lines([layer.note], width=width)]), image)
+        text = write_lines([layer.title], width=_TEXT_WIDTH)
+        title = put_beside([swatch, text], align="center")
+    note = write_lines([layer.note], width=_PANEL_WIDTH)
+    return _Panel(stack([title, note]), image)
 
 
 # --------------------------------------------------------------------------------------------------------------- strip
@@ -399,33 +462,32 @@ def _draw_layer(view: _View, layer: AttentionLayer, end: float) -> _Panel:
 
 def _draw_strip(slide: Pyramid, patches: Sequence[InnerPatch], *, max_patches: int) -> Image.Image:
     """The heaviest patches that were read, each with its number, weight and magnification."""
-    width = _WIDTH - 2 * GAP
     colors = _pick_colors(patches)
-    shown = patches[:max_patches]
-    pixels = [_read_patch(slide, patch) for patch in shown]
-    side = choose_patch_side(max(patch.shape[1] for patch in pixels), width)
     tiles = []
-    for number, patch in enumerate(shown, start=1):
+    for number, patch in enumerate(patches[:max_patches], start=1):
+        pixels = _read_patch(slide, patch)
+        side = choose_patch_side(pixels.shape[1], _CONTENT_WIDTH)
+        weight = format_weight(patch.weight)
         length = format_length(patch.box.height * slide.mpp, digits=3)
-        lines = [f"{number}: weight {format_weight(patch.weight)}", f"{patch.magnification}, {length}"]
-        tiles.append(draw_patch_tile(pixels[number - 1], colors[patch.mpp], lines, side=side))
-    return put_in_rows(tiles, width)
+        lines = [f"{number}: weight {weight}", f"{patch.magnification}, {length}"]
+        tiles.append(draw_patch_tile(pixels, colors[patch.mpp], lines, side=side))
+    return put_in_rows(tiles, _CONTENT_WIDTH)
 
 
 def _read_patch(slide: Pyramid, patch: InnerPatch) -> np.ndarray:
     """The pixels of a patch at its magnification, white beyond the slide: uint8 ``(3, side, side)``."""
     height, width = slide.geometry.size
+    box = patch.box
+    top = math.floor(box.row)
+    left = math.floor(box.col)
+    bottom = min(height, math.ceil(box.row + box.height))
+    right = min(width, math.ceil(box.col + box.width))
+
     scale = slide.mpp / patch.mpp
-    side = round(patch.box.height * scale)
-    top = math.floor(patch.box.row)
-    left = math.floor(patch.box.col)
-    bottom = min(height, math.ceil(patch.box.row + patch.box.height))
-    right = min(width, math.ceil(patch.box.col + patch.box.width))
-    size = (
-        min(side, max(1, round((bottom - top) * scale))),
-        min(side, max(1, round((right - left) * scale))),
-    )
-    pixels = np.full((3, side, side), 255, np.uint8)
+    side = round(box.height * scale)
+    num_rows = min(side, max(1, round((bottom - top) * scale)))
+    num_cols = min(side, max(1, round((right - left) * scale)))
     inside = slide.cropped((top, left), (bottom - top, right - left))
-    pixels[:, : size[0], : size[1]] = inside.thumbnail(size, keep=False)
+    pixels = np.full((3, side, side), 255, np.uint8)
+    pixels[:, :num_rows, :num_cols] = inside.thumbnail((num_rows, num_cols), keep=False)
     return pixels
