@@ -37,6 +37,8 @@ BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
 def make_command(args: argparse.Namespace) -> list[str]:
     """Arguments of ``python -m monai_jsma`` for this experiment."""
     command = ["crossval", str(args.datalist), "--certify"]
+    if args.no_validation:
+        command.append("--no-validation")
     for option in ("bundle", "folds", "test_folds", "seeds", "out", "base_dir", "jobs"):
         value = getattr(args, option)
         if value is not None:
@@ -59,6 +61,7 @@ def main() -> int:
     add("--variants", nargs="+", default=list(VARIANTS), metavar="NAME", help="only these (default: all)")
     add("--folds", default=5, metavar="K", help="number of folds (default: %(default)s)")
     add("--test-folds", default="0,1,2", metavar="A,B,C", help="folds to test on (default: %(default)s)")
+    add("--no-validation", action="store_true", help="train on all other folds: for few groups")
     add("--seeds", default="0,1,2,3,4", metavar="A,B,C", help="random seeds of the training (default: %(default)s)")
     add("--out", default="real", metavar="DIR", help="folder for all results (default: %(default)s)")
     add("--jobs", default=1, metavar="N", help="number of runs at the same time (default: %(default)s)")

@@ -257,12 +257,17 @@ def test_the_experiment_on_real_tissue_is_a_cross_validation_of_all_controls(exp
     assert args.values == ["mpp=1.0", "num_patches=10"]
     assert args.config == ["frozen"]
     assert (args.folds, args.test_folds, args.seeds, args.certify) == (5, "0,1,2", "0,1,2,3,4", True)
+    assert not args.no_validation
     made = make_variants(args.bundle, args.variants, configs=args.config, values={"mpp": "1.0", "num_patches": "10"})
     names = [variant.name for variant in made]
     assert names[:4] == ["multi", "25X", "50X", "100X"]
     rest = set(names[4:])
     controls = {"random_patches", "balanced_random_patches", "all_patches", "attention_mil", "whole_image"}
     assert rest == controls | {"paper", "mean_features", "shuffled_labels"}
+
+    monkeypatch.setattr(sys, "argv", ["real_tissue.py", *given, "--no-validation"])
+    assert real_tissue.main() == 0
+    assert build_parser().parse_args(asked[1]).no_validation
 
 
 # -------------------------------------------------------------------------------------------- slides of real tissue
