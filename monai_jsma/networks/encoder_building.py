@@ -77,10 +77,10 @@ def _explain_keyword(spec: EncoderSpec, error: TypeError) -> Exception:
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if match is None:
         return error
+    if match[1] not in spec.options and spec.pooling is not None:
+        return ValueError(f"'{spec.name}' is no transformer with tokens: leave 'pooling' out.")
     if match[1] not in spec.options:
-        return (
-            ValueError(f"'{spec.name}' is no transformer with tokens: leave 'pooling' out.") if spec.pooling else error
-        )
+        return error
     names = VisionTransformer.__init__.__code__.co_varnames
     near = get_close_matches(match[1], names, n=1)
     hint = f" ('{near[0]}'?)" if near else ""
@@ -242,10 +242,12 @@ def _load_weights(
     """Load the weights of the hub, of a folder or of a file; every entry must be there and fit."""
     path = str(_find_file(spec, weights))
     saved: Mapping[str, Tensor] = read_state_dict(path)
+    of_pooler: dict[str, Tensor] = {}
     if is_of_transformers:
         saved = convert_transformers_keys(saved, transformer)
-    if pooler is not None:
+    if spec.card is not None and spec.card.pooling == "attention":
         saved, of_pooler = convert_conch_keys(saved)
+    if pooler is not None:
         compare_entries(of_pooler, pooler.state_dict(), name=spec.name, path=path)
         pooler.load_state_dict(of_pooler)
     expected = transformer.state_dict()

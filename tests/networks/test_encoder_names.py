@@ -203,6 +203,9 @@ def test_conch_pools_by_attention(monkeypatch, tmp_path):
         out = torch.cat(pooled, dim=1) @ pool["attn.out_proj.weight"].T + pool["attn.out_proj.bias"]
         expected = layer_norm(out, (features,), norm["weight"], norm["bias"])
         torch.testing.assert_close(backbone(images)[:, :, 0, 0], expected, atol=1e-4, rtol=1e-4)
+        mean = build_backbone({"name": "conch", "pooling": "mean"}, str(tmp_path), pooled=True).eval()
+        expected = trunk.forward_features(normalize(images, card))[:, 1:].mean(dim=1)
+        torch.testing.assert_close(mean(images)[:, :, 0, 0], expected)
     del saved["visual.ln_contrast.bias"]
     torch.save(saved, tmp_path / "pytorch_model.bin")
     with pytest.raises(RuntimeError, match=r"are not those of 'conch': 1 of 13 entries .* 'norm.bias'"):
