@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,21 @@ def test_a_slide_that_goes_away_is_told_on_the_page(browser, server, slides, mon
         browser.wait("document.getElementById('message').hidden")
     finally:
         aside.rename(path)
+
+
+def test_a_slide_that_is_read_slowly_says_so_until_it_is_there(browser, server, monkeypatch):
+    may_read = threading.Event()
+    read = tiles.SlideTiles.read
+
+    def wait_and_read(store, number, index):
+        may_read.wait(30)
+        return read(store, number, index)
+
+    monkeypatch.setattr(tiles.SlideTiles, "read", wait_and_read)
+    browser.visit(server.url)
+    browser.wait("!document.getElementById('loading').hidden")
+    may_read.set()
+    browser.wait("document.getElementById('loading').hidden")
 
 
 def test_the_page_fits_narrow_and_wide_windows(browser, server):

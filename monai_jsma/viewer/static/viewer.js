@@ -28,6 +28,7 @@ const found = document.createElementNS("urn:monai_jsma", "style");
 found.setAttribute("data-openseadragon-mobile-css", "true");
 document.head.append(found);
 
+OpenSeadragon.DEFAULT_SETTINGS.timeout = 120000; // ms for a tile, of the small map too: a machine may be busy
 const osd = OpenSeadragon({
   element: find("slide"),
   drawer: "canvas",
@@ -44,7 +45,6 @@ const osd = OpenSeadragon({
   maxZoomPixelRatio: 4,
   visibilityRatio: 0.3,
   imageLoaderLimit: 6,
-  timeout: 120000,
   gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
   gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
 });
@@ -154,6 +154,16 @@ function makeSource({ number, version, width, height, tileSize, minLevel, maxLev
     getTileUrl: (level, x, y) => `/slides/${number}/${version}/${level}/${x}_${y}.jpg`,
   };
 }
+
+osd.world.addHandler("add-item", ({ item }) => {
+  find("loading").hidden = item.getFullyLoaded();
+  item.addHandler("fully-loaded-change", ({ fullyLoaded }) => {
+    find("loading").hidden = fullyLoaded;
+  });
+});
+osd.world.addHandler("remove-item", () => {
+  find("loading").hidden = true;
+});
 
 osd.addHandler("tile-load-failed", async ({ tile }) => {
   const { request } = state;
