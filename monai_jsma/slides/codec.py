@@ -8,8 +8,9 @@ its tile, and markers where coded pixels should be. Changed bits inside the code
 those.
 
 Changed bits may let the coded pixels of a JPEG stream end early. To see that, all of them must be decoded, and twice
-(:func:`is_complete_jpeg`). It is done where pixels are as a decoder paints missing ones (:func:`looks_unfinished`), for
-progressive streams, and for all where a slide is read strictly.
+(:func:`is_complete_jpeg`). It is done where pixels are as a decoder paints missing ones (:func:`looks_unfinished`),
+where more bytes follow the end marker than writers fill up with, for progressive streams, and for all where a slide is
+read strictly.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,14 +44,19 @@ __all__ = [
 
 _JPEG = {7, 34892, 33007}  # compressions whose tiles and strips are JPEG streams
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_END = bytes((0xFF, _EOI))
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15 without DHT, JPG and DAC
 _NO_SEGMENT = {0x00, *range(0xD0, 0xDA)}  # stuffing, restarts, begin and end: these have no length
 _AFTER_SCAN = {0xC4, 0xCC, _SOS, *range(0xDB, 0xF0), 0xFE}  # tables, comments and further scans of a progressive stream
 _SEQUENTIAL = {0xC0, 0xC1}  # SOF of streams that code each block once
 _RESTART_INTERVAL = 0xDD
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")  # fill bytes may come before any marker
 _MISSING = 128  # what decoders make of the blocks behind the last coded one
 _BLOCK = 8  # pixels
+_HUFFMAN_TABLES = 0xC4
+_END_OF_BLOCK = 0
+_LOST = bytes(32)  # a lost piece of a file is zeros; as pixels, the same coefficients all over
+_MOST_PADDING = 15  # zeros behind the end marker, which writers add to a tile
 _FILLER = b"\xaa" * 64  # coded pixels that are not zeros, which a decoder takes for missing ones
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither a stuffed 0xFF, nor a fill byte, nor a restart
 
@@ -116,12 +123,14 @@ class JpegHeader(NamedTuple):
         data: the bytes.
         is_sequential: whether each block is coded once, not in several scans (progressive).
         has_restarts: whether the coded pixels are in pieces that do not depend on each other.
+        may_hold_zeros: whether a long run of zeros may be coded pixels, because it stands for blocks of one color.
     """
 
     form: StreamForm
     data: bytes
     is_sequential: bool
     has_restarts: bool
+    may_hold_zeros: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -135,8 +144,8 @@ def scan_jpeg(data: bytes) -> JpegHeader:
     Raises:
         ValueError: if a marker is missing, cut off or out of place.
     """
-    header = _read_header(data)
-    _walk_scans(data, len(header.data))
+    header = _read_header(data, None)
+    _walk_scans(data, header)
     return header
 
 
@@ -162,21 +171,24 @@ def check_jpeg(
         if header.size != page.size:  # as small as its part of the level is: another tile may have another part
             page.compare("JPEG", header.form)
     else:
-        header = _read_header(data)
+        header = _read_header(data, tables)
         page.compare("JPEG", header.form)
         _try_header(header.data, tables)
 
-    _walk_scans(data, len(header.data))
+    end = _walk_scans(data, header)
+    if _is_followed(data, end) and not is_complete_jpeg(data, tables=tables):
+        raise ValueError("the coded pixels of its JPEG stream end early")
     return header
 
 
-def _read_header(data: bytes) -> JpegHeader:
+def _read_header(data: bytes, tables: bytes | None) -> JpegHeader:
     if data[:2] != bytes((0xFF, _SOI)):
         raise ValueError("does not begin as a JPEG stream")
 
     form = None
     is_sequential = True
     has_restarts = False
+    huffman = _list_huffman_tables(tables or b"")
     segment = _Segment(_SOI, 0, 2)
     while segment.marker != _SOS:
         segment = _read_segment(data, segment.end)
@@ -187,10 +199,54 @@ def _read_header(data: bytes) -> JpegHeader:
             is_sequential = segment.marker in _SEQUENTIAL
         if segment.marker == _RESTART_INTERVAL:
             has_restarts = any(data[segment.begin + 2 : segment.end])
+        if segment.marker == _HUFFMAN_TABLES:
+            huffman.update(_read_huffman_tables(data[segment.begin + 2 : segment.end]))
 
     if form is None:
         raise ValueError("JPEG header states no size")
-    return JpegHeader(form, data[: segment.end], is_sequential, has_restarts)
+    scan = data[segment.begin + 2 : segment.end]
+    may_hold_zeros = not is_sequential or _may_hold_zeros(scan, huffman, form.samples)
+    return JpegHeader(form, data[: segment.end], is_sequential, has_restarts, may_hold_zeros)
+
+
+def _list_huffman_tables(tables: bytes) -> dict[int, int]:
+    """As :func:`_read_huffman_tables`, of a stream that holds tables only; of a damaged one, none."""
+    found: dict[int, int] = {}
+    position = 2
+    with suppress(ValueError):
+        while position < len(tables):
+            segment = _read_segment(tables, position)
+            if segment.marker == _HUFFMAN_TABLES:
+                found.update(_read_huffman_tables(tables[segment.begin + 2 : segment.end]))
+            position = segment.end
+    return found
+
+
+def _read_huffman_tables(content: bytes) -> dict[int, int]:
+    """What a code of zeros stands for in each table of a segment, by the table's class (high bits) and number."""
+    found = {}
+    while len(content) > 17:
+        num_symbols = sum(content[1:17])
+        found[content[0]] = content[17]  # the first symbol has the shortest code, which is all zeros
+        content = content[17 + num_symbols :]
+    return found
+
+
+def _may_hold_zeros(scan: bytes, huffman: dict[int, int], samples: int) -> bool:
+    """Whether zeros may be coded pixels of a scan: if they are ends of blocks, they stand for blocks of one color.
+
+    Else they stand for one coefficient other than zero, at every place of block after block. Looked at is the first
+    component, which every scan of all of them has.
+
+    Args:
+        scan: content of the header of the scan: a count, then number and tables of each component.
+        huffman: what zeros stand for in each table.
+        samples: components of a pixel.
+    """
+    if len(scan) < 3 or scan[0] != samples:
+        return True
+    coefficients = 0x10 | scan[2] & 0x0F
+    return huffman.get(coefficients, _END_OF_BLOCK) == _END_OF_BLOCK
 
 
 def _read_frame(segment: bytes) -> StreamForm:
@@ -202,10 +258,20 @@ def _read_frame(segment: bytes) -> StreamForm:
     return StreamForm((height, width), bits, samples)
 
 
-def _walk_scans(data: bytes, position: int) -> None:
-    """From the first coded pixel to the end of the stream."""
-    for _ in _list_scans(data, position):
-        pass
+def _walk_scans(data: bytes, header: JpegHeader) -> int:
+    """From the first coded pixel to the end of the stream, which is returned."""
+    end = len(header.data)
+    for begin, scan_end in _list_scans(data, end):
+        if not header.may_hold_zeros and data.find(_LOST, begin, scan_end) >= 0:
+            raise ValueError("JPEG stream has zeros in place of coded pixels")
+        end = scan_end
+    return end + len(_END)
+
+
+def _is_followed(data: bytes, end: int) -> bool:
+    """Whether more follows the end of a stream than zeros that fill up a tile: its end marker may be changed bits."""
+    behind = data[end:]
+    return len(behind) > _MOST_PADDING or any(behind)
 
 
 def _list_scans(data: bytes, position: int) -> Iterator[tuple[int, int]]:
@@ -257,10 +323,11 @@ def is_complete_jpeg(data: bytes, *, tables: bytes | None = None) -> bool:
     Raises:
         ValueError: if the stream is damaged otherwise.
     """
-    end = len(_read_header(data).data)
+    end = len(_read_header(data, tables).data)
     parts = [data[:end]]
     for begin, scan_end in _list_scans(data, end):
-        coded = _RESTART.sub(lambda restart: _FILLER + restart[0], data[begin:scan_end])
+        coded = data[begin:scan_end].rstrip(b"\xff")  # without the fill bytes of the marker that follows
+        coded = _RESTART.sub(lambda restart: _FILLER + restart[0], coded)
         parts += [data[end:begin], coded, _FILLER]
         end = scan_end
     longer = b"".join([*parts, data[end:]])
@@ -299,7 +366,7 @@ def _read_segment(data: bytes, position: int) -> _Segment:
 def _try_header(header: bytes, tables: bytes | None) -> None:
     """Let a strict decoder read the header alone; the tiles of a slide share one or a few headers."""
     try:
-        imagecodecs.jpeg8_decode(header + bytes((0xFF, _EOI)), tables=tables)
+        imagecodecs.jpeg8_decode(header + _END, tables=tables)
     except RuntimeError as e:
         raise ValueError(f"JPEG header is damaged: {e}") from e
 

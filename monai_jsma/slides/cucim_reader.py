@@ -11,16 +11,22 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import tempfile
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import tifffile
 
 from monai_jsma.slides.base import Header, SlideInfo, SlideReader, check_levels
-from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.decoder_messages import Heard, listen
+from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.tiff import RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
-from monai_jsma.slides.tifffile_reader import TileFile
+from monai_jsma.slides.tifffile_reader import TileFile, is_serious
 
-__all__ = ["CuCIMReader"]
+__all__ = ["CuCIMReader", "tells_of_damage"]
 
 _SUFFIXES = (".tif", ".tiff", ".svs")  # cuCIM goes by the name alone, and by small letters
 _RAW, _JPEG = 1, 7  # Compression
@@ -37,7 +43,8 @@ class CuCIMReader(SlideReader):
     """Tiled TIFF through cuCIM.
 
     cuCIM takes a location at level 0 and reads pixel ``int(location / downsample)``, so pixel k is what lies at
-    ``ceil(k * downsample)``. It paints damaged JPEG tiles with whatever is in memory; their markers are checked first.
+    ``ceil(k * downsample)``. It paints JPEG tiles with damaged headers with whatever is in memory; so headers are
+    checked first. What its decoder makes up within a tile, it prints; that is heard, and then the tile is examined.
     """
 
     name = "cucim"
@@ -78,25 +85,69 @@ class CuCIMReader(SlideReader):
         full_height, full_width = info.size
         expected = tiles.read_tile(0, 0)[:full_height, :full_width]
         height, width = expected.shape[:2]
-        first_tile = image.read_region((0, 0), (width, height), level=0)
+        first_tile, _ = listen(partial(image.read_region, (0, 0), (width, height), level=0))
         if not np.array_equal(first_tile, expected):
             raise SlideError(f"{info.path}: cuCIM and tifffile see different pixels; choose reader='tifffile'.")
         return tiles, image, image.resolutions["level_downsamples"]
 
     def _read(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         tiles, image, downsamples = self.open_file()
-        tiles.check_tiles(level, location, size)
+        relies_on_decoder = not self.info.strict and tells_of_damage()
+        if relies_on_decoder:
+            tiles.check_headers(level, location, size)
+        else:
+            tiles.check_tiles(level, location, size)
         row, col = location
         height, width = size
         down = downsamples[level]
         y = math.ceil(row * down)
         x = math.ceil(col * down)
         try:
-            pixels = np.asarray(image.read_region((x, y), (width, height), level=level))
+            region, heard = listen(partial(image.read_region, (x, y), (width, height), level=level))
         except (RuntimeError, ValueError) as e:
             raise SlideError(f"{self.path}: cuCIM cannot read {(x, y)} of level {level} ({e}).") from e
-        tiles.check_pixels(level, location, pixels)
+        if heard.messages:
+            self._find_damage(level, location, size, heard=heard)
+        pixels = np.asarray(region)
+        if not relies_on_decoder:
+            tiles.check_pixels(level, location, pixels)
         return pixels
+
+    def _find_damage(self, level: int, location: tuple[int, int], size: tuple[int, int], *, heard: Heard) -> None:
+        """Read the tiles under a window one by one, and report what cuCIM's decoder says of each."""
+        tiles, image, downsamples = self.open_file()
+        down = downsamples[level]
+        is_found = False
+        for tile in tiles.find_tiles(level, location, size):
+            first_pixel = (math.ceil(tile.col * down), math.ceil(tile.row * down))
+            _, of_tile = listen(partial(image.read_region, first_pixel, (1, 1), level=level), alone=True)
+            for message in of_tile.messages:
+                tiles.examine(level, tile.number, message)
+                is_found = True
+        serious = [message for message in heard.messages if is_serious(message)]
+        if heard.was_alone and serious and not is_found:  # the tiles are in cuCIM's cache, and not decoded again
+            raise SlideError(
+                f"{self.path}: a tile at row {location[0]}, column {location[1]} of level {level} is damaged "
+                f"({serious[0]}); {COPY_AGAIN}"
+            )
+
+
+@cache
+def tells_of_damage() -> bool:
+    """Whether cuCIM's JPEG decoder prints what it makes up, and that is heard: tried once, with half of a tile."""
+    gradient = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3) % 251
+    stream = bytes(imagecodecs.jpeg8_encode(gradient.astype(np.uint8), level=90, subsampling="444"))
+    half = stream[: len(stream) - len(stream) // 4].rstrip(b"\xff") + b"\xff\xd9"
+    form = {"shape": (64, 64, 3), "dtype": "uint8", "tile": (64, 64), "compression": "jpeg", "photometric": "ycbcr"}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "damaged.tif")
+            tifffile.imwrite(path, iter([half]), subsampling=(1, 1), metadata=None, **form)
+            image = importlib.import_module("cucim").CuImage(str(path))
+            _, heard = listen(partial(image.read_region, (0, 0), (64, 64), level=0))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return bool(heard.messages)
 
 
 def _find_level_fault(level: TiffLevel) -> str | None:

@@ -454,6 +454,7 @@ def _find_level_pages(path: str, pages: Sequence[TiffPage]) -> list[TiffPage]:
     levels = [finest]
     for page in sorted(coarser, key=_page_area, reverse=True):
         if _is_next_level(page, levels[-1], finest):
+            _check_pixels_alike(path, page, finest)
             levels.append(page)
     return levels
 
@@ -485,7 +486,7 @@ def _read_sub_pages(path: str, page: TiffPage) -> list[TiffPage]:
 
 def _is_next_level(page: TiffPage, previous: TiffPage, finest: TiffPage) -> bool:
     """Whether ``page`` is the image of ``finest``, smaller than ``previous``, with its size rounded to a pixel."""
-    if not page.is_tiled or (page.dtype, page.samplesperpixel) != (finest.dtype, finest.samplesperpixel):
+    if not page.is_tiled:
         return False
 
     height, width = _page_size(page)
@@ -495,6 +496,19 @@ def _is_next_level(page: TiffPage, previous: TiffPage, finest: TiffPage) -> bool
     full_height, full_width = _page_size(finest)
     shift = abs(height * full_width - width * full_height)  # 0 where both axes are reduced alike
     return shift <= full_height + full_width
+
+
+def _check_pixels_alike(path: str, page: TiffPage, finest: TiffPage) -> None:
+    """Raise :class:`SlideError` unless a level has pixels of the same form as the finest."""
+    form = (page.dtype, page.samplesperpixel)
+    expected = (finest.dtype, finest.samplesperpixel)
+    if form != expected:
+        raise SlideError(
+            f"{path}: page {page.index} has the shape of a level, but its pixels ({page.bitspersample} bits, "
+            f"{page.samplesperpixel} samples) are not those of the image ({finest.bitspersample} bits, "
+            f"{finest.samplesperpixel} samples); {COPY_AGAIN} If it is another picture, save the image as a file of "
+            "its own."
+        )
 
 
 def _is_aperio(pages: Sequence[TiffPage]) -> bool:

@@ -7,7 +7,9 @@ This reader gives the stored pixels of every level, and decodes the tiles under 
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -31,13 +33,16 @@ from monai_jsma.slides.depth import choose_depth
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.tiff import GRAY, RGB, YCBCR, TiffHeader, TiffLevel, find_color_fault
 
-__all__ = ["TiffReader", "TileFile", "TilePlace", "find_decoding_fault", "paste_tile"]
+__all__ = ["TiffReader", "TileFile", "TilePlace", "find_decoding_fault", "is_serious", "paste_tile"]
 
 _CACHE_BYTES = 8_000_000  # decoded tiles kept per open slide: neighboring patches share tiles
 _NUM_SAMPLED = 64  # tiles that are looked at for the largest value of 16-bit samples
 _BACKGROUND = 255  # a tile that was never written is white, as the background of a slide
 _OLD_JPEG, _YCBCR_JPEG2000 = 6, 33003  # Compression
+_TOO_MANY = "extraneous bytes before marker"  # libjpeg's words
 _UNDECODABLE = (RuntimeError, ValueError, TypeError, IndexError, struct.error, OSError)
+
+_logger = logging.getLogger(__name__)
 
 
 def find_decoding_fault(level: TiffLevel) -> str | None:
@@ -85,9 +90,11 @@ class TileFile:
         self.whole_tiles = whole_tiles
         self.strict = strict
         self._is_sound = [bytearray(len(level.offsets)) for level in header.levels]  # 1 for a tile that was checked
+        self._has_sound_header = [bytearray(len(level.offsets)) for level in header.levels]
         self._is_complete = [bytearray(len(level.offsets)) for level in header.levels]  # 1 for a tile that is complete
         self._has_restarts = [False] * len(header.levels)  # of any JPEG tile that was checked
         self._last_jpeg: list[JpegHeader | None] = [None] * len(header.levels)  # of the tile that was checked last
+        self._has_warned = False  # of a tile with bytes too many
         self._depth: int | None = None  # bits of data where the file states none
         self._lock = threading.Lock()
         self._file = open(header.path, "rb")  # noqa: SIM115
@@ -119,6 +126,40 @@ class TileFile:
             if not is_sound[tile.number]:
                 self._read_bytes(level, tile.number)
 
+    def check_headers(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> None:
+        """As :meth:`check_tiles`, but only the headers of JPEG tiles: for a decoder that tells of all other damage."""
+        stored = self.levels[level]
+        if not stored.is_jpeg:
+            return
+        is_known = self._has_sound_header[level]
+        for first, end in self._find_runs(level, location, size):
+            new = is_known.find(0, first, end)
+            while new >= 0:
+                self._check_header(level, new)
+                is_known[new] = 1
+                new = is_known.find(0, new, end)
+
+    def _find_runs(self, level: int, location: tuple[int, int], size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        """First number and end of the tiles under a window, in each row of tiles."""
+        stored = self.levels[level]
+        tile_height, tile_width = stored.tile
+        row, col = location
+        height, width = size
+        first_j = col // tile_width
+        last_j = (col + width - 1) // tile_width
+        for i in range(row // tile_height, (row + height - 1) // tile_height + 1):
+            begin = i * stored.columns
+            yield begin + first_j, begin + last_j + 1
+
+    def _check_header(self, level: int, index: int) -> None:
+        stored = self.levels[level]
+        like = self._last_jpeg[level]
+        num_bytes = int(stored.byte_counts[index])
+        data = os.pread(self._file.fileno(), num_bytes, int(stored.offsets[index]))  # all, lest the file be cut short
+        is_alike = like is not None and like.size == stored.tile and data.startswith(like.data)
+        if not is_alike or len(data) < num_bytes:
+            self._read_bytes(level, index)
+
     def check_pixels(self, level: int, location: tuple[int, int], pixels: np.ndarray) -> None:
         """Raise :class:`SlideError` if coded pixels of a JPEG tile are missing, and gray ones were painted instead.
 
@@ -139,6 +180,25 @@ class TileFile:
             part = pixels[max(down, 0) : down + height, max(right, 0) : right + width]
             if looks_unfinished(part, has_restarts=has_restarts):
                 self._check_complete(level, tile.number, self._read_bytes(level, tile.number))
+
+    def examine(self, level: int, index: int, message: str) -> None:
+        """Look closely at a JPEG tile of which a decoder said something: raise :class:`SlideError`, or warn once.
+
+        Bytes too many before the end may be changed bits, after which the decoder lost its place. Some encoders write
+        such bytes, and other readers do not mind: they are no more than a warning.
+        """
+        self._is_sound[level][index] = 0
+        data = self._read_bytes(level, index)
+        if is_serious(message):
+            self._check_complete(level, index, data)
+            raise self._damage(level, index, message)
+        if not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                "%s: tile %d of level %d is read, but changed bits are likely in it (%s); compare the checksum of the "
+                "file with its source's.",
+                *(self.path, index, level, message),
+            )
 
     def read_tile(self, level: int, index: int) -> np.ndarray:
         """RGB of a tile: ``uint8`` (height, width, 3), at the edges of a level perhaps smaller than a tile."""
@@ -254,6 +314,11 @@ class TileFile:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+
+
+def is_serious(message: str) -> bool:
+    """Whether a JPEG decoder speaks of pixels that it made up, not only of bytes too many."""
+    return _TOO_MANY not in message
 
 
 def _find_largest(pixels: np.ndarray, samples: int) -> int:

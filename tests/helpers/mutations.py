@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutated files: every kind of file of the corpus, damaged in every way, each read in a process of its own.
 
-The whole run: ``python tests/helpers/mutations.py [NUMBER]``. A mutant is named by its file, its damage and its seed.
+The whole run: ``python tests/helpers/mutations.py [NUMBER] [FIRST_SEED]``. A mutant is named by its file, its damage
+and its seed; another first seed gives others.
 """
 
 from __future__ import annotations
 
 import collections
 import json
+import logging
+import math
 import multiprocessing
 import os
 import resource
@@ -18,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import openslide
@@ -32,7 +35,8 @@ from monai_jsma.slides import open_slide
 __all__ = ["Outcome", "list_mutants", "run_mutants"]
 
 MAX_BYTES = 2 << 30  # of memory of a process
-MAX_SECONDS = 60
+MAX_SECONDS = 60  # of the processor
+_MAX_WAIT = 900  # seconds, on a busy machine
 
 
 class Mutant(NamedTuple):
@@ -44,10 +48,11 @@ class Mutant(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a mutant: "right", "error", "hidden" (other pixels), "strict", "silent", "crash" or "hang".
+    """What became of a mutant: "right", "error", "warned", "hidden", "strict", "silent", "crash" or "hang".
 
-    "silent" means other pixels without an error where another reader refuses the file; "strict" the same, but it is an
-    error to read it strictly, as ``verify --read all`` does.
+    All but the first two have other pixels without an error. "warned": but a warning that bits have changed; "hidden":
+    no reader refuses the file; "silent": another reader does; "strict": it does, and so does strict reading, as by
+    ``verify --read all``. "hang" is more than a minute of the processor.
     """
 
     mutant: Mutant
@@ -150,11 +155,16 @@ DAMAGES: dict[str, Callable[[Path, bytearray, np.random.Generator], None]] = {
 }
 
 
-def list_mutants(number: int) -> list[Mutant]:
-    """``number`` mutants, always the same: all files with all ways of damage in turn, then again with other seeds."""
+def list_mutants(number: int, *, first_seed: int = 0) -> list[Mutant]:
+    """``number`` mutants, always the same: all files with all ways of damage in turn, then again with other seeds.
+
+    Args:
+        number: of mutants.
+        first_seed: seed of the first of them; those of first seeds that are far apart have none in common.
+    """
     cases = [name for name, (sample, kind) in CASES.items() if isinstance(kind, (Reads, NoSpacing)) and sample.levels]
     mutants: list[Mutant] = []
-    seed = 0
+    seed = first_seed
     while len(mutants) < number:
         for index, case in enumerate(cases):
             damage = list(DAMAGES)[(index + seed) % len(DAMAGES)]
@@ -217,6 +227,8 @@ def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
 
     limit = _count_memory() + MAX_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    warnings = _Warnings()
+    logging.getLogger("monai_jsma.slides").addHandler(warnings)
     try:
         levels = _read_levels(path)
     except SlideError as e:
@@ -225,6 +237,8 @@ def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
     if is_same:
         return "right", ""
     refusals = {name: text for name, text in _find_refusals(path).items() if name not in unable}
+    if not refusals and warnings.messages:
+        return "warned", "; ".join(warnings.messages)
     if not refusals:
         return "hidden", ""
     try:
@@ -232,6 +246,18 @@ def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
     except SlideError as e:
         return "strict", str(e).replace(str(folder), "")
     return "silent", str(refusals)
+
+
+class _Warnings(logging.Handler):
+    """Keeps the warnings that bits of a file have changed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "changed bits" in record.getMessage():
+            self.messages.append(record.getMessage())
 
 
 def _count_memory() -> int:
@@ -250,7 +276,7 @@ def _run_one(mutant: Mutant) -> Outcome:
             _answer(mutant, folder, answer)
         status, peak = _wait(process)
         if status == signal.SIGKILL:
-            return Outcome(mutant, "hang", f"more than {MAX_SECONDS} s", peak)
+            return Outcome(mutant, "hang", f"more than {MAX_SECONDS} s of the processor", peak)
         if status != 0 or not answer.exists():
             return Outcome(mutant, "crash", f"status {status}", peak)
         kind, message = json.loads(answer.read_text())
@@ -258,6 +284,7 @@ def _run_one(mutant: Mutant) -> Outcome:
 
 
 def _answer(mutant: Mutant, folder: Path, answer: Path) -> None:
+    _limit_seconds()
     try:
         text = json.dumps(_read_mutant(mutant, folder))
     except BaseException as e:
@@ -266,16 +293,22 @@ def _answer(mutant: Mutant, folder: Path, answer: Path) -> None:
     os._exit(0)
 
 
+def _limit_seconds() -> None:
+    """Let the system kill this process after some time of the processor."""
+    spent = math.ceil(time.process_time())
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + MAX_SECONDS, spent + MAX_SECONDS))
+
+
 def _wait(process: int) -> tuple[int, int]:
     """Exit status and peak of memory of a process, which is killed after some time."""
-    end = time.monotonic() + MAX_SECONDS
+    end = time.monotonic() + _MAX_WAIT
     while True:
         done, status, usage = os.wait4(process, os.WNOHANG)
         if done:
             return status, usage.ru_maxrss * 1024
         if time.monotonic() > end:
             os.kill(process, signal.SIGKILL)
-            end += MAX_SECONDS
+            end += _MAX_WAIT
         time.sleep(0.005)
 
 
@@ -294,10 +327,10 @@ def _import_readers() -> None:
             _read_levels(CASES[case][0].make(Path(name)))
 
 
-def _main(number: int) -> int:
+def _main(number: int = 720, first_seed: int = 0) -> int:
     counts: collections.Counter[str] = collections.Counter()
     largest = 0
-    for outcome in run_mutants(list_mutants(number)):
+    for outcome in run_mutants(list_mutants(number, first_seed=first_seed)):
         counts[outcome.kind] += 1
         largest = max(largest, outcome.peak_bytes)
         if outcome.kind in ("silent", "crash", "hang"):
@@ -307,5 +340,4 @@ def _main(number: int) -> int:
 
 
 if __name__ == "__main__":
-    arguments: list[Any] = sys.argv[1:] or [720]
-    sys.exit(_main(int(arguments[0])))
+    sys.exit(_main(*map(int, sys.argv[1:])))
