@@ -153,7 +153,27 @@ def correct_settings(
         parser[name] = value
     if corrections or nulls:
         parser.parse(reset=True)
+    _check_certified(parser.config, file)
     _warn_of_silenced(parser.config, own, overrides, entries=entries, file=file)
+
+
+def _check_certified(config: Mapping[str, Any], file: Path) -> None:
+    """Raise ValueError if labels are to be certified with features of any length, before hours of training.
+
+    Args:
+        config: the whole configuration.
+        file: the bundle's own configuration, for the message.
+    """
+    if "feature_norm" not in config or config["feature_norm"] is not None:
+        return
+    sampler = str(config.get("inference_sampler"))
+    for name in ("Certified", "Confident"):
+        if name in sampler:
+            raise ValueError(
+                f"{file}: 'inference_sampler' is {name}, which needs features of length 1, but 'feature_norm' is null, "
+                "as in paper.json: train with 'feature_norm' l2 or standardized, or evaluate with another sampler, as "
+                "TopK or AllPatches."
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------- silenced

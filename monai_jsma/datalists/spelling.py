@@ -31,6 +31,7 @@ __all__ = [
 
 _TOKEN = re.compile(r"\d+|[^\W\d]+|[^\w\s]")  # a number, a word, or any other sign
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # as spreadsheets write it
+_NEGATIVE_NUMBER = re.compile(r"[-\u2212](\d+(?:[.,]\d+)?)")  # with a hyphen or a minus
 _SEPARATORS = "_."
 _MAX_LISTED = 10
 _WAY_OUT = (
@@ -54,7 +55,8 @@ class Double(NamedTuple):
 def spelling_key(name: str) -> tuple[str, ...]:
     """What the spellings of a name have in common: its words and numbers.
 
-    Case, leading zeros, separators, invisible characters and forms of Unicode make no difference.
+    Case, leading zeros, separators, invisible characters and forms of Unicode make no difference, except for the sign
+    of a name that is a number.
 
     Example::
 
@@ -64,6 +66,9 @@ def spelling_key(name: str) -> tuple[str, ...]:
         False
     """
     text = _fold(name).strip()
+    negative = _NEGATIVE_NUMBER.fullmatch(text)
+    if negative is not None:
+        return ("-", *spelling_key(negative[1]))
     number = _WHOLE_NUMBER.fullmatch(text)
     if number is not None:
         text = number[1]

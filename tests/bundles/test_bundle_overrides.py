@@ -295,3 +295,21 @@ def test_without_the_bundles_own_configuration_nothing_is_checked(tmp_path):
     parser = ConfigParser({"b": 2})
     correct_settings(parser, tmp_path / "train.json")
     assert parser["b"] == 2
+
+
+@pytest.mark.parametrize("name", ["Certified", "Confident"])
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_certificates_without_features_of_length_1_are_refused_at_the_start(bundle, config, name):
+    sampler = f"$monai_jsma.networks.{name}(20)" if name == "Certified" else f"$monai_jsma.networks.{name}(0.99)"
+    with pytest.raises(
+        ValueError, match=f"'inference_sampler' is {name}, which needs features of length 1, but .* null"
+    ):
+        read(bundle, config, "paper", inference_sampler=sampler)
+    read(bundle, config, inference_sampler=sampler)
+    read(bundle, config, "paper", inference_sampler=sampler, feature_norm="l2")
+
+
+def test_the_word_none_is_no_feature_norm(bundle):
+    component = {"_target_": "monai_jsma.networks.Certified", "max_patches": 20}
+    with pytest.raises(ValueError, match="'inference_sampler' is Certified"):
+        read(bundle, "train", inference_sampler=component, feature_norm="none")
