@@ -153,8 +153,9 @@ def correct_settings(
         parser[name] = value
     if corrections or nulls:
         parser.parse(reset=True)
-    _check_certified(parser.config, file)
-    _warn_of_silenced(parser.config, own, overrides, entries=entries, file=file)
+    checked: Any = parser.config
+    _check_certified(checked, file)
+    _warn_of_silenced(checked, own, overrides, entries=entries, file=file)
 
 
 def _check_certified(config: Mapping[str, Any], file: Path) -> None:

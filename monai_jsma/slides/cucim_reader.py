@@ -138,7 +138,13 @@ def tells_of_damage() -> bool:
     gradient = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3) % 251
     stream = bytes(imagecodecs.jpeg8_encode(gradient.astype(np.uint8), level=90, subsampling="444"))
     half = stream[: len(stream) - len(stream) // 4].rstrip(b"\xff") + b"\xff\xd9"
-    form = {"shape": (64, 64, 3), "dtype": "uint8", "tile": (64, 64), "compression": "jpeg", "photometric": "ycbcr"}
+    form: dict[str, Any] = {
+        "shape": (64, 64, 3),
+        "dtype": "uint8",
+        "tile": (64, 64),
+        "compression": "jpeg",
+        "photometric": "ycbcr",
+    }
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "damaged.tif")

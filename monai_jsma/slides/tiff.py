@@ -47,6 +47,7 @@ _STRIP_TAGS = {273: "StripOffsets", 279: "StripByteCounts"}
 _OLD_JPEG = 6  # Compression; its stream may be elsewhere
 _MAX_TILE = 1 << 26  # pixels
 _MAX_TILE_BYTES = 1 << 28
+_MOST_CLASSIC = (1 << 32) - 1  # bytes of a TIFF file that is no BigTIFF
 
 _DAMAGE = (struct.error, OSError, ArithmeticError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
@@ -189,10 +190,11 @@ class TiffHeader(Header):
         try:
             with TiffFile(path) as tif:
                 header = _read_header(path, stamp, tif)
-        except SlideError:
-            raise
+        except SlideError as e:
+            raise SlideError(f"{e}{_find_name_hint(path, stamp[0])}") from e
         except _DAMAGE as e:
-            raise SlideError(f"{path}: the TIFF tags are damaged ({e}); {COPY_AGAIN}") from e
+            hint = _find_name_hint(path, stamp[0])
+            raise SlideError(f"{path}: the TIFF tags are damaged ({e}); {COPY_AGAIN}{hint}") from e
 
         _last_header(path, stamp)[:] = [header]
         return header
@@ -216,6 +218,14 @@ class TiffHeader(Header):
 def _last_header(path: str, stamp: Stamp) -> list[TiffHeader]:
     """Room for the header of a file, empty at first; the cache drops it after others were read."""
     return []
+
+
+def _find_name_hint(path: str, num_bytes: int) -> str:
+    """What to do with a file that may be an NDPI slide under another name: its suffix makes its offsets 64 bits."""
+    is_classic = read_magic(path)[:4] in (b"II*\0", b"MM\0*")
+    if not is_classic or num_bytes <= _MOST_CLASSIC or path.lower().endswith(".ndpi"):
+        return ""
+    return " If it is a Hamamatsu slide of more than 4 GB, its name must end in .ndpi."
 
 
 def is_tiff(path: str) -> bool:

@@ -37,6 +37,13 @@ def test_hamamatsu_ndpi(tmp_path: Path, name: str, gap: int) -> None:
         read_image(path)
 
 
+def test_a_large_ndpi_slide_under_another_name_is_told(tmp_path: Path) -> None:
+    path = Path(write_ndpi(tmp_path / "a.ndpi", [PIXELS, HALF], MACRO, gap=5 << 30))
+    renamed = path.rename(tmp_path / "a.tif")
+    with pytest.raises(SlideError, match=r"a\.tif: .* of more than 4 GB, its name must end in \.ndpi"):
+        inspect_slide(renamed)
+
+
 def test_an_ndpi_slide_with_a_lost_level_is_refused(tmp_path: Path) -> None:
     path = Path(write_ndpi(tmp_path / "a.ndpi", [PIXELS, HALF], MACRO))
     content = path.read_bytes()
