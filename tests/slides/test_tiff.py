@@ -183,6 +183,20 @@ def test_a_level_of_another_vendor_with_too_few_tiles_is_not_left_out(tmp_path: 
         inspect_slide(path)
 
 
+@pytest.mark.parametrize("pixels", [LEVELS[1][..., 0], LEVELS[1].astype(np.uint16)])
+def test_a_level_with_pixels_of_another_form_is_not_left_out(tmp_path: Path, pixels: np.ndarray) -> None:
+    """A changed bit in a tag of a level; the slide would be coarser."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(PIXELS, tile=(64, 64), photometric="rgb")
+        color = "rgb" if pixels.ndim == 3 else "minisblack"
+        tif.write(pixels, tile=(64, 64), photometric=color, subfiletype=1)
+    with pytest.raises(
+        SlideError, match=r"a\.tif: page 1 has the shape of a level, but its pixels \(.*samples\) are not"
+    ):
+        inspect_slide(path)
+
+
 def test_a_page_whose_tags_are_zeros_is_not_the_last(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS[:3])
     page = page_of(path, 1)
