@@ -87,6 +87,7 @@ def test_complete_jpeg_streams_are_told_from_others(options: dict[str, Any]) -> 
         data = encode_jpeg(picture(90, 120, seed), **options)
         assert is_complete_jpeg(data)
         assert is_complete_jpeg(data[:-2] + b"\0\1\2\3" + data[-2:])  # what is too much is no damage
+        assert is_complete_jpeg(data[:-2] + b"\xff\xff" + data[-2:])  # nor are fill bytes
         for lost in (4, 8, 40, 200):
             assert not is_complete_jpeg(end_early(data, lost))
 
