@@ -45,7 +45,8 @@ class PredictionSaver:
         items: items of the datalist, as the loader gets them. Labels and groups are taken from them, if they have any.
         class_names: names of the classes, which must be those of the network's weights; by default these, and
             "class 0" and so on if there are none.
-        slides: items of the datalist before its slides became regions: they tell the groups of slides without regions.
+        slides: items of the datalist, or paths, before its slides became regions: they tell the groups of slides
+            without regions.
         unread: slides that gave no item, as :func:`~monai_jsma.datalists.whole_slide_items` lists them.
         model: path of the weights, whose SHA-256 is written.
         datalist: path of the datalist, whose SHA-256 is written, if there is one.
@@ -66,7 +67,7 @@ class PredictionSaver:
         *,
         model: str | os.PathLike,
         class_names: Sequence[str] | None = None,
-        slides: Sequence[Mapping[str, Any]] = (),
+        slides: Sequence[Mapping[str, Any] | str] = (),
         unread: Sequence[Fault] = (),
         datalist: str | os.PathLike | None = None,
         seed: int | None = None,
@@ -223,7 +224,8 @@ class PredictionSaver:
             labels = groups.setdefault(group_of(item), {})
             if labels.setdefault(str(item["image"]), label) != label:
                 labels[str(item["image"])] = None
-        group_of_slide = {str(item["image"]): group_of(item) for item in self.slides}
+        described = [slide for slide in self.slides if isinstance(slide, Mapping)]  # others are bare paths
+        group_of_slide = {str(slide["image"]): group_of(slide) for slide in described}
         for fault in self.unread:
             group = group_of_slide.get(fault.where, fault.where)
             groups.setdefault(group, {}).setdefault(fault.where, None)

@@ -59,7 +59,7 @@ def test_patients_are_the_groups_of_the_datalist(tmp_path, items, net):
     items[0]["group"] = items[2]["group"] = items[3]["group"] = "A"
     del items[3]["label"]
     unread = [Fault("blank.tif", "tissue", "no tissue"), Fault("other.tif", "tissue", "no tissue")]
-    slides = [*items, {"image": "blank.tif", "patient": "P2"}]
+    slides = [*items, {"image": "blank.tif", "patient": "P2"}, "other.tif"]  # the last is a bare path
     predict(tmp_path / "out", items, net, unread=unread, slides=slides)
     rows = {row["group"]: row for row in table(tmp_path / "out" / "patients.csv")}
     assert list(rows) == ["A", "P0", "P2", "other.tif"]
