@@ -28,6 +28,9 @@ class JSMALoss(_Loss):
         alpha: weight of R (0.01 in the paper).
         regularizer: ``"entropy"`` or ``"kl"``.
         label_smoothing: label smoothing of the cross entropy, in [0, 1].
+        zoom_alpha: for :class:`~monai_jsma.networks.ZoomNet`, the weight of what the choice of regions has of R, in
+            place of ``alpha``; None: ``alpha`` for all of R. Where the label is an average over the slide, choose
+            regions more evenly, such as by 0.3.
         weight: weight of each class in the cross entropy, positive; None for equal weights. As in
             :class:`torch.nn.CrossEntropyLoss` only their ratios count: the mean over the batch is the weighted mean.
 
@@ -43,6 +46,7 @@ class JSMALoss(_Loss):
         regularizer: str = "entropy",
         label_smoothing: float = 0.0,
         *,
+        zoom_alpha: float | None = None,
         weight: Sequence[float] | Tensor | None = None,
     ) -> None:
         super().__init__(reduction=LossReduction.MEAN.value)
@@ -52,6 +56,7 @@ class JSMALoss(_Loss):
             raise ValueError(f"label_smoothing {label_smoothing} must be in [0, 1].")
         self.register_buffer("weight", _make_weight(weight))
         self.alpha = alpha
+        self.zoom_alpha = alpha if zoom_alpha is None else zoom_alpha
         self.regularizer = regularizer
         self.label_smoothing = label_smoothing
 
@@ -82,11 +87,28 @@ class JSMALoss(_Loss):
             total = total + self._score_function(loss, pred, target)
         if self.alpha:
             total = total + self.alpha * self._regularize(pred)
+        if self.zoom_alpha != self.alpha:
+            total = total + (self.zoom_alpha - self.alpha) * self._regularize_zoom(pred)
         return total.mean()
+
+    @property
+    def _estimate(self) -> str:
+        """What a network calls R where it estimates it."""
+        return "divergence" if self.regularizer == "kl" else "negative_entropy"
+
+    def _regularize_zoom(self, pred: Mapping[str, Tensor]) -> Tensor:
+        """What the choice of regions has of R ``(batch,)``."""
+        estimate = f"zoom_{self._estimate}"
+        if estimate not in pred:
+            raise ValueError(
+                f"zoom_alpha {self.zoom_alpha} differs from alpha {self.alpha}, but the network draws no regions: it "
+                "is for ZoomNet in training by a sampler that draws. Leave zoom_alpha out."
+            )
+        return pred[estimate]
 
     def _regularize(self, pred: Mapping[str, Tensor]) -> Tensor:
         """R of each image ``(batch,)``; estimated by the network where it does not know the attention of all cells."""
-        estimate = "divergence" if self.regularizer == "kl" else "negative_entropy"
+        estimate = self._estimate
         if estimate in pred:
             return pred[estimate]
         prior = pred["log_prior"] if self.regularizer == "kl" else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -88,8 +88,9 @@ class RegionGrid:
         return spans
 
 
+@lru_cache(maxsize=256)
 def make_region_grid(geometry: PatchGeometry, region_size: int) -> RegionGrid:
-    """The regions of an image.
+    """The regions of an image; those of the same geometry are computed once, as a slide has very many.
 
     They begin on whole pixels of the coarsest magnification: patches that need no resampling in the image need none in
     its regions.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +131,7 @@ class Pyramid:
             raise ValueError(f"{self.path}: a crop at {origin} of {size} leaves the image of {self._stored.size}.")
         row, col = self.origin
         in_file = (row + int(origin[0]), col + int(origin[1]))
-        geometry = replace(self._stored, size=size)
+        geometry = _resize(self._stored, (int(size[0]), int(size[1])))
         return self._view(origin=in_file, _stored=geometry, identity="", _thumbnails={})
 
     def with_tissue(self, tissue: TissueMap | None) -> Pyramid:
@@ -159,7 +159,7 @@ class Pyramid:
         row, col, height, width = self._stored_regions(region_size).box(stored.row, stored.col)
         top, left = self.origin
         in_file = (top + int(row), left + int(col))
-        geometry = replace(self._stored, size=(int(height), int(width)))
+        geometry = _resize(self._stored, (int(height), int(width)))
         return self._view(origin=in_file, _stored=geometry, _thumbnails={})
 
     def _view(self, **changes: Any) -> Pyramid:
@@ -210,7 +210,7 @@ class Pyramid:
     @cached_property
     def geometry(self) -> PatchGeometry:
         """Grids and cells of the image as it is oriented now."""
-        return replace(self._stored, size=oriented_size(self._stored.size, self.orientation))
+        return _resize(self._stored, oriented_size(self._stored.size, self.orientation))
 
     # ------------------------------------------------------------------------------------------------- coordinates
 
@@ -347,11 +347,13 @@ class Pyramid:
     def _find_level_origin(self, level_size: tuple[int, int]) -> _LevelOrigin | None:
         height, width = self._stored.size
         level, down, right = find_source_level(self.reader, height / level_size[0], width / level_size[1], exact=True)
-        region = np.array([self.origin[0] / down, self.origin[1] / right, height / down, width / right])
-        nearest = np.rint(region)
-        if np.abs(region - nearest).max() >= _WHOLE_PIXEL:
-            return None
-        row, col, rows, cols = nearest.astype(int).tolist()
+        whole = []
+        for position in (self.origin[0] / down, self.origin[1] / right, height / down, width / right):
+            nearest = round(position)
+            if abs(position - nearest) >= _WHOLE_PIXEL:
+                return None
+            whole.append(nearest)
+        row, col, rows, cols = whole
         if (rows, cols) != level_size:
             return None
         return _LevelOrigin(level, row, col)
@@ -361,6 +363,12 @@ class Pyramid:
         if self.stain is not None:
             pixels = self.stain(pixels)
         return orient(pixels, self.orientation).transpose(2, 0, 1)
+
+
+@lru_cache(maxsize=256)
+def _resize(geometry: PatchGeometry, size: tuple[int, int]) -> PatchGeometry:
+    """The geometry of an image of another size; regions of a slide, nearly all of one size, share what it computes."""
+    return replace(geometry, size=size)
 
 
 def _pad_white(pixels: np.ndarray, patch_size: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from monai_jsma.geometry import Box
 from monai_jsma.slides.shared_tiles import SharedLevel, write_shared_tiles
 from monai_jsma.slides.tiled import TILE
 
-__all__ = ["KINDS", "SlideSettings", "SyntheticSlide", "make_slide", "make_slides", "write_slide"]
+__all__ = ["KINDS", "SlideSettings", "SyntheticSlide", "make_slide", "make_slides", "rearrange_slide", "write_slide"]
 
 KINDS = ("glass", "plain", "distractor", "informative")
 _GLASS, _PLAIN, _DISTRACTOR, _INFORMATIVE = range(len(KINDS))
@@ -144,11 +144,9 @@ def make_slide(label: int, seed: tuple[int, ...], settings: SlideSettings) -> Sy
         >>> np.bincount(slide.kinds.ravel()).tolist()
         [128, 102, 13, 13]
     """
-    layouts = list_layouts(label)
+    layouts = _list_visible_layouts(label)
     rng = np.random.default_rng((*seed, 0))
-    kinds = _place_kinds(rng, settings)
-    variant = rng.integers(settings.variants, size=kinds.shape)
-    numbers = np.where(kinds == _GLASS, 0, 1 + (kinds - 1) * settings.variants + variant)
+    kinds, numbers = _arrange_regions(rng, settings)
 
     of_textures = np.random.default_rng((*seed, 1))
     glass = np.full((1, TILE, TILE, 3), _WHITE, np.uint8)
@@ -166,6 +164,33 @@ def make_slide(label: int, seed: tuple[int, ...], settings: SlideSettings) -> Sy
 
     pictures = np.concatenate([glass, plain, distractors, informative])
     return SyntheticSlide(label=label, kinds=kinds, numbers=numbers, pictures=pictures)
+
+
+def _list_visible_layouts(label: int) -> np.ndarray:
+    """The layouts of a class that have a texture: one of the first class has none, and would make a distractor."""
+    layouts = list_layouts(label)
+    return layouts[layouts.any(axis=(1, 2, 3))]
+
+
+def rearrange_slide(slide: SyntheticSlide, seed: tuple[int, ...], settings: SlideSettings) -> SyntheticSlide:
+    """The slide of a seed with another share of informative regions: what it is made of need not be drawn again.
+
+    Args:
+        slide: the slide that :func:`make_slide` made with this seed, and settings that differ in the share alone.
+        seed: random seed of the slide.
+        settings: what the new one is made of.
+    """
+    rng = np.random.default_rng((*seed, 0))
+    kinds, numbers = _arrange_regions(rng, settings)
+    return replace(slide, kinds=kinds, numbers=numbers)
+
+
+def _arrange_regions(rng: np.random.Generator, settings: SlideSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Kind and number of the picture of each region; as many random numbers are drawn for any share."""
+    kinds = _place_kinds(rng, settings)
+    variant = rng.integers(settings.variants, size=kinds.shape)
+    numbers = np.where(kinds == _GLASS, 0, 1 + (kinds - 1) * settings.variants + variant)
+    return kinds, numbers
 
 
 def _place_kinds(rng: np.random.Generator, settings: SlideSettings) -> np.ndarray:

@@ -43,15 +43,15 @@ class PatchCounter:
     def _count(self, engine: Engine) -> None:
         output: Any = engine.state.output
         if isinstance(output, dict):  # of the whole batch, where MONAI has not decollated it
-            self._add_images(output["cells"], output["weights"])
+            self._add_images(_find_places(output), output["weights"])
             return
         for image in output:
-            self._add_images(image["cells"][None], image["weights"][None])
+            self._add_images(_find_places(image)[None], image["weights"][None])
 
-    def _add_images(self, cells: torch.Tensor, weights: torch.Tensor) -> None:
-        """Add images of which ``cells`` ``(n, k)`` were drawn with ``weights`` ``(n, k)``."""
-        for row, weight in zip(cells.cpu(), weights.cpu()):  # one wait for the device, not one an image
-            drawn = torch.unique(row[weight > 0])
+    def _add_images(self, places: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add images of which ``places`` ``(n, k, numbers)`` were drawn with ``weights`` ``(n, k)``."""
+        for row, weight in zip(places.cpu(), weights.cpu()):  # one wait for the device, not one an image
+            drawn = torch.unique(row[weight > 0], dim=0)
             self._images += 1
             self._patches += len(drawn)
 
@@ -65,3 +65,11 @@ class PatchCounter:
         if epoch > 1 and self.file.is_file():  # of a resumed training; what was counted of a later epoch is done again
             counts = [count for count in read_patch_counts(self.file) if count.epoch < epoch]
         write_patch_counts(self.file, [*counts, EpochPatches(epoch, images, patches)])
+
+
+def _find_places(output: Any) -> torch.Tensor:
+    """Where each patch lies ``(..., k, numbers)``: its cell, on a slide after the regions that lead to it."""
+    cells = output["cells"][..., None]
+    if "regions" not in output:
+        return cells
+    return torch.cat((output["regions"], cells), dim=-1)

@@ -11,6 +11,7 @@ Cells are flat, coarse to fine and row-major inside a magnification. The attenti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Never, Self
 
@@ -441,14 +442,18 @@ def log_prior(grids: Sequence[Grids]) -> Tensor:
     """
     if len(grids) == 0:
         return torch.zeros(0, 1)
-    priors = []
-    for grid in grids:
-        levels = []
-        for rows, columns in grid:
-            num_cells = rows * columns
-            levels.append(-torch.tensor(float(len(grid) * num_cells)).log().expand(num_cells))
-        priors.append(torch.cat(levels))
+    priors = [_log_prior_of_one(tuple(grid)) for grid in grids]
     return pad_sequence(priors, batch_first=True, padding_value=float("-inf"))
+
+
+@lru_cache(maxsize=256)
+def _log_prior_of_one(grid: tuple[tuple[int, int], ...]) -> Tensor:
+    """See :func:`log_prior`; regions of a slide, very many, have the same grids."""
+    levels = []
+    for rows, columns in grid:
+        num_cells = rows * columns
+        levels.append(-torch.tensor(float(len(grid) * num_cells)).log().expand(num_cells))
+    return torch.cat(levels)
 
 
 def attention_dropout(

@@ -271,6 +271,8 @@ class ZoomNet(NoExport):
         if self.training and tree.has_paths:
             outputs["divergence"] = tree.estimate_divergence()
             outputs["negative_entropy"] = tree.estimate_negative_entropy()
+            outputs["zoom_divergence"] = tree.estimate_zoom_divergence()
+            outputs["zoom_negative_entropy"] = tree.estimate_zoom_negative_entropy()
         if not self.training:
             seen = tree.list_seen()
             outputs["seen_regions"] = seen.paths
@@ -312,7 +314,8 @@ class ZoomNet(NoExport):
             attention = zoom.attend(thumbnails, source)
             return _hold_to_prior(attention) if self.training and self.zooms_by_prior else attention
         network = self.region_network
-        views = getattr(source, "keys", None)
+        keeps_maps = network.thumbnail_cache is not None
+        views = getattr(source, "keys", None) if keeps_maps else None  # a key for each region is not free
         log_prob = network.attend(thumbnails, source.grids, views=views)
         prior = log_prior(source.grids).to(log_prob)
         log_drawn = attention_dropout(log_prob, network.attention_dropout) if self.training else log_prob

@@ -176,7 +176,10 @@ class ZoomTree:
         self._paths: list[tuple[Tensor, Tensor]] = []  # of the last draw: nodes and actions at each stage
         self._starts = images.new_zeros(0)  # of each region of the last stage the number of its first cell
         self._num_known = images.new_zeros(num_slides)  # of each slide
-        self._read_known_cells()
+        self.log_attention = certain.new_zeros(num_slides, 0)
+        self.log_prior = certain.new_zeros(num_slides, 0)
+        self._node_of = images.new_zeros(num_slides, 0)
+        self._cell_of = images.new_zeros(num_slides, 0)
 
     # ------------------------------------------------------------------------------------------------ what is known
 
@@ -302,11 +305,11 @@ class ZoomTree:
 
         See :meth:`estimate_negative_entropy`.
         """
+        return self._average_over_paths(_measure_divergence, self._paths)
 
-        def measure(attention: NodeAttention) -> Tensor:
-            return negative_entropy(attention.log_prob, attention.log_prior)
-
-        return self._average_over_paths(measure)
+    def estimate_zoom_divergence(self) -> Tensor:
+        """The same of the zoom alone, the choice of regions: all stages but the last ``(batch,)``."""
+        return self._average_over_paths(_measure_divergence, self._paths[:-1])
 
     def estimate_negative_entropy(self) -> Tensor:
         """``sum P log P`` of each image, from the paths of the last draw: ``(batch,)``.
@@ -318,17 +321,19 @@ class ZoomTree:
 
         of which the value is that of the first term. Value and gradient are unbiased.
         """
+        return self._average_over_paths(_measure_negative_entropy, self._paths)
 
-        def measure(attention: NodeAttention) -> Tensor:
-            return negative_entropy(attention.log_prob)
+    def estimate_zoom_negative_entropy(self) -> Tensor:
+        """The same of the zoom alone, the choice of regions: all stages but the last ``(batch,)``."""
+        return self._average_over_paths(_measure_negative_entropy, self._paths[:-1])
 
-        return self._average_over_paths(measure)
-
-    def _average_over_paths(self, measure: Callable[[NodeAttention], Tensor]) -> Tensor:
-        total = torch.zeros_like(self._paths[0][1])  # (batch, k)
+    def _average_over_paths(
+        self, measure: Callable[[NodeAttention], Tensor], paths: Sequence[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        total = torch.zeros_like(paths[0][1])  # (batch, k)
         below = torch.zeros_like(total)  # of all later stages
-        for stage in reversed(range(len(self._paths))):
-            numbers, log_action = self._paths[stage]
+        for stage in reversed(range(len(paths))):
+            numbers, log_action = paths[stage]
             of_node = measure(self._nodes(stage).attention)[numbers]  # (batch, k)
             zero = log_action - log_action.detach()
             total = total + of_node + below * zero
@@ -413,11 +418,13 @@ class ZoomTree:
         pairs = torch.stack((parents[is_new], actions[is_new]), dim=1)
         pairs = torch.unique(pairs, dim=0)  # in the order of the images: a batch is looked at as its images alone are
         size = max(1, len(pairs)) if torch.is_grad_enabled() else self.chunk_size
+        known = self._stages[stage]
+        num_known = 0 if known is None else len(known)
         for chunk in pairs.split(size):
             if len(chunk) or self._stages[stage] is None:
                 self._add_nodes(stage, chunk)
         if stage == len(self._stages) - 1:
-            self._read_known_cells()
+            self._add_cells(num_known)
         return above.children[parents, actions]
 
     def _add_nodes(self, stage: int, pairs: Tensor) -> None:
@@ -459,27 +466,33 @@ class ZoomTree:
         self._starts = torch.cat((self._starts, self._starts.new_tensor(starts)))
         self._num_known = self._num_known.new_tensor(known)
 
-    def _read_known_cells(self) -> None:
-        """Put the cells of all regions of the last stage in the order of their numbers."""
-        num_slides = len(self.root.log_prob)
-        num_cells = int(self._num_known.max()) if num_slides else 0
-        shape = (num_slides, num_cells)
-        nothing = self.root.log_prob.detach().new_full(shape, _IMPOSSIBLE)
-        none = self._num_known.new_zeros(shape)
-        last = self._stages[-1]
-        if last is None:
-            self.log_attention = self.log_prior = nothing
-            self._node_of = self._cell_of = none
-            return
+    def _add_cells(self, first: int) -> None:
+        """Put the cells of regions of the last stage in the order of their numbers; those of others stay as they are.
 
-        node, cell = torch.nonzero(is_possible(last.attention.log_prior), as_tuple=True)
+        Args:
+            first: number of the first region whose cells are new.
+        """
+        last = self._nodes(len(self._stages) - 1)
+        node, cell = torch.nonzero(is_possible(last.attention.log_prior[first:]), as_tuple=True)
+        node = node + first
         place = (last.images[node], self._starts[node] + cell)
         log_prob = last.log_path[node] + last.attention.log_prob[node, cell]
         log_prior = last.log_path_prior[node] + last.attention.log_prior[node, cell]
-        self.log_attention = nothing.index_put(place, log_prob)
-        self.log_prior = nothing.index_put(place, log_prior)
-        self._node_of = none.index_put(place, node)
-        self._cell_of = none.index_put(place, cell)
+
+        num_cells = int(self._num_known.max()) if len(self._num_known) else 0
+        missing = (0, num_cells - self.log_attention.shape[1])
+        self.log_attention = pad(self.log_attention, missing, value=_IMPOSSIBLE).index_put(place, log_prob)
+        self.log_prior = pad(self.log_prior, missing, value=_IMPOSSIBLE).index_put(place, log_prior)
+        self._node_of = pad(self._node_of, missing).index_put(place, node)
+        self._cell_of = pad(self._cell_of, missing).index_put(place, cell)
+
+
+def _measure_divergence(attention: NodeAttention) -> Tensor:
+    return negative_entropy(attention.log_prob, attention.log_prior)
+
+
+def _measure_negative_entropy(attention: NodeAttention) -> Tensor:
+    return negative_entropy(attention.log_prob)
 
 
 def _join_rows(first: Tensor, second: Tensor, *, padding: float) -> Tensor:

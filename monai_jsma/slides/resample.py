@@ -220,13 +220,23 @@ def find_source_level(reader: Reader, row_scale: float, col_scale: float, *, exa
         col_scale: level-0 pixels per output pixel along a row.
         exact: only levels whose pixels the reader gives as they are stored.
     """
-    full_height, full_width = reader.level_sizes[0]
+    is_allowed = tuple(reader.exact) if exact else (True,) * len(reader.level_sizes)
+    return _choose_level(tuple(reader.level_sizes), is_allowed, (row_scale, col_scale))
+
+
+@lru_cache(maxsize=1024)
+def _choose_level(
+    level_sizes: tuple[tuple[int, int], ...], is_allowed: tuple[bool, ...], scales: tuple[float, float]
+) -> SourceLevel:
+    """See :func:`find_source_level`: the regions of a slide, and slides of one scanner, ask for the same."""
+    row_scale, col_scale = scales
+    full_height, full_width = level_sizes[0]
     best = SourceLevel(0, 1.0, 1.0)
-    for index, (height, width) in enumerate(reader.level_sizes):
+    for index, (height, width) in enumerate(level_sizes):
         level = SourceLevel(index, full_height / height, full_width / width)
         is_fine_enough = level.down <= 1.01 * row_scale and level.across <= 1.01 * col_scale
         is_coarser = (level.down, level.across) > (best.down, best.across)
-        if is_fine_enough and is_coarser and (reader.exact[index] or not exact):
+        if is_fine_enough and is_coarser and is_allowed[index]:
             best = level
     return best
 

@@ -14,7 +14,7 @@ from monai_jsma.data import NotFiniteError, PatchError, Pyramid, PyramidBatch, S
 from monai_jsma.geometry import ORIENTATIONS, Box, orient
 from monai_jsma.slides.base import ArrayReader
 from monai_jsma.transforms import LoadPyramid
-from monai_jsma.zoom_geometry import TissueMap
+from monai_jsma.zoom_geometry import TissueMap, make_region_grid
 
 SETTINGS = {"mpp": 1.0, "magnifications": (2.0, 1.0), "patch_size": 8}
 
@@ -40,6 +40,13 @@ def test_a_region_has_the_key_of_the_same_region_opened_by_its_location(tmp_path
         np.testing.assert_array_equal(region.read([0, 5]), opened.read([0, 5]))
         keys.add(region.key)
     assert len(keys) == rows * cols
+
+
+def test_the_geometry_of_regions_is_computed_once_for_all_of_a_size():
+    slide = in_memory(noise(64, 48))
+    regions = [slide.region(index, 16) for index in range(12)]
+    assert len({id(region.stored_geometry) for region in regions}) == 1
+    assert make_region_grid(slide.stored_geometry, 16) is make_region_grid(slide.stored_geometry, 16)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

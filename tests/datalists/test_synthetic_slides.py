@@ -15,7 +15,14 @@ from slide_files import HAS_CUCIM, open_with
 from monai_jsma.datalists.annotations import read_annotations
 from monai_jsma.datalists.schema import load_datalist
 from monai_jsma.datalists.synthetic import GEOMETRY, list_layouts
-from monai_jsma.datalists.synthetic_slides import KINDS, SlideSettings, make_slide, make_slides, write_slide
+from monai_jsma.datalists.synthetic_slides import (
+    KINDS,
+    SlideSettings,
+    make_slide,
+    make_slides,
+    rearrange_slide,
+    write_slide,
+)
 from monai_jsma.datalists.tissue import tissue_mask
 from monai_jsma.slides.shared_tiles import SharedLevel, write_shared_tiles
 
@@ -53,6 +60,24 @@ def test_the_share_of_informative_regions(share):
     counts = np.bincount(kinds.ravel(), minlength=4)
     number = round(share * 200)
     assert counts.tolist() == [200, 200 - 2 * number, number, number]
+
+
+@pytest.mark.parametrize("label", range(4))
+def test_no_informative_region_lacks_textures(label):
+    settings = SlideSettings(side=2, tissue=1.0, informative=0.5, variants=40)
+    pictures = make_slide(label, (1,), settings).pictures
+    _, distractors, informative = np.split(pictures[1:], 3)
+    assert (informative != distractors).any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_a_slide_is_rearranged_to_that_of_another_share(share):
+    seed = (4, 2)
+    other = SlideSettings(side=6, tissue=0.6, informative=share, variants=3)
+    made = make_slide(1, seed, other)
+    rearranged = rearrange_slide(make_slide(1, seed, SMALL), seed, other)
+    for name in ("kinds", "numbers", "pictures"):
+        np.testing.assert_array_equal(getattr(rearranged, name), getattr(made, name), err_msg=name)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])

@@ -46,3 +46,12 @@ def test_a_broken_table_is_named(tmp_path):
     (tmp_path / "patches.csv").write_text("epoch,images\n1,2\n")
     with pytest.raises(ValueError, match=r"patches\.csv: expected the columns epoch, images, patches"):
         read_patch_counts(tmp_path / "patches.csv")
+
+
+def test_equal_cells_of_different_regions_are_different_patches(tmp_path):
+    regions = torch.tensor([[[1, 0], [2, 0], [2, 0]], [[4, 0], [4, 0], [4, 1]]])
+    cells = torch.tensor([[3, 3, 3], [0, 0, 0]])
+    weights = torch.full((2, 3), 1 / 3)  # patches 1-0-3 and 2-0-3; 4-0-0 and 4-1-0
+    output = {"cells": cells, "weights": weights, "regions": regions}
+    train(tmp_path / "patches.csv", 1, output=output)
+    assert read_patch_counts(tmp_path / "patches.csv") == [EpochPatches(1, 6, 12)]

@@ -111,6 +111,46 @@ def test_the_gradient_is_that_of_the_expected_loss_and_of_the_joint_divergence(s
     assert max(slides.read_cells.values()) == 1
 
 
+def regularizer_of_zoom(net, slide, kind):
+    """What all stages but the last have of the regularizer, summed over all cells."""
+    cells, log_prob, _ = net.flat([slide], 0)
+    total = 0.0
+    for cell, log_p in zip(cells, log_prob):
+        for length in range(1, len(cell) - 1):
+            path, action = cell[:length], cell[length]
+            prior = net.priors[path]
+            logits = net.logits[str(path)].masked_fill(prior == float("-inf"), float("-inf"))
+            relative = logits.log_softmax(0)[action]
+            if kind == "kl":
+                relative = relative - prior[action]
+            total = total + log_p.exp() * relative
+    return total
+
+
+@pytest.mark.parametrize("regularizer", ["kl", "entropy"])
+@pytest.mark.parametrize("slide", SLIDES.values(), ids=SLIDES)
+def test_the_choice_of_regions_may_have_its_own_weight(slide, regularizer, monkeypatch):
+    net = TableZoomNet([slide], sampler=LeaveOneOut(2))
+    output, chances, _ = every_outcome(net, slide, 2, monkeypatch)
+    criterion = JSMALoss(ALPHA, regularizer, zoom_alpha=5 * ALPHA)
+    total = 0.0
+    for number, chance in enumerate(chances):
+        one = {name: value[number : number + 1] for name, value in output.items()}
+        total = total + chance * criterion(one, torch.tensor([1]))
+    of_all = regularizer_of_all(net, slide, regularizer)
+    reference = expected_loss(net, slide, 2, 1) + ALPHA * of_all
+    reference = reference + 4 * ALPHA * regularizer_of_zoom(net, slide, regularizer)
+    torch.testing.assert_close(total.detach(), reference.detach(), **EXACT)
+    ours, theirs = gradients(total, net), gradients(reference, net)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, **EXACT, msg=name)
+
+
+def test_a_network_that_draws_no_regions_has_no_weight_for_them():
+    with pytest.raises(ValueError, match="zoom_alpha 0.3 differs from alpha 0.01"):
+        JSMALoss(zoom_alpha=0.3)({"logits": torch.zeros(1, 2), "log_attention": torch.zeros(1, 1)}, torch.tensor([0]))
+
+
 @pytest.mark.parametrize("slide", SLIDES.values(), ids=SLIDES)
 def test_the_bag_of_paths_is_unbiased(slide, monkeypatch):
     """Pathwise: in the mean the logits, which are linear in the bag, and their gradients are those of all patches."""
