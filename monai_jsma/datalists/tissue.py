@@ -62,7 +62,7 @@ def tissue_mask(pixels: np.ndarray) -> np.ndarray:
     brightest = np.percentile(pixels, 99, axis=(0, 1))
     gain = np.ones(3, np.float32)
     if brightest.min() >= _GLASS:
-        gain = np.float32(255 / brightest)
+        gain = np.asarray(255 / brightest, np.float32)
     saturation = _measure_saturation(pixels, gain)
 
     threshold = threshold_otsu(saturation)
