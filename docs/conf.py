@@ -18,13 +18,16 @@ copyright = "the monai_jsma contributors"
 release = monai_jsma.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build"]
+nb_execution_mode = (
+    "off"  # tests/test_tutorials.py executes the notebooks; the site shows what they gave when they were saved
+)
 templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

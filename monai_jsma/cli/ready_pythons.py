@@ -44,9 +44,8 @@ class ReadyPythons:
 
     Example::
 
-        >>> with ReadyPythons() as pythons:
-        ...     pythons.run([sys.executable, "-m", "monai.bundle", "--help"], folder=folder, log=folder / "help.log")
-        0
+        with ReadyPythons() as pythons:
+            code = pythons.run([sys.executable, "-m", "monai.bundle", "--help"], folder=folder, log=folder / "help.log")
     """
 
     def __init__(self) -> None:
@@ -137,12 +136,14 @@ def _serve() -> None:
             importlib.import_module(name)
         if not _can_fork():
             sys.exit()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the commands, and then there are no more requests
+        # Ctrl-C ends the commands, and then there are no more requests.
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
         answers.write(_READY)
         answers.flush()
         for line in sys.stdin:
             child = os.fork()
             if child == 0:
+                signal.signal(signal.SIGINT, usual)
                 _become(json.loads(line))
                 return
             _, status = os.waitpid(child, 0)
@@ -159,7 +160,6 @@ def _can_fork() -> bool:
 
 def _become(request: dict) -> None:
     """Make this process the one that ``python -m`` would have started."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = request["folder"]
     os.chdir(folder)
     sys.path[0] = folder

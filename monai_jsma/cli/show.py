@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from monai_jsma.slides.base import SlideInfo
     from monai_jsma.slides.frame import Frame
 
-__all__ = ["add_commands", "draw_predictions", "report_predictions"]
+__all__ = ["add_commands", "add_record_options", "draw_predictions", "report_predictions"]
 
 _POINTING_FILE = "pointing.csv"
 _POINTING_COLUMNS = (
@@ -39,11 +39,14 @@ def add_commands(commands: Commands) -> None:
     _add_report(commands)
 
 
-def _add_draw(commands: Commands) -> None:
-    summary = "Draw saved predictions: PNG, GeoJSON for QuPath, and how much attention lies inside annotations."
-    parser = add_command(commands, "draw", draw_predictions, summary=summary)
+def add_record_options(parser: argparse.ArgumentParser, *, annotations: str) -> None:
+    """Add files of records, the folder that their images lie in, and the annotations that are shown with them.
+
+    Args:
+        parser: parser of the command.
+        annotations: what becomes of the annotations.
+    """
     parser.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTIONS", help="files of prediction records")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--base-dir", type=Path, default=Path(), metavar="DIR", help="folder of relative image paths (default: here)"
     )
@@ -51,7 +54,7 @@ def _add_draw(commands: Commands) -> None:
         "--annotations",
         type=Path,
         metavar="FILE|DIR",
-        help="QuPath GeoJSON, ImageScope XML or CSV of boxes, named as the slides: drawn, and scored in pointing.csv",
+        help=f"QuPath GeoJSON, ImageScope XML or CSV of boxes, named as the slides: {annotations}",
     )
     parser.add_argument(
         "--frame",
@@ -59,6 +62,13 @@ def _add_draw(commands: Commands) -> None:
         help="corner that annotations count from, in slides whose image lies on a larger canvas: of the image, as in "
         "QuPath (bounds), or of level 0 (canvas) (default: bounds for GeoJSON, canvas for XML and CSV)",
     )
+
+
+def _add_draw(commands: Commands) -> None:
+    summary = "Draw saved predictions: PNG, GeoJSON for QuPath, and how much attention lies inside annotations."
+    parser = add_command(commands, "draw", draw_predictions, summary=summary)
+    add_record_options(parser, annotations="drawn, and scored in pointing.csv")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--geojson-frame",
         choices=("bounds", "canvas"),

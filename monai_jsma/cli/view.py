@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from monai_jsma._io import join_few
 from monai_jsma.cli import Commands, add_command, parse_whole, print_error
+from monai_jsma.cli.show import add_record_options
 
 if TYPE_CHECKING:
     from monai_jsma.datalists.regions import Area
@@ -27,22 +28,7 @@ def add_commands(commands: Commands) -> None:
     """Add ``view``."""
     summary = "Show saved predictions on their slides in a browser: pan, zoom, attention, patches, annotations."
     parser = add_command(commands, "view", view_predictions, summary=summary)
-    parser.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTIONS", help="files of prediction records")
-    parser.add_argument(
-        "--base-dir", type=Path, default=Path(), metavar="DIR", help="folder of relative image paths (default: here)"
-    )
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        metavar="FILE|DIR",
-        help="QuPath GeoJSON, ImageScope XML or CSV of boxes, named as the slides: their outlines are shown",
-    )
-    parser.add_argument(
-        "--frame",
-        choices=("bounds", "canvas"),
-        help="corner that annotations count from, in slides whose image lies on a larger canvas: of the image, as in "
-        "QuPath (bounds), or of level 0 (canvas) (default: bounds for GeoJSON, canvas for XML and CSV)",
-    )
+    add_record_options(parser, annotations="their outlines are shown")
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -32,7 +32,7 @@ from monai_jsma.visualize import (
     patch_boxes_image,
     patch_strip_image,
     read_background,
-    save_image,
+    save_pixels,
 )
 
 __all__ = ["AttentionImageHandler", "AttentionImageSaver", "picture_name"]
@@ -254,7 +254,7 @@ class AttentionImageSaver:
     def _save(self, evidence: Evidence) -> None:
         title = f"{describe_place(evidence)}\n{describe_answer(evidence, self._names)}"
         card = draw_card(evidence, title=title, max_patches=self.max_patches)
-        save_image(card, self.output_dir / f"{picture_name(evidence)}.png")
+        save_pixels(card, self.output_dir / f"{picture_name(evidence)}.png")
 
 
 def picture_name(evidence: Evidence) -> str:

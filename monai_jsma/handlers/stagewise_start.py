@@ -30,7 +30,8 @@ class StagewiseStart:
         zoom_epochs: number of epochs for the zoom, after these.
 
     Raises:
-        ValueError: if a number is below 0, or the network does not zoom.
+        ValueError: if a number is below 0, the network does not zoom, or, when the training starts, it ends before the
+            zoom learns.
     """
 
     def __init__(self, network: ZoomNet, region_epochs: int = 0, zoom_epochs: int = 0) -> None:
@@ -47,12 +48,22 @@ class StagewiseStart:
 
     def attach(self, engine: Engine) -> None:
         """Choose what learns at the start of each epoch of the trainer."""
+        engine.add_event_handler(Events.STARTED, self._check_length)
         engine.add_event_handler(Events.EPOCH_STARTED, self)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._hold)
 
     def __call__(self, engine: Engine) -> None:
         """Choose what learns in the engine's epoch."""
         self.network.zooms_by_prior = engine.state.epoch <= self.region_epochs
+
+    def _check_length(self, engine: Engine) -> None:
+        """A training that ends before the zoom learns is none of it."""
+        max_epochs = engine.state.max_epochs
+        if self.region_epochs and max_epochs is not None and max_epochs <= self.region_epochs:
+            raise ValueError(
+                f"region_epochs is {self.region_epochs} and the training ends after {max_epochs}: the zoom would never "
+                "learn. Train for more epochs, or set region_epochs to fewer."
+            )
 
     def _hold(self, engine: Engine) -> None:
         """Forget the gradient of what stays as it is: an optimizer leaves alone what has none."""

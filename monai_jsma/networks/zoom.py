@@ -8,6 +8,7 @@ keeps. Regions that are not drawn are not looked at: what a slide costs does not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 from monai_jsma.networks.zoom_tree import NodeAttention, RegionSource, ZoomTree
 
 __all__ = ["ZoomNet", "ZoomStage", "tissue_log_prior"]
+
+_log = logging.getLogger(__name__)
 
 
 class ZoomStage(nn.Module):
@@ -397,6 +400,9 @@ class ZoomNet(NoExport):
     def load_region_weights(self, weights: Mapping[str, Any]) -> Self:
         """Give the region network the weights of a :class:`~monai_jsma.networks.JSMANet` that was trained on regions.
 
+        An encoder of a stage with the layers of its h starts as that h, which has learned how what matters looks on a
+        thumbnail; the log says so.
+
         Args:
             weights: its state dict, or a checkpoint with the state dict as ``"model"``.
 
@@ -405,6 +411,15 @@ class ZoomNet(NoExport):
             RuntimeError: if it has other layers.
         """
         self.region_network.load_state_dict(weights.get("model", weights))
+        thumbnail_encoder = self.region_network.thumbnail_encoder
+        assert isinstance(thumbnail_encoder, nn.Module)
+        of_regions = thumbnail_encoder.state_dict()
+        for number, stage in enumerate(self.stages, start=1):
+            encoder = stage.encoder
+            assert isinstance(encoder, nn.Module)
+            if _list_shapes(encoder.state_dict()) == _list_shapes(of_regions):
+                encoder.load_state_dict(of_regions)
+                _log.info(f"the encoder of stage {number} starts as that of the thumbnails of regions.")
         return self
 
     def _describe(self) -> dict[str, object]:
@@ -413,6 +428,10 @@ class ZoomNet(NoExport):
             assert isinstance(stage, ZoomStage)
             settings[f"zoom_{number}"] = stage.describe()
         return settings
+
+
+def _list_shapes(state_dict: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state_dict.items()}
 
 
 class _Eye:

@@ -6,7 +6,7 @@ from monai_jsma import _moved
 from monai_jsma.visualize.area_outlines import by_class, draw_areas
 from monai_jsma.visualize.attention import attention_image, draw_attention
 from monai_jsma.visualize.background import read_background
-from monai_jsma.visualize.canvas import figure_image, save_figure, save_image
+from monai_jsma.visualize.canvas import figure_image, save_figure, save_pixels
 from monai_jsma.visualize.captions import describe_answer, describe_place, name_class
 from monai_jsma.visualize.card import draw_card
 from monai_jsma.visualize.geojson import feature_collection, write_geojson
@@ -50,7 +50,7 @@ __all__ = [
     "record_boxes_image",
     "record_figure",
     "save_figure",
-    "save_image",
+    "save_pixels",
     "strip_height",
     "write_geojson",
     "write_run_pictures",

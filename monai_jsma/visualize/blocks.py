@@ -27,7 +27,7 @@ __all__ = [
     "draw_color_scale",
     "draw_frame",
     "draw_patch_tile",
-    "draw_scale_bar",
+    "make_scale_bar",
     "frame_page",
     "make_swatch",
     "measure_label",
@@ -35,7 +35,7 @@ __all__ = [
     "put_in_rows",
     "resize_pixels",
     "scale_box",
-    "stack",
+    "stack_images",
     "write_label",
     "write_lines",
 ]
@@ -197,7 +197,7 @@ def make_swatch(color: str) -> Image.Image:
 # ---------------------------------------------------------------------------------------------------------- scales
 
 
-def draw_scale_bar(width_um: float, width: int) -> Image.Image:
+def make_scale_bar(width_um: float, width: int) -> Image.Image:
     """A scale bar and its length, to stand above an image: there no box can cover it.
 
     Args:
@@ -238,7 +238,7 @@ def draw_color_scale(
 # ---------------------------------------------------------------------------------------------------------- blocks
 
 
-def stack(blocks: Sequence[Image.Image], *, gap: int = 0) -> Image.Image:
+def stack_images(blocks: Sequence[Image.Image], *, gap: int = 0) -> Image.Image:
     """Blocks below each other, aligned at the left.
 
     Args:
@@ -291,7 +291,7 @@ def put_in_rows(blocks: Sequence[Image.Image], width: int, *, gap: int = GAP) ->
             left = 0
         rows[-1].append(block)
         left += block.width + gap
-    return stack([put_beside(row, gap=gap) for row in rows], gap=gap)
+    return stack_images([put_beside(row, gap=gap) for row in rows], gap=gap)
 
 
 def draw_patch_tile(pixels: np.ndarray, color: str, lines: Sequence[str], *, side: int) -> Image.Image:
@@ -306,7 +306,7 @@ def draw_patch_tile(pixels: np.ndarray, color: str, lines: Sequence[str], *, sid
     patch = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     patch = patch.resize((side, side), Image.Resampling.NEAREST)
     draw_frame(patch, Box(0, 0, side, side), color)
-    return stack([patch, write_lines(lines, width=side)], gap=6)
+    return stack_images([patch, write_lines(lines, width=side)], gap=6)
 
 
 def choose_patch_side(patch_size: int, width: int) -> int:
@@ -328,7 +328,7 @@ def frame_page(blocks: Sequence[Image.Image], width: int) -> Image.Image:
         blocks: the rows.
         width: width of the page.
     """
-    content = stack(blocks, gap=GAP)
+    content = stack_images(blocks, gap=GAP)
     page = Image.new("RGB", (width, content.height + 2 * GAP), _WHITE)
     page.paste(content, (GAP, GAP))
     return page

@@ -42,7 +42,7 @@ __all__ = [
     "pick_class_color",
     "pick_color",
     "save_figure",
-    "save_image",
+    "save_pixels",
 ]
 
 DPI = 160  # of figures: panels of 600 pixels a side and more
@@ -149,7 +149,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | Liter
     return path
 
 
-def save_image(pixels: np.ndarray, path: str | os.PathLike[str]) -> Path:
+def save_pixels(pixels: np.ndarray, path: str | os.PathLike[str]) -> Path:
     """Write pixels as PNG, whole or not at all, as :func:`save_figure` does.
 
     Args:

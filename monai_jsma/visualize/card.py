@@ -23,14 +23,14 @@ from monai_jsma.visualize.blocks import (
     draw_color_scale,
     draw_frame,
     draw_patch_tile,
-    draw_scale_bar,
     frame_page,
+    make_scale_bar,
     make_swatch,
     measure_label,
     put_beside,
     resize_pixels,
     scale_box,
-    stack,
+    stack_images,
     write_label,
     write_lines,
 )
@@ -114,8 +114,8 @@ def _draw_boxes_panel(evidence: Evidence, background: Image.Image, *, max_patche
     if count > len(shown):
         heading += f", {len(shown)} shown"
     width_um = evidence.geometry.size[1] * evidence.geometry.mpp
-    caption = stack([write_lines([heading], width=_PANEL_WIDTH), draw_scale_bar(width_um, image.width)])
-    return stack([caption, image], gap=6)
+    caption = stack_images([write_lines([heading], width=_PANEL_WIDTH), make_scale_bar(width_um, image.width)])
+    return stack_images([caption, image], gap=6)
 
 
 def _draw_map_panel(evidence: Evidence, gray: Image.Image, level: int) -> Image.Image:
@@ -125,7 +125,7 @@ def _draw_map_panel(evidence: Evidence, gray: Image.Image, level: int) -> Image.
     share, enrichment = describe_share(evidence, level)
     swatch = make_swatch(pick_color(level))
     share_line = write_lines([f"{name}: {share}"], width=_PANEL_WIDTH - TEXT_SIZE - GAP)
-    caption = stack(
+    caption = stack_images(
         [
             put_beside([swatch, share_line], align="center"),
             write_lines([enrichment], width=_PANEL_WIDTH),
@@ -142,7 +142,7 @@ def _draw_map_panel(evidence: Evidence, gray: Image.Image, level: int) -> Image.
     opacity = overlay[..., 3:]
     blended = (1 - opacity) * np.asarray(gray) + opacity * overlay[..., :3] * 255
     image = Image.fromarray(blended.round().astype(np.uint8))
-    return stack([caption, image], gap=6)
+    return stack_images([caption, image], gap=6)
 
 
 def _find_cells(edges: np.ndarray, num_pixels: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from monai_jsma._io import format_csv, name_region, read_text, write_whole
 from monai_jsma.datalists.regions import Area
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides.errors import SlideError
-from monai_jsma.visualize.canvas import save_image
+from monai_jsma.visualize.canvas import save_pixels
 from monai_jsma.visualize.geojson import write_geojson
 from monai_jsma.visualize.record_choice import choose_records
 from monai_jsma.visualize.record_figures import draw_record_card
@@ -64,7 +64,7 @@ def write_slide_map(
         ValueError: if an area lies outside the file.
     """
     pixels = draw_slide_map(records, base_dir, areas=areas)
-    return save_image(pixels, Path(folder) / f"{name_region(records[0].file)}_map.png")
+    return save_pixels(pixels, Path(folder) / f"{name_region(records[0].file)}_map.png")
 
 
 def write_run_pictures(
@@ -124,7 +124,7 @@ def _draw_region(record: PredictionRecord, folder: Path, *, reason: str, faults:
     """The row of the index for the card of a region."""
     name = f"{_CARDS}/{name_region(*record.key)}.png"
     try:
-        save_image(draw_record_card(record), folder / name)
+        save_pixels(draw_record_card(record), folder / name)
     except (OSError, SlideError, ValueError) as error:
         faults.append(str(error))
         return []

@@ -22,7 +22,7 @@ from monai_jsma.predictions.evidence import SeenRegion
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.visualize.attention import find_cell_edges
 
-__all__ = ["AttentionGrid", "AttentionLayer", "ColorScale", "find_scale", "list_layers", "paint_grid"]
+__all__ = ["AttentionGrid", "MapLayer", "ColorScale", "find_scale", "list_layers", "paint_grid"]
 
 _QUANTILE = 0.995  # of the cells, above which all have the last color
 
@@ -43,7 +43,7 @@ class AttentionGrid:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AttentionLayer:
+class MapLayer:
     """One map of a slide.
 
     Args:
@@ -70,7 +70,7 @@ class ColorScale(NamedTuple):
     highest: float
 
 
-def find_scale(layers: Sequence[AttentionLayer]) -> ColorScale:
+def find_scale(layers: Sequence[MapLayer]) -> ColorScale:
     """The scale of colors of some layers.
 
     A slide has tens of thousands of cells, and one of them may have far more attention than all others, which would
@@ -90,7 +90,7 @@ def find_scale(layers: Sequence[AttentionLayer]) -> ColorScale:
     return ColorScale(end, highest)
 
 
-def list_layers(records: Sequence[PredictionRecord]) -> list[AttentionLayer]:
+def list_layers(records: Sequence[PredictionRecord]) -> list[MapLayer]:
     """The layers of one slide: stages of the zoom if there are any, then magnifications, coarse to fine.
 
     Args:
@@ -105,7 +105,7 @@ def list_layers(records: Sequence[PredictionRecord]) -> list[AttentionLayer]:
 # ------------------------------------------------------------------------------------------------------------- regions
 
 
-def _list_magnifications(records: Sequence[PredictionRecord]) -> Iterator[AttentionLayer]:
+def _list_magnifications(records: Sequence[PredictionRecord]) -> Iterator[MapLayer]:
     """A layer for each magnification of regions that were predicted one by one."""
     names = {spacing: name for record in records for name, spacing in zip(record.geometry.names, record.magnifications)}
     for level, spacing in enumerate(sorted(names, reverse=True)):
@@ -118,7 +118,7 @@ def _list_magnifications(records: Sequence[PredictionRecord]) -> Iterator[Attent
                 grids.append(_make_grid(record.geometry, attention, number, corner=record.location))
         share = math.fsum(record.shares.get(name, 0.0) for record in records) / len(records)
         prior = math.fsum(record.prior_shares.get(name, 0.0) for record in records) / len(records)
-        yield AttentionLayer(
+        yield MapLayer(
             title=f"{name}: {share:.1%} of all attention",
             note=f"{share / prior:.2f} times its share of the cells",
             kind="cell",
@@ -139,7 +139,7 @@ def _make_grid(
 # ---------------------------------------------------------------------------------------------------------------- zoom
 
 
-def _list_stages(record: PredictionRecord) -> Iterator[AttentionLayer]:
+def _list_stages(record: PredictionRecord) -> Iterator[MapLayer]:
     """A layer for each stage of a zoom: the attention over regions."""
     seen = record.seen_regions or ()
     depth = max((region.stage for region in seen), default=1)
@@ -157,7 +157,7 @@ def _list_stages(record: PredictionRecord) -> Iterator[AttentionLayer]:
         if seen:
             share = math.fsum(region.probability for region in of_stage)
             note = f"{len(of_stage)} looked into, with {share:.1%} of all attention"
-        yield AttentionLayer(
+        yield MapLayer(
             title=f"Stage {stage}: attention over {num_regions} regions",
             note=note,
             kind="region",
@@ -167,7 +167,7 @@ def _list_stages(record: PredictionRecord) -> Iterator[AttentionLayer]:
         )
 
 
-def _list_seen_magnifications(record: PredictionRecord) -> Iterator[AttentionLayer]:
+def _list_seen_magnifications(record: PredictionRecord) -> Iterator[MapLayer]:
     """A layer for each magnification of the regions of the last stage that were looked at."""
     seen = record.seen_regions or ()
     depth = max((region.stage for region in seen), default=0)
@@ -179,7 +179,7 @@ def _list_seen_magnifications(record: PredictionRecord) -> Iterator[AttentionLay
     for level, name in enumerate(names):
         grids = [_make_seen_grid(region, record.mpp, level) for region in last]
         share = math.fsum(float(grid.values.sum()) for grid in grids) / known
-        yield AttentionLayer(
+        yield MapLayer(
             title=f"{name}: {share:.1%} of the attention",
             note=f"in the {len(last)} regions that were looked into",
             kind="cell",

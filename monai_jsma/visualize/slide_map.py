@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,14 +33,14 @@ from monai_jsma.visualize.blocks import (
     draw_color_scale,
     draw_frame,
     draw_patch_tile,
-    draw_scale_bar,
     frame_page,
+    make_scale_bar,
     make_swatch,
     measure_label,
     put_beside,
     put_in_rows,
     resize_pixels,
-    stack,
+    stack_images,
     write_label,
     write_lines,
 )
@@ -48,7 +48,7 @@ from monai_jsma.visualize.canvas import format_length, make_gray, pick_class_col
 from monai_jsma.visualize.captions import describe_answer, describe_count
 from monai_jsma.visualize.patches import find_free_spot, format_weight
 from monai_jsma.visualize.record_figures import check_areas, open_file
-from monai_jsma.visualize.slide_layers import AttentionLayer, find_scale, list_layers, paint_grid
+from monai_jsma.visualize.slide_layers import MapLayer, find_scale, list_layers, paint_grid
 
 __all__ = ["draw_slide_map", "is_slide"]
 
@@ -168,7 +168,7 @@ def draw_slide_map(
             and_more = scale.end < scale.highest
             blocks.append(draw_color_scale(scale.end, width=_CONTENT_WIDTH, text=text, and_more=and_more))
     if patches:
-        blocks.append(_draw_strip(slide, patches, max_patches=max_patches))
+        blocks.append(_draw_strip(slide, patches, colors=_pick_colors(records[0]), max_patches=max_patches))
     return np.asarray(frame_page(blocks, _WIDTH))
 
 
@@ -228,7 +228,7 @@ def _put_panels(panels: Sequence[_Panel]) -> Image.Image:
     columns = []
     for panel in panels:
         free = Image.new("RGB", (_PANEL_WIDTH, height - panel.caption.height), _WHITE)
-        columns.append(stack([free, panel.caption, panel.image], gap=6))
+        columns.append(stack_images([free, panel.caption, panel.image], gap=6))
     return put_beside(columns)
 
 
@@ -236,8 +236,8 @@ def _draw_tissue(view: _View, slide: Pyramid, areas: Sequence[Area]) -> _Panel:
     """The tissue with its annotations, below a scale bar."""
     image = view.tissue.copy()
     caption = _draw_areas(image, view, slide, areas)
-    caption.append(draw_scale_bar(view.box.width * slide.mpp, image.width))
-    return _Panel(stack(caption), image)
+    caption.append(make_scale_bar(view.box.width * slide.mpp, image.width))
+    return _Panel(stack_images(caption), image)
 
 
 def _draw_areas(image: Image.Image, view: _View, slide: Pyramid, areas: Sequence[Area]) -> list[Image.Image]:
@@ -318,7 +318,7 @@ def _write_legend(records: Sequence[PredictionRecord], num_wrong: int) -> Image.
         name = records[0].classes[index]
         entries.append(_make_class_entry(name, index, count))
     text = write_lines(lines, width=_PANEL_WIDTH)
-    return stack([text, put_in_rows(entries, _PANEL_WIDTH)], gap=6)
+    return stack_images([text, put_in_rows(entries, _PANEL_WIDTH)], gap=6)
 
 
 def _find_opacity(record: PredictionRecord) -> float:
@@ -363,7 +363,7 @@ def _draw_patches(
     _outline(image, view, last)
 
     patches = record.inner_patches or ()
-    colors = _pick_colors(patches)
+    colors = _pick_colors(record)
     places = [_enlarge(view.place(patch.box), image) for patch in patches]
     for patch, place in reversed(list(zip(patches, places, strict=True))):  # the heaviest is drawn last
         draw_frame(image, place, colors[patch.mpp])
@@ -377,8 +377,8 @@ def _draw_patches(
         entries.append(put_beside([make_swatch(color), text], align="center"))
     if entries:
         caption.append(put_in_rows(entries, _PANEL_WIDTH))
-    caption.append(draw_scale_bar(view.box.width * slide.mpp, image.width))
-    return _Panel(stack(caption, gap=6), image)
+    caption.append(make_scale_bar(view.box.width * slide.mpp, image.width))
+    return _Panel(stack_images(caption, gap=6), image)
 
 
 def _write_numbers(image: Image.Image, places: Sequence[Box], max_patches: int) -> None:
@@ -394,10 +394,17 @@ def _write_numbers(image: Image.Image, places: Sequence[Box], max_patches: int) 
         write_label(image, text, spot)
 
 
-def _pick_colors(patches: Sequence[InnerPatch]) -> dict[float, str]:
-    """Color of each magnification of the patches, coarse to fine."""
-    spacings = sorted({patch.mpp for patch in patches}, reverse=True)
-    return {mpp: pick_color(level) for level, mpp in enumerate(spacings)}
+def _pick_colors(record: PredictionRecord) -> dict[float, str]:
+    """Color of each magnification of the patches that were read: that of its map."""
+    spacings = sorted({patch.mpp for patch in record.inner_patches or ()}, reverse=True)
+    known: Sequence[float] = spacings
+    if record.seen_regions:
+        known = max(record.seen_regions, key=lambda region: region.stage).magnifications
+    colors = {}
+    for mpp in spacings:
+        level = int(np.argmin(np.abs(np.subtract(known, mpp))))
+        colors[mpp] = pick_color(level)
+    return colors
 
 
 def _enlarge(place: Box, image: Image.Image) -> Box:
@@ -435,7 +442,7 @@ def _outline(image: Image.Image, view: _View, boxes: Sequence[Box]) -> None:
                 draw.rectangle((left, top, right, bottom), outline=color, width=2)
 
 
-def _draw_layer(view: _View, layer: AttentionLayer, end: float) -> _Panel:
+def _draw_layer(view: _View, layer: MapLayer, end: float) -> _Panel:
     """The attention of a magnification or of a stage over the gray tissue, in colors from 0 to the end of a scale."""
     values = np.full((view.gray.height, view.gray.width), np.nan)
     for grid in layer.grids:
@@ -454,15 +461,16 @@ def _draw_layer(view: _View, layer: AttentionLayer, end: float) -> _Panel:
         text = write_lines([layer.title], width=_TEXT_WIDTH)
         title = put_beside([swatch, text], align="center")
     note = write_lines([layer.note], width=_PANEL_WIDTH)
-    return _Panel(stack([title, note]), image)
+    return _Panel(stack_images([title, note]), image)
 
 
 # --------------------------------------------------------------------------------------------------------------- strip
 
 
-def _draw_strip(slide: Pyramid, patches: Sequence[InnerPatch], *, max_patches: int) -> Image.Image:
+def _draw_strip(
+    slide: Pyramid, patches: Sequence[InnerPatch], *, colors: Mapping[float, str], max_patches: int
+) -> Image.Image:
     """The heaviest patches that were read, each with its number, weight and magnification."""
-    colors = _pick_colors(patches)
     tiles = []
     for number, patch in enumerate(patches[:max_patches], start=1):
         pixels = _read_patch(slide, patch)

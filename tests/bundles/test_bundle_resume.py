@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from bundle_runs import TINY, causes, command, copy_bundle, execute, items, make_pictures, model, run
+from bundle_runs import TINY, causes, command, copy_bundle, copy_used, execute, items, make_pictures, model, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from monai_jsma.datalists import load_datalist
@@ -40,7 +39,7 @@ def killed(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(killed, tmp_path) -> Path:
     """A copy of the killed bundle to go on with."""
-    return Path(shutil.copytree(killed, tmp_path / "bach"))
+    return copy_used(killed, tmp_path)
 
 
 def resume(bundle: Path, best: float | None = None, lr: float | None = None, **overrides) -> None:

@@ -34,6 +34,7 @@ from monai.utils import set_determinism
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
 from torch import nn
 
+from monai_jsma.cli.bundles import find_configs
 from monai_jsma.data import PyramidBatch
 from monai_jsma.networks import AllPatches
 
@@ -129,7 +130,7 @@ def test_inference_on_any_file(evaluated):
 
 
 def test_plain_run_is_training_and_evaluating(trained, tmp_path):
-    files = [str(trained / "configs" / f"{name}.json") for name in ("train", "demo", "evaluate")]
+    files = [str(trained / file) for file in find_configs(trained, "train", "demo", "evaluate")]
     dirs = {"ckpt_dir": str(tmp_path), "output_dir": str(tmp_path), "log_dir": str(tmp_path), "logging_file": False}
     run_bundle(config_file=files[:2], **settings(trained, epochs=1), **dirs)
     assert (tmp_path / "model.pt").is_file()

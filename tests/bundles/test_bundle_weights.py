@@ -5,12 +5,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from bundle_runs import BUNDLES, SMALL_BACKBONE, VARIANTS, causes, copy_bundle, items, make_pictures, model, run
+from bundle_runs import (
+    BUNDLES,
+    SMALL_BACKBONE,
+    VARIANTS,
+    causes,
+    copy_bundle,
+    copy_used,
+    items,
+    make_pictures,
+    model,
+    run,
+)
 from monai.bundle import load
 
 from monai_jsma.predictions.records import read_records
@@ -32,7 +42,7 @@ def trained(tmp_path_factory) -> Path:
 @pytest.fixture
 def bundle(trained, tmp_path) -> Path:
     """A copy of the trained bundle, which a test may change."""
-    return Path(shutil.copytree(trained, tmp_path / "bach"))
+    return copy_used(trained, tmp_path)
 
 
 def name_classes(bundle: Path, names: list[str]) -> None:

@@ -99,13 +99,21 @@ def test_a_model_of_regions_is_the_start(tmp_path):
         data_list_file_path=str(bundle / "data" / "regions.json"),
     )
     trained = model(bundle)
+    (bundle / "models" / "model.pt").rename(bundle / "models" / "regions.pt")
 
     settings = {**SMALL, "region_epochs": 0, "zoom_epochs": 1, "epochs": 1, "freeze_norm": True}
-    made = run(bundle, "train", "zoom", **settings, region_weights=str(bundle / "models" / "model.pt"))
+    made = run(bundle, "train", "zoom", **settings, region_weights=str(bundle / "models" / "regions.pt"))
     region = made.network_def.region_network.state_dict()
     for name, value in trained.items():
         if name != "trained_with":
             torch.testing.assert_close(region[name].cpu(), value, msg=name)
+    slide = made.network_def.stages[0].encoder.state_dict()
+    for name in slide:  # it has the layers of h, and may learn from there
+        assert slide[name].shape == trained[f"thumbnail_encoder.{name}"].shape
+    frozen = {**settings, "freeze_thumbnail_backbone": True}
+    made = run(bundle, "train", "zoom", **frozen, region_weights=str(bundle / "models" / "regions.pt"))
+    for name, value in made.network_def.stages[0].encoder.state_dict().items():
+        torch.testing.assert_close(value.cpu(), trained[f"thumbnail_encoder.{name}"], msg=name)
 
 
 def test_a_start_by_stages_of_one_stage_is_refused(tmp_path):

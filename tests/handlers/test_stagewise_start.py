@@ -86,3 +86,11 @@ def test_numbers_that_are_none_are_refused(options):
 def test_a_network_of_one_stage_is_refused():
     with pytest.raises(ValueError, match="is JSMANet: it has one stage only"):
         StagewiseStart(tiny_net(), 1, 1)
+
+
+def test_a_training_that_ends_before_the_zoom_learns_is_refused():
+    with pytest.raises(ValueError, match="region_epochs is 2 and the training ends after 2"):
+        make_trainer(zoom_net(), 2, region_epochs=2).run()
+    trainer = make_trainer(zoom_net(), 2, region_epochs=1)
+    trainer.run()
+    assert trainer.state.epoch == 2

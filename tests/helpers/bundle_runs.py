@@ -83,6 +83,12 @@ def copy_bundle(folder: Path, name: str = "bach") -> Path:
     return Path(shutil.copytree(BUNDLES[name].folder, folder / name, ignore=shutil.ignore_patterns(*OUTPUTS)))
 
 
+def copy_used(bundle: Path, folder: Path) -> Path:
+    """A copy of a bundle that ran, with its data and all that it wrote, and of variants/ beside it."""
+    shutil.copytree(VARIANTS, folder / "variants")
+    return Path(shutil.copytree(bundle, folder / bundle.name))
+
+
 def make_pictures(folder: Path, *numbers: int) -> Path:
     """A datalist of small pictures; every second one is an uncompressed strip TIFF, as BACH's files are."""
     path = make_dataset(folder, num_train=numbers[0], num_validation=numbers[1], num_test=numbers[2])

@@ -330,7 +330,7 @@ def test_foundation_models_that_do_not_do(monkeypatch, tmp_path):
             build_backbone("test_vit", str(tmp_path / file))
     with pytest.raises(ValueError, match=r"'local-dir:.*absent' cannot be made: .*config.json"):
         build_backbone(f"local-dir:{tmp_path / 'absent'}", None)
-    with pytest.raises(ValueError, match="'hub:owner/model' cannot be made: Unknown model source 'hub'"):
+    with pytest.raises(ValueError, match="unknown backbone 'hub:owner/model': before ':' stands hf-hub or local-dir"):
         build_backbone("hub:owner/model", None)
     _, name = stand_in(tmp_path, dynamic_img_size=False)
     with pytest.raises(ValueError, match=r"takes no images of 40 x 32 pixels: .* Set 'patch_size'"):

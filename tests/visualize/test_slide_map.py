@@ -25,7 +25,7 @@ from monai_jsma.inferers import JSMAInferer
 from monai_jsma.networks import TopK
 from monai_jsma.predictions import read_records
 from monai_jsma.visualize import draw_slide_map, feature_collection, is_slide, write_run_pictures
-from monai_jsma.visualize.canvas import pick_class_color
+from monai_jsma.visualize.canvas import pick_class_color, pick_color
 from monai_jsma.visualize.record_choice import choose_records
 from monai_jsma.visualize.slide_layers import AttentionGrid, find_scale, list_layers, paint_grid
 from monai_jsma.visualize.slide_map import _PANEL_WIDTH
@@ -239,6 +239,22 @@ def test_the_map_of_a_zoom_shows_the_patches_that_were_read(zoomed, monkeypatch)
     tops = range(len(strip) - len(inner))
     found = [top for top in tops if np.abs(strip[top : top + len(inner)] - inner).max() <= 1]
     assert len(found) == 1
+
+
+def test_a_magnification_has_the_same_color_in_all_panels(zoomed):
+    record, _ = zoomed
+    finest = replace(record.inner_patches[0], magnification="100X", mpp=1.0)
+    numbers = []
+    for patches in ((), (finest,)):
+        page = draw_slide_map([replace(record, inner_patches=patches)])
+        numbers.append([int((page == color_of(level)).all(2).sum()) for level in (0, 1)])
+    none, one = numbers
+    assert one[0] == none[0]  # the coarse one was not read
+    assert one[1] > none[1] > 0
+
+
+def color_of(level):
+    return np.round(np.multiply(to_rgb(pick_color(level)), 255)).astype(np.uint8)
 
 
 def read_patch(file, patch):
