@@ -31,7 +31,7 @@ from monai_jsma.cli import Commands, add_command
 
 __all__ = [
     "LIBRARIES",
-    "Answer",
+    "ProbeAnswer",
     "Line",
     "add_commands",
     "ask_probe",
@@ -84,14 +84,14 @@ class Line(NamedTuple):
     fix: str = ""
 
 
-class Answer(NamedTuple):
+class ProbeAnswer(NamedTuple):
     """The value that a probe returned, or the error that kept it from returning one."""
 
     value: Any = None
     error: str = ""
 
 
-Ask = Callable[..., Answer]  # runs the probe of a name with arguments
+Ask = Callable[..., ProbeAnswer]  # runs the probe of a name with arguments
 Check = Callable[[], list[Line]]
 
 
@@ -127,7 +127,7 @@ def _print_line(line: Line) -> None:
         print(f"{indent}fix: {line.fix}", flush=True)
 
 
-def ask_probe(probe: str, *args: str, timeout: float) -> Answer:
+def ask_probe(probe: str, *args: str, timeout: float) -> ProbeAnswer:
     """Run a probe in another process.
 
     Args:
@@ -151,19 +151,19 @@ def ask_probe(probe: str, *args: str, timeout: float) -> Answer:
             env={**os.environ, "PYTHONPATH": search_path},
         )
     except subprocess.TimeoutExpired:
-        return Answer(error=f"no answer within {timeout:g} s")
+        return ProbeAnswer(error=f"no answer within {timeout:g} s")
     except OSError as error:
-        return Answer(error=f"cannot be started: {error}")
+        return ProbeAnswer(error=f"cannot be started: {error}")
 
     if process.returncode < 0:
-        return Answer(error=f"crashed ({signal.Signals(-process.returncode).name})")
+        return ProbeAnswer(error=f"crashed ({signal.Signals(-process.returncode).name})")
     if process.returncode > 0:
         lines = process.stderr.strip().splitlines()
-        return Answer(error=lines[-1] if lines else f"exit code {process.returncode}")
+        return ProbeAnswer(error=lines[-1] if lines else f"exit code {process.returncode}")
     try:
-        return Answer(json.loads(process.stdout.strip().splitlines()[-1]))
+        return ProbeAnswer(json.loads(process.stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError):
-        return Answer(error=f"answered {process.stdout[-80:]!r}")
+        return ProbeAnswer(error=f"answered {process.stdout[-80:]!r}")
 
 
 def list_checks(ask: Ask, folder: str) -> list[Check]:

@@ -16,7 +16,7 @@ from places import ROOT
 
 from monai_jsma.__main__ import main
 from monai_jsma.cli import doctor
-from monai_jsma.cli.doctor import Answer, Line
+from monai_jsma.cli.doctor import Line, ProbeAnswer
 
 ask = partial(doctor.ask_probe, timeout=120)
 
@@ -69,7 +69,7 @@ def test_wrong_pixels_are_seen(tmp_path):
     """Another picture under the same name: all readers are right, and differ from what was written."""
     import numpy as np
 
-    def spoiling(probe: str, *args: str) -> Answer:
+    def spoiling(probe: str, *args: str) -> ProbeAnswer:
         answer = ask(probe, *args)
         if probe == "write":
             written = np.load(tmp_path / "written.npy")
@@ -82,15 +82,15 @@ def test_wrong_pixels_are_seen(tmp_path):
 
 
 def test_one_reader_in_trouble_is_not_the_end_of_the_others(tmp_path):
-    def crashing(probe: str, *args: str) -> Answer:
+    def crashing(probe: str, *args: str) -> ProbeAnswer:
         if args[0] == "openslide":
-            return Answer(error="crashed (SIGSEGV)")
-        return Answer({"largest": 0, "mean": 0.0})
+            return ProbeAnswer(error="crashed (SIGSEGV)")
+        return ProbeAnswer({"largest": 0, "mean": 0.0})
 
     lines = {line.name: line for line in doctor.check_readers(crashing, str(tmp_path))}
     assert (lines["read openslide"].status, lines["read openslide"].text) == ("FAIL", "crashed (SIGSEGV)")
     assert all(line.status == "PASS" for name, line in lines.items() if name != "read openslide")
-    lines = doctor.check_readers(lambda *args: Answer(error="no numpy"), str(tmp_path))
+    lines = doctor.check_readers(lambda *args: ProbeAnswer(error="no numpy"), str(tmp_path))
     assert {(line.status, line.text) for line in lines} == {("FAIL", "no file to read: no numpy")}
 
 
@@ -111,7 +111,7 @@ def test_cucim_that_would_hang_is_found_without_importing_it(tmp_path, monkeypat
     (line,) = doctor.check_cucim()
     assert line.status == status
     asked = []
-    doctor.check_readers(lambda *args: asked.append(args) or Answer({"largest": 0, "mean": 0}), str(tmp_path))
+    doctor.check_readers(lambda *args: asked.append(args) or ProbeAnswer({"largest": 0, "mean": 0}), str(tmp_path))
     assert (("read", "cucim", str(tmp_path)) in asked) == (status == "PASS")
     if status == "FAIL":
         assert "hangs at import beside PyTorch for CUDA 13.0" in line.text
@@ -145,16 +145,16 @@ def test_torch_is_read_as_it_says_itself():
     ],
 )
 def test_gpu(answer, statuses):
-    lines = doctor.check_gpu(lambda probe: Answer(answer, "" if answer else "driver too old"))
+    lines = doctor.check_gpu(lambda probe: ProbeAnswer(answer, "" if answer else "driver too old"))
     assert [line.status for line in lines] == statuses
     assert all(line.fix for line in lines if line.status != "PASS")
 
 
 def test_torchvision_beside_another_build():
     error = "RuntimeError: operator torchvision::nms does not exist"
-    (line,) = doctor.check_library(lambda *args: Answer(error=error), "torchvision", "torchvision")
+    (line,) = doctor.check_library(lambda *args: ProbeAnswer(error=error), "torchvision", "torchvision")
     assert (line.status, "the fallback" in line.text) == ("WARN", True)
-    (line,) = doctor.check_library(lambda *args: Answer(error="RuntimeError: other"), "torchvision", "torchvision")
+    (line,) = doctor.check_library(lambda *args: ProbeAnswer(error="RuntimeError: other"), "torchvision", "torchvision")
     assert line.status == "FAIL"
 
 

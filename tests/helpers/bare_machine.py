@@ -66,7 +66,7 @@ def use_package(python: Path, folder: Path) -> dict[str, str]:
 
 
 def _call(command: list[str], folder: Path) -> str:
-    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"}
     env = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
