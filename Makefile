@@ -59,9 +59,9 @@ lint: setup
 	$(RUN) mypy
 
 docs: setup
-	rm -rf docs/_build docs/generated
+	rm -rf docs/_build docs/generated docs/jupyter_execute
 	$(RUN) sphinx -W --keep-going --quiet docs docs/_build
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info docs/_build docs/generated demo
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/generated docs/jupyter_execute demo
 	rm -rf .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -24,7 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 nb_execution_mode = (
     "off"  # tests/test_tutorials.py executes the notebooks; the site shows what they gave when they were saved
 )
