@@ -32,6 +32,7 @@ __all__ = [
     "finish_runs",
     "format_command",
     "parse_seeds",
+    "parse_values",
     "read_config",
 ]
 
@@ -140,6 +141,21 @@ def parse_seeds(text: str, *, option: str = "--seeds") -> list[int]:
         raise ValueError(f"{option} '{text}': whole numbers separated by commas were expected, such as 0,1,2.")
     seeds = {int(part) for part in text.split(",")}
     return sorted(seeds)
+
+
+def parse_values(texts: Sequence[str]) -> dict[str, str]:
+    """The values of an option ``--set``, by name.
+
+    Raises:
+        ValueError: if one is not of the form NAME=VALUE.
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--set '{text}': NAME=VALUE was expected, such as epochs=20.")
+        values[name] = "$None" if value == "None" else value  # MONAI passes over a plain None
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)

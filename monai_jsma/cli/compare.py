@@ -22,6 +22,7 @@ from monai_jsma.cli.bundles import (
     find_configs,
     finish_runs,
     parse_seeds,
+    parse_values,
     read_config,
 )
 from monai_jsma.cli.variants import Variant, can_be_certified, is_on_tissue, make_variants
@@ -125,7 +126,7 @@ def train_variants(args: argparse.Namespace) -> int:
 
     out = args.out.resolve()
     bundle = args.bundle.resolve()
-    variants = make_variants(bundle, args.variants, configs=args.config, values=_parse_values(args.values))
+    variants = make_variants(bundle, args.variants, configs=args.config, values=parse_values(args.values))
     runs, faults = _plan_runs(args, variants)
     unfinished = set()
     keys = {run.folder: key for key, run in runs.items()}
@@ -208,16 +209,6 @@ def _plan_runs(args: argparse.Namespace, variants: Sequence[Variant]) -> tuple[R
                     certify=certify,
                 )
     return runs, faults
-
-
-def _parse_values(texts: Sequence[str]) -> dict[str, str]:
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise ValueError(f"--set '{text}': NAME=VALUE was expected, such as epochs=20.")
-        values[name] = "$None" if value == "None" else value  # MONAI passes over a plain None
-    return values
 
 
 def _write_datalists(args: argparse.Namespace, out: Path, base_dir: Path) -> dict[int, Path]:

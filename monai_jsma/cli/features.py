@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import join_few
 from monai_jsma.cli import Commands, add_command, show_progress
-from monai_jsma.cli.bundles import add_bundle_option, read_config
+from monai_jsma.cli.bundles import add_bundle_option, parse_values, read_config
 from monai_jsma.failures import describe_cause
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class _Bundle:
             "dataset_dir": base_dir.resolve(),
             "data_list_file_path": args.datalist.resolve(),
         }
-        values = dict(value.partition("=")[::2] for value in args.values)
+        values = parse_values(args.values)
         self._parser = read_config(args.bundle, args.config, {**places, **values})
         self._datalist = args.datalist
         self._base_dir = base_dir

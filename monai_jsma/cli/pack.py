@@ -9,7 +9,6 @@ in its card are changed to match. Settings that the weights were trained with be
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_jsma._io import checkpoint_file, write_whole
+from monai_jsma._io import checkpoint_file, file_sha256, write_whole
 from monai_jsma.cli import Commands, add_command
 from monai_jsma.cli.bundles import CONFIG_FOLDERS, add_bundle_option, find_configs
 
@@ -201,12 +200,11 @@ def _add_weights(folder: Path, model: Path, url: str | None) -> None:
         (folder / "models").mkdir()
         shutil.copy(model, folder / "models" / "model.pt")
         return
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
     lines = [
         "large_files:",
         '  - path: "models/model.pt"',
         f"    url: {json.dumps(url)}",
-        f'    hash_val: "{digest}"',
+        f'    hash_val: "{file_sha256(model)}"',
         '    hash_type: "sha256"',
     ]
     write_whole(folder / "large_files.yml", "\n".join(lines) + "\n")

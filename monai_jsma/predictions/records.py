@@ -144,6 +144,28 @@ class PredictionRecord:
         return len(self.patches)
 
     @property
+    def zoom_depth(self) -> int:
+        """Stage of the deepest regions that were looked at; 0 without a zoom, and where they were not kept."""
+        return max((region.stage for region in self.seen_regions or ()), default=0)
+
+    @property
+    def last_regions(self) -> tuple[SeenRegion, ...]:
+        """The regions that were looked at of the last stage: those in which patches were read."""
+        depth = self.zoom_depth
+        return tuple(region for region in self.seen_regions or () if region.stage == depth)
+
+    def find_inner_level(self, patch: InnerPatch) -> int:
+        """Index of the magnification of a patch that was read inside a region; 0 is the coarsest.
+
+        Records of versions that did not keep the regions know the magnifications of the patches that were read alone.
+        """
+        if self.last_regions:
+            spacings = self.last_regions[0].magnifications
+        else:
+            spacings = tuple(sorted({read.mpp for read in self.inner_patches or ()}, reverse=True))
+        return int(np.argmin(np.abs(np.subtract(spacings, patch.mpp))))
+
+    @property
     def draws(self) -> int:
         """Number of repeated draws; 0 without."""
         return len(self.draw_probabilities or ())

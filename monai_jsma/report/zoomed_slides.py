@@ -57,17 +57,13 @@ def _describe_stages(records: Sequence[PredictionRecord]) -> list[dict[str, floa
     stages: dict[int, list[_Stage]] = {}
     for record in records:
         seen = record.seen_regions or ()
-        for stage in range(1, _find_depth(seen) + 1):
+        for stage in range(1, record.zoom_depth + 1):
             stages.setdefault(stage, []).append(_measure_stage(record, seen, stage))
     described = []
     for stage, of_slides in sorted(stages.items()):
         means = [_average(values) for values in zip(*of_slides)]
         described.append({"stage": stage, **dict(zip(_Stage._fields, means, strict=True))})
     return described
-
-
-def _find_depth(seen: Sequence[SeenRegion]) -> int:
-    return max((region.stage for region in seen), default=0)
 
 
 def _measure_stage(record: PredictionRecord, seen: Sequence[SeenRegion], stage: int) -> _Stage:
@@ -110,11 +106,9 @@ def _measure_shares(record: PredictionRecord, names: dict[float, str]) -> dict[f
         record: record of a slide.
         names: name of each spacing; those of the record are added.
     """
-    seen = record.seen_regions or ()
-    last = [region for region in seen if region.stage == _find_depth(seen)]
     attention: dict[float, float] = {}
     cells: dict[float, int] = {}
-    for region in last:
+    for region in record.last_regions:
         geometry = region.make_geometry(record.mpp)
         values = np.array(region.attention)
         for name, spacing in zip(geometry.names, geometry.spacings):

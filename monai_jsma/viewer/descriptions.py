@@ -219,24 +219,20 @@ def _describe_grids(geometry: PatchGeometry, attention: Sequence[float], *, firs
 def _describe_patches(record: PredictionRecord) -> list[dict[str, Any]]:
     """What was read, by falling weight; of a zoom first the regions that it looked into, then the patches in them."""
     if record.inner_patches is None:
-        spacings = list(record.geometry.spacings)
-        return [_describe_patch(patch, record, spacings) for patch in record.patches]
-    regions = [{**_describe_patch(patch, record, [patch.mpp]), **_AS_REGION} for patch in record.patches]
-    spacings = sorted({patch.mpp for patch in record.inner_patches}, reverse=True)
-    return regions + [_describe_patch(patch, record, spacings) for patch in record.inner_patches]
+        levels = [record.geometry.names.index(patch.magnification) for patch in record.patches]
+        return [_describe_patch(patch, record, level) for patch, level in zip(record.patches, levels)]
+    regions = [{**_describe_patch(patch, record, 0), **_AS_REGION} for patch in record.patches]
+    return regions + [_describe_patch(patch, record, record.find_inner_level(patch)) for patch in record.inner_patches]
 
 
-def _describe_patch(
-    patch: PatchRecord | InnerPatch, record: PredictionRecord, spacings: Sequence[float]
-) -> dict[str, Any]:
-    nearest = np.abs(np.subtract(spacings, patch.mpp)).argmin()
+def _describe_patch(patch: PatchRecord | InnerPatch, record: PredictionRecord, level: int) -> dict[str, Any]:
     return {
         "box": _make_rectangle(_cut_box(patch.box, record)),
         "kind": "patch",
         "magnification": patch.magnification,
         "weight": patch.weight,
         "attention": patch.attention if isinstance(patch, PatchRecord) else None,
-        "color": pick_color(int(nearest)),
+        "color": pick_color(level),
     }
 
 

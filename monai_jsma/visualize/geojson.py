@@ -141,13 +141,12 @@ def _make_patches(record: PredictionRecord) -> Iterator[Feature]:
 def _make_inner_patches(record: PredictionRecord) -> Iterator[Feature]:
     """The patches that were read inside the regions of a slide, numbered by weight."""
     top, left = record.location
-    spacings = sorted({patch.mpp for patch in record.inner_patches or ()}, reverse=True)
     for number, patch in enumerate(record.inner_patches or (), start=1):
         magnification = Magnification(patch.mpp).name
         properties = {
             "objectType": "annotation",
             "name": f"patch {number}: {patch.magnification}, weight {patch.weight:.3g}",
-            "color": _convert_color(pick_color(spacings.index(patch.mpp))),
+            "color": _convert_color(pick_color(record.find_inner_level(patch))),
             "classification": _make_classification(record),
             "isLocked": True,
             "measurements": {
@@ -172,12 +171,10 @@ def _make_cells(record: PredictionRecord) -> Iterator[Feature]:
     stage = "stage 1" if is_zoomed else None
     yield from _make_tiles(record, record.geometry, record.attention, corner=record.location, stage=stage)
 
-    seen = record.seen_regions or ()
-    depth = max((region.stage for region in seen), default=0)
-    for number, region in enumerate(seen):
+    for number, region in enumerate(record.seen_regions or ()):
         attention = [region.probability * value for value in region.attention]
         corner = (int(region.box.row), int(region.box.col))
-        stage = f"stage {region.stage + 1}" if region.stage < depth else None
+        stage = f"stage {region.stage + 1}" if region.stage < record.zoom_depth else None
         geometry = region.make_geometry(record.mpp)
         yield from _make_tiles(record, geometry, attention, corner=corner, stage=stage, prefix=f"region {number} ")
 

@@ -142,8 +142,7 @@ def _make_grid(
 def _list_stages(record: PredictionRecord) -> Iterator[MapLayer]:
     """A layer for each stage of a zoom: the attention over regions."""
     seen = record.seen_regions or ()
-    depth = max((region.stage for region in seen), default=1)
-    for stage in range(1, depth + 1):
+    for stage in range(1, max(1, record.zoom_depth) + 1):
         of_stage = [region for region in seen if region.stage == stage]
         if stage == 1:
             grids = [_make_grid(record.geometry, np.array(record.attention), 0, corner=record.location)]
@@ -169,9 +168,7 @@ def _list_stages(record: PredictionRecord) -> Iterator[MapLayer]:
 
 def _list_seen_magnifications(record: PredictionRecord) -> Iterator[MapLayer]:
     """A layer for each magnification of the regions of the last stage that were looked at."""
-    seen = record.seen_regions or ()
-    depth = max((region.stage for region in seen), default=0)
-    last = [region for region in seen if region.stage == depth]
+    last = record.last_regions
     if not last:
         return
     known = math.fsum(region.probability for region in last) or 1.0

@@ -357,10 +357,7 @@ def _draw_patches(
     """The tissue with the regions that were looked into, and the patches that were read in them, numbered by weight."""
     image = view.tissue.copy()
     caption = _draw_areas(image, view, slide, areas)
-    seen = record.seen_regions or ()
-    depth = max((region.stage for region in seen), default=0)
-    last = [region.box for region in seen if region.stage == depth]
-    _outline(image, view, last)
+    _outline(image, view, [region.box for region in record.last_regions])
 
     patches = record.inner_patches or ()
     colors = _pick_colors(record)
@@ -396,15 +393,8 @@ def _write_numbers(image: Image.Image, places: Sequence[Box], max_patches: int) 
 
 def _pick_colors(record: PredictionRecord) -> dict[float, str]:
     """Color of each magnification of the patches that were read: that of its map."""
-    spacings = sorted({patch.mpp for patch in record.inner_patches or ()}, reverse=True)
-    known: Sequence[float] = spacings
-    if record.seen_regions:
-        known = max(record.seen_regions, key=lambda region: region.stage).magnifications
-    colors = {}
-    for mpp in spacings:
-        level = int(np.argmin(np.abs(np.subtract(known, mpp))))
-        colors[mpp] = pick_color(level)
-    return colors
+    patches = sorted(record.inner_patches or (), key=lambda patch: patch.mpp, reverse=True)
+    return {patch.mpp: pick_color(record.find_inner_level(patch)) for patch in patches}
 
 
 def _enlarge(place: Box, image: Image.Image) -> Box:

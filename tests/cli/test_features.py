@@ -163,3 +163,10 @@ def test_two_images_of_one_name_are_refused_first(data, capsys, action):
     assert "image0.png and " in error
     assert "have one name, and would share a file of features: rename one" in error
     assert not (data / "out").exists()
+
+
+def test_a_setting_without_a_value_is_one_clear_line(tmp_path, capsys):
+    (tmp_path / "datalist.json").write_text('{"training": []}')
+    command = ["features", "write", str(tmp_path / "out"), str(tmp_path / "datalist.json"), "--bundle", str(BUNDLE)]
+    assert main([*command, "--set", "patch_size"]) == 1
+    assert "NAME=VALUE was expected" in capsys.readouterr().err

@@ -251,6 +251,12 @@ def test_a_magnification_has_the_same_color_in_all_panels(zoomed):
     none, one = numbers
     assert one[0] == none[0]  # the coarse one was not read
     assert one[1] > none[1] > 0
+    (patch,) = (
+        feature
+        for feature in feature_collection([replace(record, inner_patches=(finest,))])["features"]
+        if feature["properties"]["name"].startswith("patch 1: 100X")
+    )
+    assert patch["properties"]["color"] == color_of(1).tolist()
 
 
 def color_of(level):
