@@ -10,6 +10,7 @@ output.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +24,14 @@ from ignite.metrics import Metric
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.engines import PrepareBatch, SupervisedEvaluator, SupervisedTrainer, Workflow
 from monai.engines.utils import IterationEvents, engine_apply_transform
+from monai.inferers import SimpleInferer
 from monai.transforms import Transform
 from monai.utils import ensure_tuple
 
 from monai_jsma._io import Fault, replace_file
 from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import BatchError, NotFiniteError
+from monai_jsma.inferers import Bfloat16Inferer
 from monai_jsma.networks import JSMANet, all_cells, fit_logistic, weighted_sum
 from monai_jsma.networks.finite import DeferredChecks, defer_checks
 from monai_jsma.predictions.evidence import Evidence
@@ -50,6 +53,8 @@ _EVIDENCE = (  # what else of the network's output tells how it came to its answ
 )
 
 __all__ = ["JSMAEvaluator", "JSMAPredictor", "JSMATrainer", "PrepareBatchJSMA", "fit_classifier"]
+
+_log = logging.getLogger(__name__)
 
 
 class PrepareBatchJSMA(PrepareBatch):
@@ -90,6 +95,7 @@ class JSMATrainer(SupervisedTrainer):
 
     Attention, logits or a loss that are not finite stop the training before the weights are changed. Logits and loss
     are looked at together, so that the device is waited for once. ``additional_metrics`` need no ``key_train_metric``.
+    ``amp`` is bfloat16 on a CPU, see :class:`~monai_jsma.inferers.Bfloat16Inferer`.
 
     Raises:
         RuntimeError: while running, when one of them is not finite; it names the images.
@@ -97,7 +103,7 @@ class JSMATrainer(SupervisedTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
-        super().__init__(**_keep_metrics(SupervisedTrainer, *args, **kwargs))
+        super().__init__(**_bind_arguments(SupervisedTrainer, *args, **kwargs))
         self._checks = DeferredChecks()
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_step)
         self.add_event_handler(IterationEvents.LOSS_COMPLETED, _flatten_output)
@@ -171,12 +177,13 @@ class JSMAEvaluator(SupervisedEvaluator):
     """:class:`monai.engines.SupervisedEvaluator` for the networks of :mod:`monai_jsma.networks`, with its arguments.
 
     It runs in PyTorch's inference mode: its outputs cannot be part of a later gradient. ``additional_metrics`` need no
-    ``key_val_metric``, as images without labels have none.
+    ``key_val_metric``, as images without labels have none. ``amp`` is bfloat16 on a CPU, see
+    :class:`~monai_jsma.inferers.Bfloat16Inferer`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("prepare_batch", PrepareBatchJSMA())
-        super().__init__(**_keep_metrics(SupervisedEvaluator, *args, **kwargs))
+        super().__init__(**_bind_arguments(SupervisedEvaluator, *args, **kwargs))
         self.add_event_handler(IterationEvents.FORWARD_COMPLETED, _flatten_output)
 
     @torch.inference_mode()
@@ -343,11 +350,8 @@ def _describe_loss(engine: Engine, loss: torch.Tensor) -> str:
     )
 
 
-def _keep_metrics(workflow: type[Workflow], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments of an engine of MONAI by name, changed so that it keeps additional metrics without a key metric.
-
-    MONAI attaches both or none of them. A handler attaches the additional ones, first of all handlers, as those write
-    what the metrics have computed.
+def _bind_arguments(workflow: type[Workflow], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of an engine of MONAI by name, changed where ours does more.
 
     Args:
         workflow: class of the engine.
@@ -355,14 +359,43 @@ def _keep_metrics(workflow: type[Workflow], *args: Any, **kwargs: Any) -> dict[s
         kwargs: its keyword arguments.
     """
     arguments = inspect.signature(workflow).bind(*args, **kwargs).arguments
+    _keep_metrics(workflow, arguments)
+    _use_bfloat16(arguments)
+    return arguments
+
+
+def _keep_metrics(workflow: type[Workflow], arguments: dict[str, Any]) -> None:
+    """Keep additional metrics without a key metric.
+
+    MONAI attaches both or none of them. A handler attaches the additional ones, first of all handlers, as those write
+    what the metrics have computed.
+    """
     metrics = arguments.get("additional_metrics")
     is_trainer = issubclass(workflow, SupervisedTrainer)
     key_metric = "key_train_metric" if is_trainer else "key_val_metric"
     handlers = "train_handlers" if is_trainer else "val_handlers"
     if not metrics or arguments.get(key_metric) is not None:
-        return arguments
+        return
     others = arguments.get(handlers) or ()
-    return {**arguments, handlers: [_MetricAttacher(metrics), *ensure_tuple(others)]}
+    arguments[handlers] = [_MetricAttacher(metrics), *ensure_tuple(others)]
+
+
+def _use_bfloat16(arguments: dict[str, Any]) -> None:
+    """Let mixed precision on a CPU be bfloat16: MONAI's is CUDA's, and does nothing there."""
+    if not arguments.get("amp") or torch.device(arguments["device"]).type != "cpu":
+        return
+    if not _has_bfloat16():
+        _log.warning("'amp': this processor computes bfloat16 by float32, which is slower than without it.")
+    arguments["amp"] = False
+    arguments["inferer"] = Bfloat16Inferer(arguments.get("inferer") or SimpleInferer())
+
+
+def _has_bfloat16() -> bool:
+    """Whether this processor computes bfloat16 itself, as far as PyTorch tells."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return capabilities.get("architecture") != "x86_64" or bool(capabilities.get("avx512_bf16"))
 
 
 class _MetricAttacher:

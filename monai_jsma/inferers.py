@@ -18,7 +18,7 @@ from monai_jsma.data.prediction_dataset import BatchError
 from monai_jsma.networks import Sampler
 from monai_jsma.networks.removed_options import refuse_removed_options
 
-__all__ = ["JSMAInferer"]
+__all__ = ["Bfloat16Inferer", "JSMAInferer"]
 
 
 class JSMAInferer(Inferer):
@@ -89,6 +89,26 @@ class JSMAInferer(Inferer):
         text = repr((self.seed, places))
         digest = hashlib.sha256(text.encode("ascii", "backslashreplace")).digest()
         return int.from_bytes(digest[:7])
+
+
+class Bfloat16Inferer(Inferer):
+    """Asks another inferer with mixed precision on a CPU: convolutions and products of matrices in bfloat16.
+
+    MONAI's engines know mixed precision on GPUs alone; :class:`~monai_jsma.engines.JSMATrainer` and
+    :class:`~monai_jsma.engines.JSMAEvaluator` take this one for ``amp=True`` on a CPU. bfloat16 has the range of
+    float32, so that no gradient needs scaling. Weights, attention, loss and what is kept of features stay float32.
+
+    Args:
+        inferer: inferer that calls the network.
+    """
+
+    def __init__(self, inferer: Inferer) -> None:
+        self.inferer = inferer
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run the network on ``(batch, 3, height, width)``; further arguments go to the inferer."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.inferer(inputs, network, *args, **kwargs)
 
 
 def _join_outputs(outputs: Sequence[Any]) -> Any:

@@ -190,3 +190,55 @@ def test_with_a_key_metric_nothing_is_attached_twice():
     engine.run()
     assert counted == [2, 2]
     assert engine.state.key_metric_name == "key"
+
+
+def test_mixed_precision_on_a_cpu_trains_in_bfloat16():
+    """A step as by hand: the forward pass in bfloat16, its backward pass outside, weights and loss in float32."""
+    torch.manual_seed(0)
+    net = tiny_net(sampler=LeaveOneOut(3))
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(1)
+    engine = trainer(net, amp=True)
+    engine.run()
+    by_hand = tiny_net(sampler=LeaveOneOut(3))
+    by_hand.load_state_dict(state)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
+    torch.manual_seed(1)
+    for _ in range(2):
+        for batch in loader():
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                output = by_hand(batch["image"], return_attention=True)
+            loss = JSMALoss()(output, batch["label"])
+            loss.backward()
+            optimizer.step()
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value, rtol=0, atol=0)
+        assert net.state_dict()[name].dtype == state[name].dtype
+    assert engine.state.output["loss"].dtype == torch.float32
+    assert torch.equal(engine.state.output["loss"], loss.detach())
+
+
+def test_mixed_precision_on_a_cpu_evaluates_in_bfloat16():
+    """What the attention is made of differs by rounding, and only with it."""
+    results = []
+    for amp in (False, True):
+        evaluator = JSMAEvaluator(
+            torch.device("cpu"), loader(), tiny_net(), inferer=JSMAInferer(TopK(5)), decollate=False, amp=amp
+        )
+        evaluator.run()
+        results.append(evaluator.state.output)
+    exact, rounded = results
+    assert not torch.equal(exact["attention"], rounded["attention"])
+    torch.testing.assert_close(exact["attention"], rounded["attention"], rtol=0.1, atol=0.01)
+    torch.testing.assert_close(exact["pred"].softmax(1), rounded["pred"].softmax(1).float(), rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "has", "warned"), [("x86_64", False, True), ("x86_64", True, False), ("arm", False, False)]
+)
+def test_a_processor_without_bfloat16_is_told(monkeypatch, caplog, architecture, has, warned):
+    capabilities = {"architecture": architecture, "avx512_bf16": has}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    JSMAEvaluator(torch.device("cpu"), loader(), tiny_net(), amp=True)
+    assert ("'amp': this processor computes bfloat16 by float32" in caplog.text) == warned

@@ -9,6 +9,7 @@ from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, EncoderLike, Weights, build_backbone
 from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
 from .classifier import BagClassifier
+from .compiling import compile_backbones
 from .confident import Confident
 from .drawing import (
     ESTIMATORS,
@@ -105,6 +106,7 @@ __all__ = [
     "attention_dropout",
     "baseline_bags",
     "build_backbone",
+    "compile_backbones",
     "draw_cells",
     "draw_equally",
     "draw_in_order",
