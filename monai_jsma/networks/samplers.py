@@ -128,6 +128,14 @@ class AttentionTree(Protocol):
     def draw(self, k: int) -> PathDraw:
         """Draw k cells of each image, each independently down the tree; the regions on the way are looked at."""
 
+    def draw_systematically(self, k: int, max_regions: int | None = None) -> Draw:
+        """Draw k different cells of each image, from regions that are drawn in the same way and looked at.
+
+        Args:
+            k: number of cells of each image.
+            max_regions: largest number of regions of each image that are drawn at each stage; without it k are.
+        """
+
     def reveal_best(self, number: int, wanted: Tensor) -> None:
         """Look at regions until the ``number`` cells of highest attention are known.
 
@@ -171,7 +179,7 @@ class Sampler(ABC):
         """
         raise ValueError(
             f"{self!r} needs the attention of all cells, which a slide has too many of: train ZoomNet with "
-            "LeaveOneOut, and evaluate it with TopK, Draws, Certified or Confident."
+            "LeaveOneOut, evaluate it with Pathwise(k, estimator='systematic'), TopK, Draws, Certified or Confident."
         )
 
 
@@ -197,7 +205,7 @@ class TrainingSampler(Sampler):
         """
         raise ValueError(
             f"{self!r} draws cells that depend on each other, which a slide has too many of: use LeaveOneOut, or "
-            "Pathwise with the estimator 'with_replacement'."
+            "Pathwise with the estimator 'systematic' or 'with_replacement'."
         )
 
     @abstractmethod
@@ -307,18 +315,25 @@ class Pathwise(TrainingSampler):
         estimator: one of :data:`ESTIMATORS`, see :func:`draw_cells`.
         centered: subtract the bag from the features before they are weighed. This lowers the variance of the
             attention's gradient, for a bias (by ``with_replacement`` a factor of 1 - 1 / k); k must be at least 2.
+        max_regions: of a slide, how many regions of each stage ``systematic`` draws at most; without it k.
 
     Raises:
-        ValueError: for an unknown estimator, or a k that is too small.
+        ValueError: for an unknown estimator, a number that is too small, or ``max_regions`` of another estimator.
     """
 
     k: int
     estimator: str = field(default="paper", kw_only=True)
     centered: bool = field(default=False, kw_only=True)
+    max_regions: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_count(self, "k", least=2 if self.centered else 1)
         check_estimator(self.estimator)
+        if self.max_regions is None:
+            return
+        check_count(self, "max_regions")
+        if self.estimator != "systematic":
+            raise ValueError(f"{self!r}: only the estimator 'systematic' draws so many regions; leave max_regions out.")
 
     def draw(self, log_attention: Tensor) -> Draw:
         """k cells of each image, weighed by the estimator."""
@@ -326,11 +341,13 @@ class Pathwise(TrainingSampler):
 
     @property
     def goes_down_trees(self) -> bool:
-        """Whether its draws are independent: only paths that are need no more than themselves."""
+        """Whether its draws are independent: from other paths the attention of a slide does not learn."""
         return self.estimator == "with_replacement"
 
     def draw_tree(self, tree: AttentionTree) -> Draw:
-        """k independent paths of each image, with equal weights."""
+        """k independent paths of each image, with equal weights; or, by ``systematic``, k different cells."""
+        if self.estimator == "systematic":
+            return tree.draw_systematically(self.k, self.max_regions)
         if not self.goes_down_trees:
             return super().draw_tree(tree)
         return tree.draw(self.k).draw
@@ -345,13 +362,16 @@ class Pathwise(TrainingSampler):
         return Sample(draw.cells, draw.weights, {"logits": logits})
 
     def sample_tree(self, tree: AttentionTree, reader: PatchReader) -> Sample:
-        """The same, of independent paths: only by the estimator ``with_replacement``."""
+        """The same, by ``with_replacement`` or ``systematic``; only the first of these can be learned from."""
         if not self.goes_down_trees:
-            return super().sample_tree(tree, reader)
-        draw, log_prob = tree.draw(self.k)
+            draw = self.draw_tree(tree)
+            weights = draw.weights
+        else:
+            draw, log_prob = tree.draw(self.k)
+            one = torch.exp(log_prob - log_prob.detach())  # its gradient is that of log P
+            weights = draw.weights * one
         features = reader.features(draw)
-        one = torch.exp(log_prob - log_prob.detach())  # its gradient is that of log P
-        bag = self.aggregate(features, draw.weights * one)
+        bag = self.aggregate(features, weights)
         logits = reader.classify(bag)
         return Sample(draw.cells, draw.weights, {"logits": logits})
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from monai_jsma.networks.drawing import Draw, draw_independently, is_possible
+from monai_jsma.networks.drawing import Draw, draw_cells, draw_independently, is_possible
 from monai_jsma.networks.jsma import negative_entropy
 from monai_jsma.networks.patch_encoder import PatchSource
 from monai_jsma.networks.samplers import PathDraw
@@ -290,6 +290,51 @@ class ZoomTree:
         drawn = torch.ones_like(cells, dtype=torch.bool)
         weights = torch.full_like(log_prob, 1 / k).detach()
         return PathDraw(Draw(cells, weights, drawn), log_prob)
+
+    def draw_systematically(self, k: int, max_regions: int | None = None) -> Draw:
+        """Draw k different cells of each image, systematically stage by stage; the regions on the way are looked at.
+
+        A stage sees the regions that were drawn before it, with their weights; the actions of all of them together are
+        one distribution, from which the next ones are drawn as from that of a picture. Each draw is unbiased given
+        those before it, so the whole is.
+
+        Args:
+            k: number of cells of each image.
+            max_regions: largest number of regions of each image that are drawn at each stage; without it k are.
+        """
+        num_regions = k if max_regions is None else min(k, max_regions)
+        num_slides = len(self.root.log_prob)
+        numbers = torch.arange(num_slides, device=self._num_known.device)[:, None]  # of the nodes: (batch, nodes)
+        weights = torch.ones_like(numbers, dtype=torch.float64)
+        for stage in range(1, len(self._stages)):
+            draw, parents, actions = self._draw_from_nodes(stage - 1, numbers, weights, count=num_regions)
+            children = self._look_at(stage, parents[draw.drawn], actions[draw.drawn])
+            numbers = torch.zeros_like(parents).masked_scatter(draw.drawn, children)
+            weights = draw.weights
+        draw, parents, actions = self._draw_from_nodes(len(self._stages) - 1, numbers, weights, count=k)
+        cells = self._starts[parents] + actions
+        return Draw(cells * draw.drawn, draw.weights.to(self.root.log_prob.dtype), draw.drawn)
+
+    def _draw_from_nodes(
+        self, stage: int, numbers: Tensor, weights: Tensor, *, count: int
+    ) -> tuple[Draw, Tensor, Tensor]:
+        """Draw different actions of each image from the joint distribution of some of its nodes.
+
+        Args:
+            stage: stage of the nodes.
+            numbers: the nodes ``(batch, nodes)``.
+            weights: the share of each in the joint distribution, 0 where there is none: float64 ``(batch, nodes)``.
+            count: number of actions; fewer where no more are possible.
+
+        Returns:
+            the draw, and the node and the action of each of its cells ``(batch, count)``.
+        """
+        log_prob = self._nodes(stage).attention.log_prob.detach()
+        joint = weights.log()[:, :, None] + log_prob[numbers]  # (batch, nodes, actions)
+        draw = draw_cells(joint.flatten(1), count, "systematic")
+        num_actions = log_prob.shape[1]
+        places = draw.cells // num_actions
+        return draw, numbers.gather(1, places), draw.cells % num_actions
 
     def _draw_actions(self, stage: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """One action of each of the nodes ``(batch, k)`` and its log probability, which is differentiable."""

@@ -43,7 +43,14 @@ ADDITIONS = {
     "single_magnification": {"single_magnification"},
     **dict.fromkeys(TAKEN_BY_INFERENCE, set()),
     "auto_magnifications": {"picture_size"},
-    "zoom": {"zoom_region_size", "region_thumbnail_size", "slide_backbone", "tissue_power", "region_weights"},
+    "zoom": {
+        "zoom_region_size",
+        "region_thumbnail_size",
+        "slide_backbone",
+        "tissue_power",
+        "max_regions",
+        "region_weights",
+    },
     "evaluate": {
         "load_path", "evaluating", "saver", "validate#dataloader#collate_fn",
         "validate#inferer#seed",
@@ -351,7 +358,7 @@ def test_the_sampler_is_asked_of_the_network_and_recorded(shipped, files, overla
         "pretrained": Pathwise(10, estimator="systematic"),
         "balanced_random_patches": Pathwise(5, estimator="systematic"),
         "draws": Draws(LeaveOneOut(5), 16),
-        "zoom": Pathwise(16, estimator="with_replacement"),
+        "zoom": Pathwise(16, estimator="systematic", max_regions=10),
         "random_patches": Pathwise(5, estimator="normalized"),
         **dict.fromkeys(("all_patches", "attention_mil", "thumbnail_only", "whole_image"), AllPatches()),
     }.get(overlay, TopK(5))

@@ -78,7 +78,7 @@ def test_trains_evaluates_and_infers_on_whole_slides(name, tmp_path):
         assert 1 <= record.patches_read == len(record.inner_patches) <= 4
         assert 1 <= record.regions_looked_at <= 4
         assert record.location == (0, 0)
-        assert record.run["settings"]["sampler"] == repr(Pathwise(4, estimator="with_replacement"))
+        assert record.run["settings"]["sampler"] == repr(Pathwise(4, estimator="systematic", max_regions=10))
 
 
 def test_a_model_of_regions_is_the_start(tmp_path):

@@ -11,13 +11,25 @@ from itertools import product
 
 import pytest
 import torch
+from enumeration import every_draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
-from zoom_cases import TableWindows, TableZoomNet
+from zoom_cases import TableWindows, TableZoomNet, number_cells
 
 from monai_jsma.losses import JSMALoss
-from monai_jsma.networks import AllPatches, Certified, Confident, LeaveOneOut, Pathwise, TopK, ZoomTree, zoom_tree
+from monai_jsma.networks import (
+    AllPatches,
+    Certified,
+    Confident,
+    Draw,
+    Draws,
+    LeaveOneOut,
+    Pathwise,
+    TopK,
+    ZoomTree,
+    zoom_tree,
+)
 
 RAGGED = [[2, 1], None, [3]]  # three stages
 TWO_STAGES = [3, 1, None, 2]
@@ -272,6 +284,124 @@ def test_top_k_reads_the_k_best_cells_of_all(slides, seed, k):
         torch.testing.assert_close(output["weights"][row][drawn], prob / prob.sum(), **EXACT)
         bag = (prob / prob.sum()) @ net.features_of(slides, [cells[i] for i in best])
         torch.testing.assert_close(output["logits"][row], net.classifier(bag), rtol=0, atol=1e-10)
+
+
+# --------------------------------------------------------------------------------------------------------- systematic
+
+
+class _NotDrawnError(Exception):
+    """The tree asks for a draw that was not given."""
+
+
+def every_systematic_outcome(net, slide, sampler, drawn=()):
+    """The probability and the output of every outcome, given the draws of the first stages."""
+    left = list(drawn)
+    asked = []
+
+    def next_draw(log_prob, k, estimator):
+        asked.append((log_prob[0], k))
+        if not left:
+            raise _NotDrawnError
+        return left.pop(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoom_tree, "draw_cells", next_draw)
+        try:
+            output = net(torch.zeros(1, 3, 8, 8), TableWindows([slide]), return_attention=True, sampler=sampler)
+        except _NotDrawnError:
+            pass
+        else:
+            return [(1.0, output)]
+    log_prob, k = asked[-1]
+    draws, chances = every_draw(log_prob, k, "systematic")
+    outcomes = []
+    for cells in draws.cells.sort(dim=1).values.unique(dim=0):
+        is_such = (draws.cells.sort(dim=1).values == cells).all(dim=1)
+        row = int(is_such.nonzero()[0])
+        draw = Draw(*(part[row : row + 1] for part in draws))
+        for chance, output in every_systematic_outcome(net, slide, sampler, [*drawn, draw]):
+            outcomes.append((chances[is_such].sum() * chance, output))
+    return outcomes
+
+
+@pytest.mark.parametrize(
+    ("slide", "sampler"),
+    [
+        ([2, 2, None, 1], Pathwise(2, estimator="systematic")),
+        ([2, 2, None, 1], Pathwise(3, estimator="systematic", max_regions=2)),
+        ([[1, 2], None, [2]], Pathwise(2, estimator="systematic", max_regions=1)),
+        ([[1, 1], [2, 1]], Pathwise(2, estimator="systematic", max_regions=2)),
+    ],
+    ids=["as many regions", "fewer regions", "one region of each stage", "three stages"],
+)
+def test_cells_of_systematic_regions_are_unbiased(slide, sampler):
+    """In the mean over all outcomes each cell has its P as weight, and the logits are those of all patches."""
+    net = TableZoomNet([slide], spread=1.5).eval()
+    cells, log_prob, _ = net.flat([slide], 0)
+    with torch.no_grad():
+        outcomes = every_systematic_outcome(net, slide, sampler)
+        reference = net.classifier(log_prob.exp() @ net.features_of([slide], cells))
+    weights = torch.zeros_like(log_prob)
+    logits = torch.zeros_like(reference)
+    for chance, output in outcomes:
+        logits = logits + chance * output["logits"][0]
+        for path, cell, weight in zip(output["regions"][0], output["cells"][0], output["weights"][0]):
+            if weight > 0:
+                weights[cells.index((0, *path.tolist(), int(cell)))] += chance * weight
+    torch.testing.assert_close(sum(chance for chance, _ in outcomes).item(), 1.0, **EXACT)
+    torch.testing.assert_close(weights, log_prob.exp().detach(), **EXACT)
+    torch.testing.assert_close(logits, reference, **EXACT)
+
+
+@settings(max_examples=30, deadline=None)
+@given(ANY_BATCH, st.integers(0, 2**31), st.integers(1, 9), st.none() | st.integers(1, 4))
+@torch.no_grad()
+def test_systematic_draws_are_different_cells_of_few_regions(slides, seed, k, max_regions):
+    net = TableZoomNet(slides, seed=seed, spread=2.0).eval()
+    source = TableWindows(slides)
+    sampler = Pathwise(k, estimator="systematic", max_regions=max_regions)
+    torch.manual_seed(seed)
+    output = net(torch.zeros(len(slides), 3, 8, 8), source, return_attention=True, sampler=sampler)
+    most = min(k, max_regions or k)
+    assert max(source.read_cells.values()) == 1
+    assert max(source.looked_at.values()) == 1
+    for row in range(len(slides)):
+        looked_at = [path[1:] for path in source.looked_at if path[0] == row and len(path) > 1]
+        for stage in range(1, len(net.stages) + 1):
+            assert sum(len(path) == stage for path in looked_at) <= most
+        assert output["num_regions"][row] == len(looked_at)
+
+        drawn = output["weights"][row] > 0
+        known = [cell for cell in number_cells(slides) if cell[0] == row and cell[1:-1] in looked_at]
+        assert drawn.sum() == min(k, len(known))
+        assert sum(cell[0] == row for cell in source.read_cells) == min(k, len(known))
+        torch.testing.assert_close(output["weights"][row].sum().item(), 1.0, **EXACT)
+
+
+@settings(max_examples=30, deadline=None)
+@given(ANY_BATCH, st.integers(0, 2**31))
+@torch.no_grad()
+def test_systematic_draws_of_all_cells_are_all_patches(slides, seed):
+    net = TableZoomNet(slides, seed=seed).eval()
+    thumbnails = torch.zeros(len(slides), 3, 8, 8)
+    found = net(thumbnails, TableWindows(slides), sampler=Pathwise(200, estimator="systematic"))
+    everything = net(thumbnails, TableWindows(slides), sampler=AllPatches())
+    torch.testing.assert_close(found, everything, rtol=0, atol=1e-10)
+    repeated = Draws(Pathwise(200, estimator="systematic"), 3)
+    found = net(thumbnails, TableWindows(slides), sampler=repeated)
+    torch.testing.assert_close(found.softmax(1).double(), everything.softmax(1), rtol=0, atol=1e-6)
+
+
+def test_attention_does_not_learn_from_systematic_paths():
+    with pytest.raises(ValueError, match=r"estimator='systematic'.* the attention over a slide cannot learn"):
+        TableZoomNet([RAGGED], sampler=Pathwise(2, estimator="systematic"))
+
+
+def test_only_systematic_draws_have_a_number_of_regions():
+    with pytest.raises(ValueError, match="only the estimator 'systematic' draws so many regions"):
+        Pathwise(2, estimator="with_replacement", max_regions=3)
+    with pytest.raises(ValueError, match="max_regions of Pathwise must be a whole number of at least 1, but is 0"):
+        Pathwise(2, estimator="systematic", max_regions=0)
 
 
 # --------------------------------------------------------------------------------------------------------- certainty
