@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from monai_jsma.__main__ import main as run_command
 from monai_jsma._io import write_whole
 from monai_jsma.cli.bundles import build_command, find_configs
 from monai_jsma.predictions.records import PredictionRecord, read_records
+
+Records = Sequence[PredictionRecord]  # of one run
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
 VARIANTS = {
@@ -208,23 +210,32 @@ def compute_auc(records: Iterable[PredictionRecord]) -> float:
     return float(compute_roc_auc(torch.tensor(scores), torch.tensor(labels)))
 
 
-def describe_variant(
-    name: str, of_fold: Mapping[int, Sequence[PredictionRecord]], mosaics: Mapping[str, Mosaic]
-) -> str:
-    """Lines of a variant: scores of each fold and their means, AUC by burden, attention, what was read."""
+def describe_variant(name: str, of_fold: Mapping[int, Sequence[Records]], mosaics: Mapping[str, Mosaic]) -> str:
+    """Lines of a variant: scores of each fold and their means, AUC by burden, attention, what was read.
+
+    Args:
+        name: name of the variant.
+        of_fold: of each fold the records of its runs, one for each seed. Scores are those of a run, and of a fold their
+            mean: probabilities of different networks are not compared.
+        mosaics: what is known of the slides.
+    """
     folds = list(of_fold.values())
-    every = [record for records in folds for record in records]
+    every = [record for runs in folds for records in runs for record in records]
     lines = [
         f"{name}:",
-        f"  AUC {_join([compute_auc(records) for records in folds])}",
-        f"  accuracy {_join([_mean(_is_right(record) for record in records) for records in folds])}",
-        f"  negative slides called positive {_join([_count_false_alarms(records) for records in folds])}",
+        f"  AUC {_join(_average_runs(compute_auc, folds))}",
+        f"  accuracy {_join(_average_runs(_count_right, folds))}",
+        f"  negative slides called positive {_join(_average_runs(_count_false_alarms, folds))}",
     ]
+    num_seeds = min(len(runs) for runs in folds)
+    if num_seeds > 1:
+        of_seeds = [_mean(compute_auc(runs[seed]) for runs in folds) for seed in range(num_seeds)]
+        lines.append(f"  AUC of each seed {_join(of_seeds)}")
     burdens = sorted({_find(record, mosaics).burden for record in every if record.label == 1}, reverse=True)
     for burden in burdens:
-        of_burden = [[record for record in records if _counts(record, mosaics, burden)] for records in folds]
-        lines.append(f"  AUC at {burden:.0%} positive cores {_join([compute_auc(some) for some in of_burden])}")
-        positive = [record for some in of_burden for record in some if record.label == 1]
+        of_burden = [[_choose(records, mosaics, burden) for records in runs] for runs in folds]
+        lines.append(f"  AUC at {burden:.0%} positive cores {_join(_average_runs(compute_auc, of_burden))}")
+        positive = [record for record in _choose(every, mosaics, burden) if record.label == 1]
         masses = [measure_mass(record, _find(record, mosaics)) / burden for record in positive]
         lines.append(f"  attention on them, times their share of the cores {_mean(masses):.2f}")
     lines.append(f"  patches read {_mean(record.patches_read for record in every):.1f}")
@@ -234,17 +245,27 @@ def describe_variant(
     return "\n".join(lines)
 
 
-def describe_bets(confident: Sequence[PredictionRecord], whole: Sequence[PredictionRecord]) -> str:
-    """Lines of the stopping by betting: how many labels were certified, after what, and how many are those of all."""
-    label_of_all = {record.key: record.prediction for record in whole}
-    certified = [record for record in confident if record.certified]
-    agree = [record.prediction == label_of_all[record.key] for record in certified]
+def describe_bets(confident: Sequence[Records], whole: Sequence[Records]) -> str:
+    """Lines of the stopping by betting: how many labels were certified, after what, and how many are those of all.
+
+    Args:
+        confident: records of each run, until the label is sure enough.
+        whole: records of the same runs, from all patches.
+    """
+    certified, agree = [], []
+    for records, of_all in zip(confident, whole, strict=True):
+        label_of_all = {record.key: record.prediction for record in of_all}
+        sure = [record for record in records if record.certified]
+        certified += sure
+        agree += [record.prediction == label_of_all[record.key] for record in sure]
+    number = sum(len(records) for records in confident)
     patches = [record.patches_read for record in certified]
     lines = [
-        f"zoom, until the label of all patches is known at 99 %: {len(certified)} of {len(confident)} certified "
-        f"({len(certified) / len(confident):.2f}), {sum(agree)} of them with the label of all patches",
+        f"zoom, until the label of all patches is known at 99 %: {len(certified)} of {number} certified "
+        f"({len(certified) / number:.2f}), {sum(agree)} of them with the label of all patches",
         f"  patches read of these {_mean(patches):.1f}, median {np.median(patches) if patches else float('nan'):.0f}",
-        f"  with all patches: AUC {compute_auc(whole):.3f}",
+        f"  AUC of a run, those that are not certified too: {_mean(compute_auc(records) for records in confident):.3f}",
+        f"  with all patches: AUC of a run {_mean(compute_auc(records) for records in whole):.3f}",
     ]
     return "\n".join(lines)
 
@@ -253,16 +274,21 @@ def _find(record: PredictionRecord, mosaics: Mapping[str, Mosaic]) -> Mosaic:
     return mosaics[Path(record.file).name]
 
 
-def _counts(record: PredictionRecord, mosaics: Mapping[str, Mosaic], burden: float) -> bool:
-    """Whether a slide is negative, or of this burden."""
-    return record.label == 0 or _find(record, mosaics).burden == burden
+def _choose(records: Records, mosaics: Mapping[str, Mosaic], burden: float) -> Records:
+    """The negative slides, and the positive ones of a burden."""
+    return [record for record in records if record.label == 0 or _find(record, mosaics).burden == burden]
 
 
-def _is_right(record: PredictionRecord) -> bool:
-    return record.prediction == record.label
+def _average_runs(measure: Callable[[Records], float], folds: Iterable[Sequence[Records]]) -> list[float]:
+    """The mean of a measure over the runs of each fold."""
+    return [_mean(measure(records) for records in runs) for runs in folds]
 
 
-def _count_false_alarms(records: Iterable[PredictionRecord]) -> float:
+def _count_right(records: Records) -> float:
+    return _mean(record.prediction == record.label for record in records)
+
+
+def _count_false_alarms(records: Records) -> float:
     return _mean(record.prediction == 1 for record in records if record.label == 0)
 
 
@@ -283,7 +309,7 @@ def write_tables(args: argparse.Namespace) -> None:
     for name in args.variants:
         of_fold = {}
         for fold, runs in find_runs(args.out, name).items():
-            of_fold[fold] = [record for run in runs for record in read_records(run / "eval" / "predictions.jsonl")]
+            of_fold[fold] = [read_records(run / "eval" / "predictions.jsonl") for run in runs]
         if of_fold:
             parts.append(describe_variant(name, of_fold, mosaics))
     if args.bets:
@@ -298,11 +324,11 @@ def _bet(args: argparse.Namespace) -> str:
     for text in [*args.values, "cache_rate=1.0", "num_workers=0"]:
         name, _, value = text.partition("=")
         values[name] = value
-    records: dict[str, list[PredictionRecord]] = defaultdict(list)
+    records: dict[str, list[Records]] = defaultdict(list)
     for runs in find_runs(args.out, "zoom").values():
         for run in runs:
             for kind in BETS:
-                records[kind] += read_records(test_again(run, kind, values=values))
+                records[kind].append(read_records(test_again(run, kind, values=values)))
     return describe_bets(records["confident"], records["all"])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -306,8 +307,25 @@ def test_bets_are_counted_against_the_labels_of_all_patches(experiments):
     real_slides = experiments["real_slides"]
     certain = [record(name, {0: 1.0}, 1, certified=sure) for name, sure in (("a", True), ("b", True), ("c", False))]
     of_all = [record("a", {0: 1.0}, 1), record("b", {0: 1.0}, 0), record("c", {0: 1.0}, 0)]
-    text = real_slides.describe_bets(certain, of_all)
+    text = real_slides.describe_bets([certain], [of_all])
     assert "2 of 3 certified (0.67), 1 of them with the label of all patches" in text
+    other = [record(name, {0: 1.0}, 0) for name in "abc"]  # another seed: its labels are compared with its own
+    text = real_slides.describe_bets([certain, certain], [of_all, other])
+    assert "4 of 6 certified (0.67), 1 of them with the label of all patches" in text
+
+
+def test_networks_of_several_seeds_are_not_compared_with_each_other(experiments, tmp_path):
+    """Each ranks its slides perfectly, but the negative one of the second is above the positive one of the first."""
+    real_slides = experiments["real_slides"]
+    mosaics = real_slides.read_mosaics(write_mosaics(tmp_path / "mosaics"))
+    runs = []
+    for low, high in ((0.1, 0.2), (0.8, 0.9)):
+        negative = replace(record("b.tif", {0: 1.0}, 0), label=0, probabilities=[1 - low, low])
+        positive = replace(record("a.tif", {0: 1.0}, 1), label=1, probabilities=[1 - high, high])
+        runs.append([negative, positive])
+    text = real_slides.describe_variant("zoom", {0: runs}, mosaics)
+    assert "  AUC 1.000: 1.000\n" in text
+    assert "  AUC of each seed 1.000, 1.000: 1.000\n" in text
 
 
 def test_the_experiment_on_real_slides_compares_what_it_names(experiments, monkeypatch, tmp_path, capsys):
