@@ -51,9 +51,13 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 
 _SYSTEM_NAMES = {  # what systems and network drives put beside the files, without the leading dot of hidden ones
-    "__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini", "ehthumbs.db",
-    "lost+found", "recycler", "system volume information", "thumbs.db",
+    "__macosx", "__pycache__", "_gsdata_", "~snapshot", "@eadir", "@recently-snapshot", "@recycle", "@sharebin", "@tmp",
+    "@transcode", "#recycle", "#snapshot", "$recycle.bin", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db",
+    "found.000", "icon\r", "lost+found", "network trash folder", "recycler", "system volume information",
+    "temporary items", "thumbs.db",
 }  # fmt: skip
+
+_UNFINISHED_SUFFIXES = (".crdownload", ".download", ".filepart", ".part", ".partial", ".tmp")  # of programs that copy
 
 _KINDS = {  # first bytes of files that are given by mistake where text is needed
     b"\xff\xd8\xff": "a JPEG image",
@@ -275,10 +279,11 @@ def find_data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files in a folder and its subfolders for which :func:`is_data_file` holds, sorted.
 
     Links to folders are followed, and each folder is searched once. What has one of the suffixes and yet is no data is
-    told in one line of the log.
+    told in one line of the log, and so is what was not copied to its end.
     """
     files = []
     left_out = []
+    unfinished = []
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -294,8 +299,18 @@ def find_data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
                 files.append(path)
             elif name.lower().endswith(tuple(suffixes)):
                 left_out.append(path.relative_to(folder).as_posix())
+            elif is_data and _is_unfinished(name, suffixes):
+                unfinished.append(path.relative_to(folder).as_posix())
     report_system_files(folder, left_out)
+    if unfinished:
+        _logger.warning("%s: left out, copied in part only: %s.", folder, join_few(sorted(unfinished)))
     return sorted(files)
+
+
+def _is_unfinished(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a name is that of data with the suffix that programs give to a file until it is copied: "a.svs.part"."""
+    stem, suffix = os.path.splitext(name.lower())
+    return suffix in _UNFINISHED_SUFFIXES and stem.endswith(tuple(suffixes))
 
 
 def report_system_files(folder: Path, names: Iterable[str]) -> None:

@@ -65,7 +65,7 @@ class JSMALoss(_Loss):
 
         Args:
             pred: output of a network of :mod:`monai_jsma.networks`; plain logits give the cross entropy alone.
-            target: labels ``(batch,)`` or ``(batch, 1)``, integers.
+            target: labels ``(batch,)`` or ``(batch, 1)``, integers: a tensor, an array or a list.
 
         Returns:
             the loss, a number; 0 for an empty batch, from which nothing is learned.
@@ -75,6 +75,7 @@ class JSMALoss(_Loss):
                 logits.
         """
         logits = pred if isinstance(pred, Tensor) else pred["logits"]
+        target = torch.as_tensor(target, device=logits.device)
         if target.ndim == 2 and target.shape[1] == 1:
             target = target[:, 0]
         loss = self._cross_entropy(logits, target)

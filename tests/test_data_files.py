@@ -52,6 +52,13 @@ def test_nothing_is_told_where_nothing_is_left_out(tmp_path, caplog):
     assert caplog.records == []
 
 
+def test_what_was_copied_in_part_only_is_told(tmp_path, caplog):
+    touch(tmp_path, "a.svs", "b.svs.part", "c/d.TIF.crdownload", "notes.txt.part", ".e.svs.Xy12", "@Recycle/f.svs.tmp")
+    assert find_names(tmp_path, IMAGE_SUFFIXES) == ["a.svs"]
+    [record] = caplog.records
+    assert record.message == f"{tmp_path}: left out, copied in part only: b.svs.part, c/d.TIF.crdownload."
+
+
 def test_linked_folders_are_searched_once(tmp_path):
     touch(tmp_path, "disk/a.svs", "slides/b.svs")
     (tmp_path / "slides" / "more").symlink_to(tmp_path / "disk")
@@ -64,6 +71,15 @@ def test_folders_of_data(tmp_path):
         (tmp_path / name).mkdir()
     touch(tmp_path, "notes.txt")
     assert [folder.name for folder in list_data_folders(tmp_path)] == ["benign", "tumor"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@Recycle", "@Recently-Snapshot", "@tmp", "~snapshot", "Network Trash Folder", "Temporary Items", "FOUND.000",
+     "Icon\r", "ehthumbs_vista.db", ".Trash-1000", ".nfs0001", ".AppleDouble", "desktop.ini", "Lost+Found"],
+)  # fmt: skip
+def test_names_of_systems(name):
+    assert is_system_name(name)
 
 
 @pytest.mark.parametrize("name", ["tumor", "a.tif", "eaDir", "Recycle me.tif", "MACOSX", "thumbs"])

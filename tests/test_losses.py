@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from math import exp, log
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -148,6 +149,14 @@ def test_labels_in_a_column_are_labels(weight):
     pred = prediction(baseline_logits=baselines, drawn_log_prob=torch.zeros(2, 2))
     assert torch.equal(loss(pred, TARGET[:, None]), loss(pred, TARGET))
     assert torch.equal(loss(pred["logits"], TARGET[:, None]), loss(pred["logits"], TARGET))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array])
+def test_labels_of_a_list_and_an_array_are_labels(make):
+    pred = prediction()
+    assert torch.equal(JSMALoss()(pred, make(TARGET.tolist())), JSMALoss()(pred, TARGET))
+    with pytest.raises(ValueError, match="give classes, such as label.long"):
+        JSMALoss()(pred, make([0.5, 1.5]))
 
 
 def test_an_empty_batch_has_loss_0_and_no_gradient():

@@ -36,6 +36,7 @@ __all__ = [
     "add_commands",
     "ask_probe",
     "check_cucim",
+    "check_early_ends",
     "check_gpu",
     "check_library",
     "check_machine",
@@ -180,6 +181,7 @@ def list_checks(ask: Ask, folder: str) -> list[Check]:
         partial(check_gpu, ask),
         check_cucim,
         partial(check_readers, ask, folder),
+        partial(check_early_ends, ask),
     ]
 
 
@@ -315,7 +317,7 @@ def check_readers(ask: Ask, folder: str) -> list[Line]:
         folder: folder for the tiny files.
     """
     readers = dict(READERS)
-    if importlib.util.find_spec("cucim") and not find_cucim_hang() and not _selects_cuslide2():
+    if _uses_cucim():
         readers["cucim"] = CUCIM_PACKAGE
 
     answer = ask("write", folder)
@@ -324,6 +326,24 @@ def check_readers(ask: Ask, folder: str) -> list[Line]:
         fix = "first repair the libraries listed above."
         return [Line("FAIL", f"read {reader}", text, fix) for reader in readers]
     return [_check_reader(ask, reader, package=package, folder=folder) for reader, package in readers.items()]
+
+
+def _uses_cucim() -> bool:
+    return bool(importlib.util.find_spec("cucim")) and not find_cucim_hang() and not _selects_cuslide2()
+
+
+def check_early_ends(ask: Ask) -> list[Line]:
+    """Check whether the reader of tiled JPEG sees every tile that ends early.
+
+    Args:
+        ask: function that runs a probe.
+    """
+    reader = "cucim" if _uses_cucim() else "tifffile"
+    answer = ask("early_ends", reader)
+    if answer.error:
+        return [Line("FAIL", "JPEG tiles", answer.error, "first repair the libraries listed above.")]
+    is_seen, _, fix = answer.value[reader].partition("; ")
+    return [Line("WARN" if fix else "PASS", "JPEG tiles", is_seen, fix)]
 
 
 def _check_reader(ask: Ask, reader: str, *, package: str, folder: str) -> Line:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "main", "query_gpu", "read", "write"]
+__all__ = ["load", "main", "query_early_ends", "query_gpu", "read", "write"]
 
 _SIZE = 128
 _TILE = 64
@@ -42,6 +42,13 @@ def query_gpu() -> dict[str, Any]:
         "names": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cudnn": torch.backends.cudnn.version(),
     }
+
+
+def query_early_ends(*readers: str) -> dict[str, str]:
+    """Which of these readers see every JPEG tile that ends early, in a line each."""
+    from monai_jsma.slides.early_ends import describe_early_ends
+
+    return {reader: describe_early_ends(reader) for reader in readers}
 
 
 def write(folder: str) -> list[int]:
@@ -105,7 +112,13 @@ def _read_pil(folder: str) -> Any:
 
 
 _READERS = {"cucim": _read_cucim, "openslide": _read_openslide, "tifffile": _read_tifffile, "pil": _read_pil}
-_PROBES: dict[str, Any] = {"load": load, "gpu": query_gpu, "write": write, "read": read}
+_PROBES: dict[str, Any] = {
+    "load": load,
+    "gpu": query_gpu,
+    "write": write,
+    "read": read,
+    "early_ends": query_early_ends,
+}
 
 
 def main(name: str, *args: str) -> None:

@@ -20,7 +20,7 @@ from monai_jsma.slides.base import ArrayReader
 from monai_jsma.slides.resample import area_resample_tensor
 from monai_jsma.zoom_geometry import make_region_grid
 
-__all__ = ["TensorPyramidBatch", "check_pixel_range"]
+__all__ = ["TensorPyramidBatch", "check_images", "round_to_uint8"]
 
 _TOLERANCE = 0.1  # by which an interpolated float image may leave [0, 1]
 
@@ -48,8 +48,7 @@ class TensorPyramidBatch:
         mpp: float | None = None,
         aligned: bool = False,
     ) -> None:
-        if images.dtype != torch.uint8:
-            check_pixel_range(images)
+        check_images(images)
         finest = sorted_magnifications(magnifications)[-1]
         height, width = images.shape[2:]
         self.images = images
@@ -150,6 +149,38 @@ class TensorPyramidBatch:
         # White below and beside an image that is smaller than a patch.
         padding = (0, geometry.patch_size - cols, 0, geometry.patch_size - rows)
         return torch.nn.functional.pad(patch, padding, value=1.0)
+
+
+def check_images(images: Tensor) -> None:
+    """Check that images are a batch of RGB, or of gray that is repeated, ``uint8`` or floats in [0, 1].
+
+    Raises:
+        TypeError: if they are no tensor.
+        ValueError: if they have another shape or other numbers.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images are a tensor (batch, 3, height, width), but this is a {type(images).__name__}; torch.as_tensor "
+            "makes one of an array."
+        )
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images have the shape (batch, 3, height, width), but these have {tuple(images.shape)}: "
+            f"{_find_way_out(images)}."
+        )
+    if images.dtype != torch.uint8:
+        check_pixel_range(images)
+
+
+def _find_way_out(images: Tensor) -> str:
+    """What to do about images of another shape."""
+    if images.ndim == 3:
+        return "make a batch of a single image (image[None])"
+    if images.ndim == 4 and images.shape[3] in (1, 3):
+        return "put the colors first (images.permute(0, 3, 1, 2))"
+    if images.ndim == 4 and images.shape[1] == 4:
+        return "lay RGBA on white, or leave alpha out (images[:, :3])"
+    return "give red, green and blue"
 
 
 def check_pixel_range(images: Tensor) -> None:

@@ -35,7 +35,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from monai_jsma._io import Fault, decode_text, find_data_files
+from monai_jsma._io import Fault, decode_text, find_data_files, join_few
 from monai_jsma.datalists.regions import Area
 from monai_jsma.slides.frame import FRAMES, Frame, check_frame
 
@@ -64,6 +64,8 @@ _logger = logging.getLogger(__name__)
 def find_annotations(path: str | Path, *, skip: Iterable[Path] = ()) -> list[Path]:
     """Find the files of annotations in a folder and its subfolders.
 
+    Tables and lists of another kind, such as datalists, are told in one line of the log and left out.
+
     Args:
         path: the folder, or one file of annotations.
         skip: files in the folder that are not annotations, such as the results of an earlier run.
@@ -77,7 +79,36 @@ def find_annotations(path: str | Path, *, skip: Iterable[Path] = ()) -> list[Pat
     if not path.is_dir():
         return [path]
     skipped = {file.resolve() for file in skip}
-    return [file for file in find_data_files(path, ANNOTATION_SUFFIXES) if file.resolve() not in skipped]
+    files = []
+    others = []
+    for file in find_data_files(path, ANNOTATION_SUFFIXES):
+        if file.resolve() in skipped:
+            continue
+        if _is_of_another_kind(file):
+            others.append(file.relative_to(path).as_posix())
+        else:
+            files.append(file)
+    if others:
+        _logger.warning("%s: left out, no annotations: %s.", path, join_few(others))
+    return files
+
+
+def _is_of_another_kind(path: Path) -> bool:
+    """Whether a table has none of the columns of boxes, or an object in JSON is no GeoJSON.
+
+    What may be meant as annotations is not of another kind, however damaged it is.
+    """
+    _, suffix = _split_suffix(path)
+    if suffix not in (".csv", ".json", ".json.gz"):
+        return False
+    try:
+        content = _read_bytes(path)
+    except (ValueError, OSError):
+        return False  # told when it is read
+    if suffix == ".csv":
+        header = content.partition(b"\n")[0].lower()
+        return bool(header.strip()) and not (b"slide" in header and b"label" in header)
+    return content.lstrip().startswith(b"{") and b'"Feature' not in content
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
         raise FileNotFoundError(f"{root}: there is no such folder of images.")
 
     rows = []
-    others: list[str] = []
+    others = [entry.name for entry in sorted(root.iterdir()) if is_data_file(entry, IMAGE_SUFFIXES)]  # of no class
+    empty = []
     system = [entry.name for entry in root.iterdir() if entry.is_dir() and is_system_name(entry.name)]
     num_files = 0
     for folder in list_data_folders(root):
@@ -147,6 +148,8 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
             else:
                 others.append(name)
         num_files += len(images)
+        if not images:
+            empty.append(folder.name)
         for image in sorted(set(group_slide_files(images).values())):
             rows.append({"image": image.relative_to(root).as_posix(), "label": folder.name})
     if not rows:
@@ -159,7 +162,9 @@ def _list_rows(root: Path, table: Path) -> list[Row]:
         _logger.warning("%s: %d files are %d images or slides, some of several files.", root, num_files, len(rows))
     report_system_files(root, system)
     if others:
-        _logger.warning("%s: left out, not named like images or slides: %s.", root, join_few(others))
+        _logger.warning("%s: left out, in no class or not named like images or slides: %s.", root, join_few(others))
+    if empty:
+        _logger.warning("%s: folders without images are no classes: %s.", root, join_few(empty))
     return rows
 
 

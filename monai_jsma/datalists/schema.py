@@ -29,6 +29,7 @@ from monai_jsma.datalists.spelling import read_names_as_written
 from monai_jsma.datalists.splits import SPLITS, Item, check_groups, find_splits
 from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
+from monai_jsma.slides.early_ends import log_early_ends
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_slide_key, list_slide_files, may_be_several_files
 
@@ -227,6 +228,7 @@ def load_datalist(
         _check_leaks(content, base)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    log_early_ends(loaded[0]["image"])
     return Datalist(loaded, str(path))
 
 

@@ -30,9 +30,13 @@ __all__ = [
 ]
 
 _TOKEN = re.compile(r"\d+|[^\W\d]+|[^\w\s]")  # a number, a word, or any other sign
-_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")  # as spreadsheets write it
+_WHOLE_NUMBER = re.compile(r"(\d+)[.,]0+")  # as spreadsheets write it
 _NEGATIVE_NUMBER = re.compile(r"[-\u2212](\d+(?:[.,]\d+)?)")  # with a hyphen or a minus
 _SEPARATORS = "_."
+_LOOKALIKES = str.maketrans(  # letters of other alphabets that look like Latin ones, and apostrophes
+    "авекмнорстухАВЕКМНОРСТУХαβεζηικμνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ\u2018\u2019\u02bc\u00b4`",
+    "abekmhopctyxABEKMHOPCTYXabezhikmnoptyxABEZHIKMNOPTYX" + "'" * 5,
+)
 _MAX_LISTED = 10
 _WAY_OUT = (
     "write each in one spelling; if they differ, say so with --names-as-written (prepare) or "
@@ -47,7 +51,7 @@ class Double(NamedTuple):
     spellings: tuple[str, ...]
 
     def __str__(self) -> str:
-        composed = {unicodedata.normalize("NFC", spelling) for spelling in self.spellings}
+        composed = {unicodedata.normalize("NFC", spelling).translate(_LOOKALIKES) for spelling in self.spellings}
         show = repr if len(composed) == len(self.spellings) else ascii  # where they look the same: code points
         return f"{self.kind} {' and '.join(map(show, self.spellings))}"
 
@@ -55,8 +59,8 @@ class Double(NamedTuple):
 def spelling_key(name: str) -> tuple[str, ...]:
     """What the spellings of a name have in common: its words and numbers.
 
-    Case, leading zeros, separators, invisible characters and forms of Unicode make no difference, except for the sign
-    of a name that is a number.
+    Case, leading zeros, separators, invisible characters and letters that look alike make no difference, except for the
+    sign of a name that is a number.
 
     Example::
 
@@ -79,8 +83,9 @@ def spelling_key(name: str) -> tuple[str, ...]:
 
 
 def _fold(text: str) -> str:
-    """A text without differences of case, of Unicode form and of invisible characters."""
+    """A text without differences of case, of Unicode form, of letters that look alike and of invisible characters."""
     visible = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    visible = visible.translate(_LOOKALIKES)
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_jsma.data.tensor_batch import check_pixel_range
+from monai_jsma.data.tensor_batch import check_images
 from monai_jsma.networks.encoder_building import build_encoder
 from monai_jsma.networks.encoder_spec import parse_encoder, read_encoder_name
 from monai_jsma.networks.token_encoder import TokenEncoder
@@ -95,15 +95,18 @@ class Backbone(nn.Module):
         """Feature map of ``uint8`` or [0, 1] images.
 
         Raises:
-            ValueError: if the images are neither ``uint8`` nor in [0, 1], or if the model gives something else than a
-                map of ``num_features`` channels, or refuses the size.
+            ValueError: if the images are no batch of RGB, or neither ``uint8`` nor in [0, 1], if the weights are not of
+                float32, or if the model gives something else than a map of ``num_features`` channels, or refuses the
+                size.
         """
+        check_images(images)
+        self._check_precision(images.device)
+        pixels = images.float()
         if images.dtype == torch.uint8:
-            images = images.float() / 255
-        else:
-            check_pixel_range(images)
+            pixels = pixels / 255
+        pixels = (pixels - self.mean) / self.std
         try:
-            features = self.model((images - self.mean) / self.std)
+            features = self.model(pixels)
         except AssertionError as error:  # of timm's transformers
             raise ValueError(
                 f"{type(self.model).__name__} takes no images of {images.shape[2]} x {images.shape[3]} pixels: {error} "
@@ -127,6 +130,16 @@ class Backbone(nn.Module):
                 f"map (batch, {self.num_features}, height, width)."
             )
         return features
+
+    def _check_precision(self, device: torch.device) -> None:
+        """Refuse weights of another precision, as ``network.half()`` makes them."""
+        weight = next(self.model.parameters(), None)
+        if weight is None or weight.dtype == torch.float32 or torch.is_autocast_enabled(device.type):
+            return
+        raise ValueError(
+            f"the weights of {type(self.model).__name__} are {weight.dtype}: keep the network in torch.float32 "
+            "(network.float()) and compute in half precision by torch.autocast ('amp' of a bundle)."
+        )
 
     def describe(self, role: str) -> dict[str, object]:
         """Name and input normalization, as JSON can hold them.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from monai_jsma.geometry import Magnification
 
-__all__ = ["keep_settings", "prepare_loading", "read_class_names"]
+__all__ = ["adopt_class_names", "keep_settings", "prepare_loading", "read_class_names"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,25 @@ def read_class_names(network: object, names: Sequence[str] | None = None) -> lis
     if saved is not None:
         _compare_class_names(saved, list(names))
     return list(names)
+
+
+def adopt_class_names(network: nn.Module, names: list[str] | None) -> None:
+    """Give a network the names of the classes of weights that became a part of it, if it has none of its own.
+
+    Args:
+        network: a network with settings.
+        names: names in the order of the labels; None if the weights state none.
+
+    Raises:
+        ValueError: if the network has others.
+    """
+    kept = _decode(network.get_buffer("trained_with"))
+    own = kept.get(_CLASS_NAMES)
+    if names is None:
+        return
+    if own is not None:
+        _compare_class_names(names, own)
+    network.get_buffer("trained_with").copy_(_encode({**kept, _CLASS_NAMES: names}))
 
 
 def _rename_weights(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

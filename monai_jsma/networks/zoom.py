@@ -37,7 +37,7 @@ from monai_jsma.networks.drawing import Draw, is_possible
 from monai_jsma.networks.exporting import NoExport
 from monai_jsma.networks.finite import check_finite
 from monai_jsma.networks.jsma import AttentionNetwork, JSMANet, attention_dropout, log_prior
-from monai_jsma.networks.loading import keep_settings, read_class_names
+from monai_jsma.networks.loading import adopt_class_names, keep_settings, read_class_names
 from monai_jsma.networks.patch_encoder import PatchEncoder
 from monai_jsma.networks.samplers import LeaveOneOut, Sampler, TrainingSampler
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
@@ -411,6 +411,7 @@ class ZoomNet(NoExport):
             RuntimeError: if it has other layers.
         """
         self.region_network.load_state_dict(weights.get("model", weights))
+        adopt_class_names(self, self.region_network.class_names)
         thumbnail_encoder = self.region_network.thumbnail_encoder
         assert isinstance(thumbnail_encoder, nn.Module)
         of_regions = thumbnail_encoder.state_dict()

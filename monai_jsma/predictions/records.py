@@ -301,7 +301,9 @@ class PredictionRecord:
                 known["seen_regions"] = tuple(_read_seen_region(region) for region in values["seen_regions"])
             record = cls(**known)
             _check_record(record)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except KeyError as error:
+            raise ValueError(f"not a prediction record: it has no {error}") from error
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not a prediction record: {error!r}") from error
         return record
 

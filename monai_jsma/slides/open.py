@@ -29,7 +29,7 @@ from monai_jsma.slides.spacing import resolve_mpp
 from monai_jsma.slides.tiff import TiffHeader, is_tiff
 from monai_jsma.slides.tifffile_reader import TiffReader
 
-__all__ = ["READERS", "inspect_slide", "known_mpp", "open_slide"]
+__all__ = ["READERS", "choose_reader", "inspect_slide", "known_mpp", "open_slide"]
 
 AnyReader = type[SlideReader] | type[PlainImageReader]
 
@@ -64,7 +64,7 @@ def inspect_slide(
 
     slide = find_slide_files(path)
     header = _read_header(slide)
-    chosen, reason = _choose_reader(header, reader)
+    chosen, reason = choose_reader(header, reader)
     if chosen.lazy and isinstance(header, TiffHeader) and header.num_empty_tiles:
         _logger.warning("%s: %d tiles were never written; they are read as white.", path, header.num_empty_tiles)
 
@@ -148,8 +148,16 @@ def _read_header(slide: SlideFiles) -> Header:
     )
 
 
-def _choose_reader(header: Header, name: str | None) -> tuple[AnyReader, str]:
-    """The first reader that does not refuse the file, and why: what the file is, and what the others refused."""
+def choose_reader(header: Header, name: str | None) -> tuple[AnyReader, str]:
+    """The first reader that does not refuse the file, and why: what the file is, and what the others refused.
+
+    Args:
+        header: what is known of the file.
+        name: the reader to use instead of the best one; None for that.
+
+    Raises:
+        SlideError: if no reader, or not this one, reads the file correctly.
+    """
     if name is not None:
         candidates = [READERS[name]]
     else:

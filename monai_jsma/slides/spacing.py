@@ -144,7 +144,10 @@ def resolve_mpp(path: str, stated: Iterable[StatedSpacing], mpp: float | None) -
     """
     credible = []
     if mpp is not None:
-        given = to_float(mpp)
+        is_number = not isinstance(mpp, (bool, tuple, list))  # of a row and a column, not of a fraction
+        given = to_float(mpp) if is_number else math.nan
+        if math.isnan(given):
+            raise ValueError(f"{path}: mpp={mpp!r} is not one number of um per pixel, such as 0.25; correct 'mpp'.")
         if not _is_plausible(given):
             raise ValueError(f"{path}: mpp={mpp} is outside {_RANGE} um per pixel; correct 'mpp'.")
         credible.append(("given", given))

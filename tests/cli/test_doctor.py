@@ -167,6 +167,19 @@ def test_disk(monkeypatch, free, status):
     assert bool(lines["disk"].fix) == (status != "PASS")
 
 
+def test_jpeg_tiles_that_end_early(monkeypatch):
+    """With cuCIM all are seen; with tifffile alone the way out is named."""
+    monkeypatch.setattr(doctor, "_uses_cucim", lambda: False)
+    (line,) = doctor.check_early_ends(ask)
+    assert (line.status, line.name) == ("WARN", "JPEG tiles")
+    assert line.text == "tifffile sees a JPEG tile that ends early within its last block only in strict reading"
+    assert "verify DATALIST --read all" in line.fix
+    monkeypatch.setattr(doctor, "_uses_cucim", lambda: True)
+    answer = ProbeAnswer({"cucim": "cucim sees every JPEG tile that ends early"})
+    (line,) = doctor.check_early_ends(lambda *args: answer)
+    assert line == Line("PASS", "JPEG tiles", "cucim sees every JPEG tile that ends early")
+
+
 def test_report_and_exit_code(monkeypatch, capsys):
     found = [[Line("PASS", "a", "1.0"), Line("WARN", "b", "none", "mend b")], [Line("FAIL", "c", "gone", "mend c")]]
     monkeypatch.setattr(doctor, "list_checks", lambda ask, folder: [lambda lines=lines: lines for lines in found])
@@ -190,5 +203,5 @@ def test_this_machine():
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     names = {line.split()[1] for line in done.stdout.splitlines() if line.startswith(("PASS", "WARN"))}
-    assert names >= {*doctor.LIBRARIES, "python", "cores", "disk", "GPU", "cuDNN", "cucim", "read"}
+    assert names >= {*doctor.LIBRARIES, "python", "cores", "disk", "GPU", "cuDNN", "cucim", "read", "JPEG"}
     assert ", 0 FAIL" in done.stdout

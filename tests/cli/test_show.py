@@ -174,6 +174,25 @@ def test_results_among_the_annotations_are_not_taken_for_some(folder, slide, mon
         assert len((folder / output / "pointing.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 6
 
 
+def test_tables_and_lists_of_another_kind_are_no_annotations(folder, slide, caplog, capsys):
+    """As ``prepare mosaic`` and a prediction write them beside; a broken table of boxes stays an error."""
+    notes = folder / "notes"
+    annotate(notes / "a.geojson", TUMOUR)
+    (notes / "datalist.json").write_text('{"test": [{"image": "a.tif"}]}')
+    (notes / "cores.csv").write_text("image,label,source,group,row,col,height,width\na,0,b,c,0,0,9,9\n")
+    (notes / "failed.csv").write_text("where,stage,reason\n")
+    argv = ["draw", saved(folder, regions(slide)), "--geojson-only", "--output", str(folder / "out"), "--annotations"]
+    assert main([*argv, str(notes)]) == 0
+    assert caplog.records[-1].message == f"{notes}: left out, no annotations: cores.csv, datalist.json, failed.csv."
+    assert len((folder / "out" / "pointing.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 6
+
+    (notes / "boxes.csv").write_text("Slide,Label,row,col,height,width\na,tumour,0,0,9,9\n")
+    assert main([*argv, str(notes)]) == 1
+    assert "boxes.csv: expected rows with the columns slide" in capsys.readouterr().err
+    assert main([*argv, str(notes / "cores.csv")]) == 1
+    assert "cores.csv: expected rows with the columns slide" in capsys.readouterr().err
+
+
 def test_what_fails_is_told_and_the_rest_goes_on(folder, slide, capsys):
     gone, smaller = folder / "slides" / "gone.tif", folder / "slides" / "smaller.tif"
     records = []

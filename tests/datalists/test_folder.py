@@ -232,7 +232,7 @@ def test_a_folder_for_each_class(tmp_path, caplog):
     assert content["labels"] == {"0": "a", "1": "b", "2": "c"}
     items = {item["image"]: item["label"] for split in SPLITS for item in content[split]}
     assert items == {f"{'abc'[i % 3]}/{i}.PNG": i % 3 for i in range(9)}
-    assert "left out, not named like images or slides: c/notes.txt." in caplog.text
+    assert "left out, in no class or not named like images or slides: c/notes.txt." in caplog.text
     assert "left out, hidden or of the system: a/Thumbs.db, b/._4.png." in caplog.text
 
 
@@ -404,6 +404,24 @@ def test_a_folder_of_the_system_is_no_class(tmp_path, caplog, system):
     assert content["labels"] == {"0": "a", "1": "b"}
     assert sum(len(content[split]) for split in SPLITS) == 6
     assert f"left out, hidden or of the system: {system}." in caplog.text
+
+
+def test_what_is_in_no_class_is_told(tmp_path, caplog):
+    """An image beside the folders of classes, an unfinished download, and a class without an image."""
+    for i in range(6):
+        folder = tmp_path / "ab"[i % 2]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3), (25 * i, 0, 0)).save(folder / f"{i}.PNG")
+    Image.new("RGB", (4, 3)).save(tmp_path / "stray.png")
+    (tmp_path / "a" / "7.svs.part").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    content = folder_datalist(tmp_path, folds=3, mpp=1.0)
+    assert content["labels"] == {"0": "a", "1": "b"}
+    assert sum(len(content[split]) for split in SPLITS) == 6
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: left out, in no class or not named like images or slides: stray.png, a/7.svs.part.",
+        f"{tmp_path}: folders without images are no classes: empty.",
+    ]
 
 
 def test_data_below_a_hidden_folder_is_data(tmp_path):

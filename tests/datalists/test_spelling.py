@@ -39,6 +39,10 @@ DOUBLES = [
     ("-1", "-01"),
     ("-1", "\u22121.0"),  # a minus
     ("-P1", "P1"),
+    ("7", "7,0"),
+    ("O'Neil", "O\u2019Neil"),
+    ("C1", "\u04211"),  # a Cyrillic letter
+    ("PT-4", "\u03a1\u03a4-4"),  # Greek ones
 ]
 DIFFERENT = [
     ("1", "10"),

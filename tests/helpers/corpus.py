@@ -17,15 +17,18 @@ from corpus_files import (
     PIXELS,
     Sample,
     cut,
+    dicom,
     end_early,
     flip,
     holding,
     link_pages,
     moved,
+    ndpi,
     ome,
     on_white,
     pillow,
     retag,
+    scn,
     single,
     tiled,
     trestle,
@@ -34,7 +37,7 @@ from corpus_files import (
 )
 from PIL import Image
 
-__all__ = ["CASES", "Fails", "Hidden", "NoSpacing", "Reads", "Refused"]
+__all__ = ["CASES", "VENDOR_SLIDES", "Fails", "Hidden", "NoSpacing", "Reads", "Refused"]
 
 
 class Reads(NamedTuple):
@@ -237,3 +240,11 @@ CASES: dict[str, tuple[Sample, Any]] = {
     "tile never written": (tiled(**JPEG).but(retag("TileByteCounts", lambda v: (0, *v[1:]))), Hidden()),
 }
 # fmt: on
+
+VENDOR_SLIDES: dict[str, Sample] = {  # that OpenSlide puts together
+    "NDPI": ndpi(),
+    "SCN": scn(),
+    "DICOM": dicom(),
+    "DICOM, sparse": dicom(is_sparse=True),
+    "DICOM, concatenated": dicom(parts=2),
+}

@@ -10,14 +10,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import tifffile
+from dicom_files import list_places, write_dicom
 from PIL import Image
-from slide_files import levels_of, overwrite, page_of, picture, tile_range, write_pyramid, write_trestle
+from slide_files import (
+    levels_of,
+    overwrite,
+    page_of,
+    picture,
+    tile_range,
+    write_ndpi,
+    write_pyramid,
+    write_scn,
+    write_trestle,
+)
 
 from monai_jsma.slides.codec import scan_jpeg
 
@@ -28,15 +40,18 @@ __all__ = [
     "PIXELS",
     "Sample",
     "cut",
+    "dicom",
     "end_early",
     "flip",
     "holding",
     "link_pages",
     "moved",
+    "ndpi",
     "ome",
     "on_white",
     "pillow",
     "retag",
+    "scn",
     "single",
     "tiled",
     "trestle",
@@ -48,6 +63,8 @@ PIXELS = picture(160, 224)
 LEVELS = levels_of(PIXELS, [2, 4.003])
 GREY = PIXELS[..., 0]
 DEEP = np.random.default_rng(1).integers(0, 65536, PIXELS.shape, dtype=np.uint16)
+HALVES = levels_of(picture(128, 256), [2])  # of slides that need whole tiles
+_DICOM_UIDS = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 TILE = 5  # the one that is damaged: rows and columns 64 to 127 of level 0; the last one where there are not as many
 
 
@@ -109,6 +126,54 @@ def holding(data: bytes, name: str = "a.svs") -> Sample:
 def trestle() -> Sample:
     """A TIFF file of another vendor."""
     return Sample("a.tif", lambda path: write_trestle(path, LEVELS), LEVELS, near=5)
+
+
+def ndpi() -> Sample:
+    """A Hamamatsu slide of two levels, with a macro image."""
+    macro = picture(75, 200, 3)
+    return Sample("a.ndpi", lambda path: write_ndpi(path, HALVES, macro), HALVES, near=5)
+
+
+def scn() -> Sample:
+    """A Leica slide whose image lies on a larger canvas."""
+    location = (64, 128)
+    canvas = np.full((512, 640, 3), 255, np.uint8)
+    height, width = HALVES[0].shape[:2]
+    canvas[64 : 64 + height, 128 : 128 + width] = HALVES[0]
+    write = partial(write_scn, pixels=HALVES[0], location=location, canvas=canvas.shape[:2])
+    return Sample("a.scn", write, [canvas], near=5)
+
+
+def dicom(*, parts: int = 1, is_sparse: bool = False) -> Sample:
+    """A DICOM slide of two levels, the finest one in so many files.
+
+    Args:
+        parts: number of files that the frames of the finest level are divided over.
+        is_sparse: whether each frame states its place.
+    """
+    write = partial(_write_dicom, parts=parts, is_sparse=is_sparse)
+    return Sample("level0.dcm", write, HALVES, near=5)
+
+
+def _write_dicom(path: Path, *, parts: int, is_sparse: bool) -> None:
+    series = {name: f"1.2.3.{i}" for i, name in enumerate(_DICOM_UIDS, start=1)}  # always the same bytes
+    fine, coarse = HALVES
+    places = list_places(fine.shape[:2])
+    each = len(places) // parts
+    for part in range(parts):
+        frames = slice(part * each, (part + 1) * each)
+        attributes: dict[str, Any] = {"SOPInstanceUID": f"1.2.3.9.{part}"}
+        if parts > 1:
+            attributes.update(
+                ConcatenationUID="1.2.3.8",
+                InConcatenationNumber=part + 1,
+                InConcatenationTotalNumber=parts,
+                ConcatenationFrameOffsetNumber=part * each,
+            )
+        file = path if part == 0 else path.with_name(f"level0_{part}.dcm")
+        where = places[frames] if is_sparse else ()
+        write_dicom(file, fine, series, frames=frames, places=where, **attributes)
+    write_dicom(path.with_name("level1.dcm"), coarse, series, mpp=1.0, SOPInstanceUID="1.2.3.9.100")
 
 
 def ycbcr_jpeg2000() -> Sample:

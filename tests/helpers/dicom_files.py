@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
 
 __all__ = ["TILE", "decode_level", "list_places", "new_series", "write_dicom", "write_dicom_slide"]
 
@@ -87,7 +87,7 @@ def write_dicom(
     file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
     file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID
     file.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    file.file_meta.ImplementationClassUID = generate_uid()
+    file.file_meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
     file.ImageType = list(kind)
     file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = pixels.shape[:2]
     _add_sequences(file, mpp, kind)

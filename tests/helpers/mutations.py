@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutated files: every kind of file of the corpus, damaged in every way, each read in a process of its own.
 
-The whole run: ``python tests/helpers/mutations.py [NUMBER] [FIRST_SEED]``. A mutant is named by its file, its damage
-and its seed; another first seed gives others.
+The whole run: ``python tests/helpers/mutations.py [NUMBER] [FIRST_SEED]``; with ``vendors`` behind it, the same of the
+slides of vendors. A mutant is named by its file, its damage and its seed; another first seed gives others.
 """
 
 from __future__ import annotations
@@ -15,28 +15,36 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import openslide
+import pydicom
 import tifffile
-from corpus import CASES, NoSpacing, Reads
+from corpus import CASES, VENDOR_SLIDES, NoSpacing, Reads
+from corpus_files import Sample
 from PIL import Image
 
 from monai_jsma.data import SlideError, inspect_slide
 from monai_jsma.slides import open_slide
+from monai_jsma.slides.identity import list_slide_files
 
-__all__ = ["Outcome", "list_mutants", "run_mutants"]
+__all__ = ["CORPUS", "MAX_BYTES", "Outcome", "list_mutants", "run_mutants"]
 
 MAX_BYTES = 2 << 30  # of memory of a process
 MAX_SECONDS = 60  # of the processor
 _MAX_WAIT = 900  # seconds, on a busy machine
+_DICOM_PIXELS = b"\xe0\x7f\x10\0OB"  # tag and type of PixelData
+_DICOM_ITEM = b"\xfe\xff\0\xe0"  # tag of a frame
+
+CORPUS = [name for name, (sample, kind) in CASES.items() if isinstance(kind, (Reads, NoSpacing)) and sample.levels]
 
 
 class Mutant(NamedTuple):
@@ -66,6 +74,8 @@ class Outcome(NamedTuple):
 
 def _find_tile(path: Path, rng: np.random.Generator) -> tuple[int, int]:
     """First byte and length of a stored tile or strip; of a file that is no TIFF, of all after its first 64 bytes."""
+    if path.suffix == ".dcm":
+        return _find_frame(path.read_bytes(), rng)
     try:
         with tifffile.TiffFile(path) as tif:
             page = tif.pages[int(rng.integers(len(tif.pages)))]
@@ -76,8 +86,23 @@ def _find_tile(path: Path, rng: np.random.Generator) -> tuple[int, int]:
         return 64, path.stat().st_size - 64
 
 
+def _find_frame(data: bytes, rng: np.random.Generator) -> tuple[int, int]:
+    """First byte and length of a frame of a DICOM file; the first of them is the table of offsets."""
+    places = []
+    place = data.index(_DICOM_ITEM, data.rindex(_DICOM_PIXELS))
+    while data[place : place + 4] == _DICOM_ITEM:
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        places.append((place + 8, length))
+        place += 8 + length
+    return places[int(rng.integers(len(places)))]
+
+
 def _find_tags(path: Path, rng: np.random.Generator) -> tuple[int, int]:
     """First byte and length of the tags of a page; of a file that is no TIFF, of its first 64 bytes."""
+    if path.suffix == ".dcm":
+        data = path.read_bytes()
+        begin = data.index(b"DICM") + 4
+        return begin, data.rindex(_DICOM_PIXELS) - begin
     try:
         with tifffile.TiffFile(path) as tif:
             page = tif.pages[int(rng.integers(len(tif.pages)))]
@@ -155,14 +180,14 @@ DAMAGES: dict[str, Callable[[Path, bytearray, np.random.Generator], None]] = {
 }
 
 
-def list_mutants(number: int, *, first_seed: int = 0) -> list[Mutant]:
+def list_mutants(number: int, *, first_seed: int = 0, cases: Iterable[str] = CORPUS) -> list[Mutant]:
     """``number`` mutants, always the same: all files with all ways of damage in turn, then again with other seeds.
 
     Args:
         number: of mutants.
         first_seed: seed of the first of them; those of first seeds that are far apart have none in common.
+        cases: names of the files.
     """
-    cases = [name for name, (sample, kind) in CASES.items() if isinstance(kind, (Reads, NoSpacing)) and sample.levels]
     mutants: list[Mutant] = []
     seed = first_seed
     while len(mutants) < number:
@@ -200,7 +225,17 @@ def _read_by_openslide(path: Path) -> None:
             slide.read_region((0, 0), level, size)
 
 
-OTHER_READERS = {"tifffile": _read_by_tifffile, "Pillow": _read_by_pillow, "OpenSlide": _read_by_openslide}
+def _read_by_pydicom(path: Path) -> None:
+    for file in list_slide_files(str(path)):
+        pydicom.dcmread(file).pixel_array  # noqa: B018  # decodes all frames
+
+
+OTHER_READERS = {
+    "tifffile": _read_by_tifffile,
+    "Pillow": _read_by_pillow,
+    "OpenSlide": _read_by_openslide,
+    "pydicom": _read_by_pydicom,
+}
 
 
 def _find_refusals(path: Path) -> dict[str, str]:
@@ -214,16 +249,39 @@ def _find_refusals(path: Path) -> dict[str, str]:
     return refusals
 
 
+def _find_sample(case: str) -> tuple[Sample, int]:
+    """A file of the corpus, and its number among all."""
+    samples = {name: sample for name, (sample, _) in CASES.items()} | VENDOR_SLIDES
+    return samples[case], list(samples).index(case)
+
+
+def _damage(path: Path, mutant: Mutant, number: int) -> Path:
+    """The path of a copy with one damaged file, which no reader remembers."""
+    rng = np.random.default_rng([mutant.seed, number])
+    files = list_slide_files(str(path))
+    if len(files) == 1:
+        victim = copy = path.with_name(f"mutant{path.suffix}")
+        shutil.copy(path, copy)
+    else:
+        folder = path.parent / "mutant"
+        folder.mkdir()
+        for file in files:
+            shutil.copy(file, folder)
+        copy = folder / path.name
+        victim = folder / Path(files[int(rng.integers(len(files)))]).name
+    data = bytearray(victim.read_bytes())
+    DAMAGES[mutant.damage](victim, data, rng)
+    victim.unlink()
+    victim.write_bytes(data)
+    return copy
+
+
 def _read_mutant(mutant: Mutant, folder: Path) -> tuple[str, str]:
-    sample, _ = CASES[mutant.case]
+    sample, number = _find_sample(mutant.case)
     path = sample.make(folder, sound=True)
     sound = _read_levels(path)
     unable = _find_refusals(path)  # readers that do not know this kind of file even when it is sound
-    data = bytearray(path.read_bytes())
-    number = list(CASES).index(mutant.case)
-    DAMAGES[mutant.damage](path, data, np.random.default_rng([mutant.seed, number]))
-    path = path.with_name(f"mutant{path.suffix}")  # no reader remembers it
-    path.write_bytes(data)
+    path = _damage(path, mutant, number)
 
     limit = _count_memory() + MAX_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -323,14 +381,17 @@ def run_mutants(mutants: list[Mutant], *, num_processes: int = 2) -> Iterator[Ou
 def _import_readers() -> None:
     """Import what readers import late, so that no process has to."""
     with tempfile.TemporaryDirectory() as name:
-        for case in ("raw", "LZW", "palette", "PNG"):
-            _read_levels(CASES[case][0].make(Path(name)))
+        for case in ("raw", "LZW", "palette", "PNG", "DICOM"):
+            sample, _ = _find_sample(case)
+            _read_levels(sample.make(Path(name)))
 
 
-def _main(number: int = 720, first_seed: int = 0) -> int:
+def _main(number: str = "720", first_seed: str = "0", corpus: str = "") -> int:
     counts: collections.Counter[str] = collections.Counter()
     largest = 0
-    for outcome in run_mutants(list_mutants(number, first_seed=first_seed)):
+    cases = list(VENDOR_SLIDES) if corpus == "vendors" else CORPUS
+    mutants = list_mutants(int(number), first_seed=int(first_seed), cases=cases)
+    for outcome in run_mutants(mutants, num_processes=len(os.sched_getaffinity(0))):
         counts[outcome.kind] += 1
         largest = max(largest, outcome.peak_bytes)
         if outcome.kind in ("silent", "crash", "hang"):
@@ -340,4 +401,4 @@ def _main(number: int = 720, first_seed: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*map(int, sys.argv[1:])))
+    sys.exit(_main(*sys.argv[1:]))

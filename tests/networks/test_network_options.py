@@ -108,6 +108,56 @@ def test_channels_last_gives_the_same_outputs_and_gradients():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images[0], r"have \(3, 24, 20\): make a batch of a single image \(image\[None\]\)"),
+        (lambda images: images.permute(0, 2, 3, 1), r"put the colors first \(images.permute\(0, 3, 1, 2\)\)"),
+        (lambda images: images[:, [0, 1, 2, 0]], r"lay RGBA on white, or leave alpha out"),
+        (lambda images: images[:, :2], r"have \(2, 2, 24, 20\): give red, green and blue"),
+    ],
+)
+@pytest.mark.parametrize("make", [tiny_net, mil_net])
+def test_images_of_another_shape_are_refused_with_the_way_out(make, change, message):
+    images = torch.rand(2, 3, 24, 20)
+    network = make().eval()
+    for call in (network, network.patch_encoder):
+        with pytest.raises(ValueError, match=message):
+            call(change(images))
+    with pytest.raises(TypeError, match=r"but this is a ndarray; torch\.as_tensor"):
+        network(images.numpy())
+
+
+@pytest.mark.parametrize("make", [tiny_net, mil_net])
+def test_images_of_other_forms_are_right(make):
+    """Gray is repeated; doubles and images that lie otherwise in memory are the same images."""
+    network = make().eval()
+    gray = torch.rand(2, 1, 24, 20)
+    torch.testing.assert_close(network(gray), network(gray.expand(2, 3, 24, 20)))
+    images = torch.rand(2, 3, 24, 20)
+    for same in (images.double(), images.to(memory_format=torch.channels_last), images.mT.contiguous().mT):
+        assert torch.equal(network(same), network(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("make", [tiny_net, mil_net])
+def test_weights_of_another_precision_are_refused_with_the_way_out(make, dtype):
+    network = make().eval().to(dtype)
+    with pytest.raises(ValueError, match=rf"weights of \w+ are {dtype}: .*float\(\)\) and compute .* torch.autocast"):
+        network(torch.rand(1, 3, 24, 20))
+
+
+@pytest.mark.parametrize("make", [tiny_net, mil_net])
+def test_averaged_and_quantized_copies_are_no_exports(make):
+    """Copies that compute with the network's own code read the patches of each image."""
+    network = make().eval()
+    images = torch.rand(2, 3, 24, 20)
+    averaged = torch.optim.swa_utils.AveragedModel(network).eval()
+    assert torch.equal(averaged(images), network(images))
+    again = torch.func.functional_call(network, dict(network.named_parameters()), (images,))
+    assert torch.equal(again, network(images))
+
+
 def test_shared_backbone():
     shared = build_backbone(ConvBackbone((8,)), None)
     net = tiny_net(thumbnail_encoder=shared, patch_encoder=PatchEncoder(shared, feature_norm="l2"))

@@ -45,6 +45,11 @@ def test_weights_of_a_region_network_load_and_mean_the_same():
     net.load_region_weights({"model": trained.state_dict()})
     for name, value in trained.state_dict().items():
         assert torch.equal(net.region_network.state_dict()[name], value)
+    unnamed = zoom_net()
+    unnamed.load_region_weights(trained.state_dict())
+    assert unnamed.class_names == ["a", "b", "c"]
+    with pytest.raises(ValueError, match=r"trained with the classes \['a', 'b', 'c'\], but .* has \['c', 'b', 'a'\]"):
+        zoom_net(class_names=["c", "b", "a"]).load_region_weights(trained.state_dict())
     with pytest.raises(ValueError, match="trained with magnifications of"):
         net.load_region_weights(tiny_net(magnifications=(4.0, 2.0)).state_dict())
 

@@ -23,6 +23,7 @@ from monai_jsma.slides.codec import (
     looks_unfinished,
     scan_jpeg,
 )
+from monai_jsma.slides.early_ends import describe_early_ends, sees_early_ends
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.open import inspect_slide, open_slide
 
@@ -171,6 +172,18 @@ def test_strict_reading_sees_every_early_end(tmp_path: Path, reader: str) -> Non
     strict = inspect_slide(path, reader=reader, strict=True)
     with pytest.raises(SlideError, match=r"tile 0 of level 0 .* is damaged: the coded pixels of its JPEG stream end"):
         open_slide(strict).read(0, (0, 0), (64, 64))
+
+
+@pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile", "openslide"])
+def test_what_is_said_of_a_reader_and_early_ends_is_so(tmp_path: Path, reader: str) -> None:
+    path = write_short_last_block(tmp_path / "a.tif")
+    lax = open_slide(inspect_slide(path, reader=reader))
+    if sees_early_ends(reader):
+        with pytest.raises(SlideError, match="damaged"):
+            lax.read(0, (0, 0), (64, 64))
+    else:
+        lax.read(0, (0, 0), (64, 64))
+    assert ("verify DATALIST --read all" in describe_early_ends(reader)) != sees_early_ends(reader)
 
 
 @pytest.mark.parametrize("reader", [pytest.param("cucim", marks=needs_cucim), "tifffile"])

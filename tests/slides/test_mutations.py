@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from collections.abc import Sequence
 
 import pytest
-from mutations import MAX_BYTES, list_mutants, run_mutants
-
-NUMBER = 60
+from corpus import VENDOR_SLIDES
+from mutations import CORPUS, MAX_BYTES, list_mutants, run_mutants
 
 
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods() or not sys.platform.startswith("linux"),
     reason="the limits of memory are those of Linux",
 )
-def test_mutants() -> None:
-    outcomes = list(run_mutants(list_mutants(NUMBER)))
-    assert len(outcomes) == NUMBER
+@pytest.mark.parametrize(("number", "cases"), [(60, CORPUS), (27, list(VENDOR_SLIDES))], ids=["files", "vendors"])
+def test_mutants(number: int, cases: Sequence[str]) -> None:
+    outcomes = list(run_mutants(list_mutants(number, cases=cases)))
+    assert len(outcomes) == number
     faults = [outcome for outcome in outcomes if outcome.kind in ("crash", "hang", "silent")]
     assert not faults
     assert max(outcome.peak_bytes for outcome in outcomes) < MAX_BYTES
     errors = [outcome for outcome in outcomes if outcome.kind == "error"]
-    assert len(errors) > NUMBER // 3
-    assert all("mutant." in outcome.message for outcome in errors)  # names the file
+    assert len(errors) > number // 4
+    assert all("/mutant" in outcome.message for outcome in errors)  # names the file
+
+
+def test_every_vendor_slide_is_mutated_in_every_way() -> None:
+    mutants = list_mutants(45, cases=VENDOR_SLIDES)
+    assert len({(mutant.case, mutant.damage) for mutant in mutants}) == 45
 
 
 def test_the_mutants_are_always_the_same() -> None:

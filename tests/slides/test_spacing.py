@@ -221,6 +221,16 @@ def test_a_given_spacing_in_place_of_a_scanners_is_told(tmp_path: Path, caplog: 
     assert "Aperio MPP 25.2 um/px rejected: outside 0.05-20; using the given 0.252 um/px" in caplog.text
 
 
+@pytest.mark.parametrize("value", [(0.5, 0.5), [0.5, 0.5], [0.5], True, "0.5 um", None.__class__, 0.5j, float("nan")])
+def test_what_is_not_one_number_cannot_be_given(tmp_path: Path, value: Any) -> None:
+    """A pair is a row and a column, not a fraction: never is it read as 0.5 / 0.5."""
+    path = write_pyramid(tmp_path / "a.tif", LEVELS)
+    with pytest.raises(ValueError, match=r"is not one number of um per pixel, such as 0\.25"):
+        inspect_slide(path, mpp=value)
+    with pytest.raises(ValueError, match=r"default_mpp: .* is not one number of um per pixel"):
+        LoadPyramid(["100X"], 64, default_mpp=value)(path)
+
+
 def test_spacings_of_other_types_can_be_given(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "a.tif", LEVELS)
     for value in (Fraction(1, 2), np.float32(0.5), "0,5", torch.tensor(0.5)):
