@@ -215,6 +215,8 @@ class _Bundle:
             raise ValueError("this configuration keeps no features: add the overlay of a frozen f, --config frozen.")
         if self._parser.get_parsed_content("zoom"):
             raise ValueError("features of whole slides that are zoomed into cannot be exchanged: leave zoom out.")
+        if self._parser.get_parsed_content("stain_norm"):
+            raise ValueError("other tools' features are of images as they are stained: leave 'stain_norm' null.")
         weights = select_weights(self._parser.get_parsed_content("weights"), "patch_backbone")
         self._device = self._parser.get_parsed_content("device")
         return encoder.load_weights(weights).eval().to(self._device)

@@ -11,7 +11,7 @@ from .batch import PyramidBatch
 from .prediction_dataset import NotFiniteError, PatchError, PredictionDataset, collate_readable
 from .process_sampler import ProcessSampler
 from .pyramid import Pyramid
-from .stain import StainMap
+from .stain import StainMap, StainNormalization
 from .tensor_batch import TensorPyramidBatch
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Pyramid",
     "PyramidBatch",
     "StainMap",
+    "StainNormalization",
     "TensorPyramidBatch",
     "collate_readable",
 ]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from monai_jsma.data.stain import StainMap
+from monai_jsma.data.stain import StainMap, StainNormalization
 from monai_jsma.geometry import (
     MAX_UPSAMPLING,
     Box,
@@ -100,6 +100,7 @@ class Pyramid:
         self.origin = (int(row), int(col))
         self.orientation = 0
         self.stain: StainMap | None = None
+        self.normalization: StainNormalization | None = None
         self.tissue: TissueMap | None = None
         self._stored = PatchGeometry(size, mpp, magnifications, patch_size, aligned)
         # Thumbnails as stored, shared by all views; one size at a time.
@@ -116,6 +117,10 @@ class Pyramid:
     def stained(self, stain: StainMap | None) -> Pyramid:
         """The same image with its stains changed."""
         return self._view(stain=stain)
+
+    def normalized(self, normalization: StainNormalization | None) -> Pyramid:
+        """The same image with its stains taken to those of a reference; other changes of them come after it."""
+        return self._view(normalization=normalization)
 
     def cropped(self, origin: tuple[int, int], size: tuple[int, int]) -> Pyramid:
         """A part of the image, in the same orientation and stain.
@@ -179,7 +184,15 @@ class Pyramid:
         """
         if not self.identity or self.stain is not None:
             return None
-        view = (self.identity, type(self.reader).__name__, self.origin, self._stored, self.orientation)
+        view: tuple[object, ...] = (
+            self.identity,
+            type(self.reader).__name__,
+            self.origin,
+            self._stored,
+            self.orientation,
+        )
+        if self.normalization is not None:
+            view = (*view, self.normalization)
         return hashlib.blake2b(repr(view).encode(), digest_size=16).digest()
 
     def item(self) -> Pyramid:
@@ -360,6 +373,8 @@ class Pyramid:
 
     def _as_seen(self, pixels: np.ndarray) -> np.ndarray:
         """Stored pixels as this view shows them, channel first; a view of ``pixels`` where no stain is changed."""
+        if self.normalization is not None:
+            pixels = self.normalization(pixels)
         if self.stain is not None:
             pixels = self.stain(pixels)
         return orient(pixels, self.orientation).transpose(2, 0, 1)

@@ -334,7 +334,7 @@ def find_tissue(pyramid: Pyramid) -> TissueMap:
     Raises:
         ValueError: if it has none.
     """
-    as_stored = pyramid.oriented(0).stained(None)
+    as_stored = pyramid.oriented(0).stained(None).normalized(None)
     mask = tissue_mask(_average_slide(as_stored))
     if not mask.any():
         raise ValueError(

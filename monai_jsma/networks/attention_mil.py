@@ -26,6 +26,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import AllPatches, Sampler
+from monai_jsma.networks.stain_check import check_stain, read_stain_norm
 from monai_jsma.networks.tissue_mask import keep_to_tissue
 
 __all__ = ["AttentionMIL", "GatedAttention"]
@@ -69,6 +70,8 @@ class AttentionMIL(NoExport):
             further settings.
         patch_size: height and width of a patch, in pixels of its magnification.
         aligned: put the patches of a whole image side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
+        stain_norm: None, or ``"macenko"``: images come with their stains normalized, see
+            :class:`~monai_jsma.transforms.NormalizePyramidStain`; others are refused.
         hidden: length of the hidden layers of the attention.
         dropout: dropout rate before the classifier.
         class_names: names of the classes in the order of their labels. They are saved with the weights and must be
@@ -93,6 +96,7 @@ class AttentionMIL(NoExport):
         patch_encoder: PatchEncoder | EncoderLike = "inception_v3",
         patch_size: int = 299,
         aligned: bool = False,
+        stain_norm: str | None = None,
         hidden: int = 128,
         dropout: float = 0.5,
         class_names: Sequence[str] | None = None,
@@ -104,6 +108,7 @@ class AttentionMIL(NoExport):
         prepare_loading(self, self.magnifications)
         self.patch_size = patch_size
         self.aligned = aligned
+        self.stain_norm = read_stain_norm(stain_norm)
         if not isinstance(patch_encoder, PatchEncoder):
             patch_encoder = PatchEncoder(patch_encoder, weights=select_weights(weights, "patch_backbone"))
         self.patch_encoder = patch_encoder
@@ -113,6 +118,7 @@ class AttentionMIL(NoExport):
             "num_classes": num_classes,
             "patch_size": patch_size,
             "aligned": aligned,
+            "stain_norm": str(self.stain_norm),
             **patch_encoder.describe(),
         }
         keep_settings(self, settings, class_names=class_names)
@@ -140,7 +146,8 @@ class AttentionMIL(NoExport):
             ``log_prior``, ``cells`` and ``weights`` ``(batch, cells)``.
 
         Raises:
-            ValueError: for a sampler that reads some patches, or weights that are NaN or infinite.
+            ValueError: for a sampler that reads some patches, weights that are NaN or infinite, or an image with
+                another ``stain_norm``.
             NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.
         """
         refuse_removed_options(_old_options)
@@ -149,6 +156,7 @@ class AttentionMIL(NoExport):
                 f"attention MIL reads all patches and draws none, but got {sampler!r}: set 'inference_sampler' to "
                 "AllPatches()."
             )
+        check_stain(self.stain_norm, pyramid)
         if pyramid is None:
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
 

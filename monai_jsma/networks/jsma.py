@@ -39,6 +39,7 @@ from monai_jsma.networks.loading import keep_settings, prepare_loading, read_cla
 from monai_jsma.networks.patch_encoder import PatchEncoder, PatchSource
 from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import Pathwise, Sampler, TopK, TrainingSampler
+from monai_jsma.networks.stain_check import check_stain, read_stain_norm
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 from monai_jsma.networks.tissue_mask import keep_to_tissue
@@ -77,6 +78,8 @@ class JSMANet(NoExport):
         thumbnail_size: height and width that ``image`` is averaged to when it is a whole image.
         patch_size: height and width of a patch, in pixels of its magnification.
         aligned: put the patches of a whole image side by side, see :class:`~monai_jsma.geometry.PatchGeometry`.
+        stain_norm: None, or ``"macenko"``: images come with their stains normalized, see
+            :class:`~monai_jsma.transforms.NormalizePyramidStain`; others are refused.
         thumbnail_norm: None, or ``"standardized"``: the features of each place of the thumbnail have mean 0 and
             variance 1 in each channel over the training, then equal length, before the attention looks at them (see
             :class:`~monai_jsma.networks.FeatureStandardizer`): for an h that was trained on other images.
@@ -114,6 +117,7 @@ class JSMANet(NoExport):
         thumbnail_size: tuple[int, int] = (224, 299),
         patch_size: int = 299,
         aligned: bool = False,
+        stain_norm: str | None = None,
         thumbnail_norm: str | None = None,
         normalization: str = "sigmoid",
         level_prior: str | None = None,
@@ -133,6 +137,7 @@ class JSMANet(NoExport):
         self.thumbnail_size = tuple(thumbnail_size)
         self.patch_size = patch_size
         self.aligned = aligned
+        self.stain_norm = read_stain_norm(stain_norm)
         self.level_prior = level_prior
         self.attention_dropout = attention_dropout
         self.freeze_norm = freeze_norm
@@ -204,11 +209,12 @@ class JSMANet(NoExport):
 
         Raises:
             NotFiniteError: if attention or logits of an image are NaN or infinite; it names the image.
-            ValueError: if weights of the network are.
+            ValueError: if weights of the network are, or for an image with another ``stain_norm``.
         """
         refuse_removed_options(_old_options)
         sampler = self._choose_sampler(sampler)
         pixels = image
+        check_stain(self.stain_norm, pyramid)
         if pyramid is None:
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
             image = pyramid.thumbnail(self.thumbnail_size)  # type: ignore[arg-type]
@@ -296,6 +302,7 @@ class JSMANet(NoExport):
             "num_classes": num_classes,
             "patch_size": self.patch_size,
             "aligned": self.aligned,
+            "stain_norm": str(self.stain_norm),
             "level_prior": str(level_prior),
             "bag_weights": "P / sum P" if normalizes else "P",
             **self.patch_encoder.describe(),

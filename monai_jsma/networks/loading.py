@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _NUM_BYTES = 16384  # of the settings as JSON; zeros follow
 _CLASS_NAMES = "class_names"
 _LOGGED = ("thumbnail_size", "thumbnail_backbone", "patch_backbone", "bag_weights")  # all others are refused
+_UNSTATED = {"stain_norm": "None"}  # what weights of earlier versions were trained with
 _TOLERANCE = 0.01  # of a spacing, relative
 
 # Names of version 0.1, and what they are called now. The order of the modules is the same, so that the state of an
@@ -145,6 +146,8 @@ def _check_settings(network: nn.Module, state_dict: dict[str, Any], prefix: str,
     else:
         _warn_of_earlier_normalization(own)
     _compare_class_names(saved.get(_CLASS_NAMES), own[_CLASS_NAMES])
+    for name, value in _UNSTATED.items():
+        saved.setdefault(name, value)
     for name, value in own.items():
         if name != _CLASS_NAMES and name in saved and saved[name] != value:
             _report_difference(name, saved[name], value)

@@ -40,6 +40,7 @@ from monai_jsma.networks.jsma import AttentionNetwork, JSMANet, attention_dropou
 from monai_jsma.networks.loading import adopt_class_names, keep_settings, read_class_names
 from monai_jsma.networks.patch_encoder import PatchEncoder
 from monai_jsma.networks.samplers import LeaveOneOut, Sampler, TrainingSampler
+from monai_jsma.networks.stain_check import check_stain
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 from monai_jsma.networks.zoom_tree import NodeAttention, RegionSource, ZoomTree
@@ -252,10 +253,12 @@ class ZoomNet(NoExport):
         Raises:
             NotFiniteError: if attention or logits of a slide are NaN or infinite; it names the slide.
             PatchError: if regions or patches of some slides cannot be read.
-            ValueError: if weights of the network are NaN or infinite, or the sampler needs the attention of all cells.
+            ValueError: if weights of the network are NaN or infinite, the sampler needs the attention of all cells, or
+                a slide has another ``stain_norm`` than the region network.
         """
         sampler = self._choose_sampler(sampler)
         pixels = image
+        check_stain(self.region_network.stain_norm, pyramid)
         if pyramid is None:
             pyramid = TensorPyramidBatch(image, self.magnifications, self.patch_size, aligned=self.aligned)
             image = pyramid.thumbnails(self.thumbnail_size)

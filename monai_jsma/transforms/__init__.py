@@ -4,7 +4,15 @@
 
 from __future__ import annotations
 
-from .array import FindTissue, LoadPyramid, PyramidThumbnail, RandPyramidCrop, RandPyramidOrientation, RandPyramidStain
+from .array import (
+    FindTissue,
+    LoadPyramid,
+    NormalizePyramidStain,
+    PyramidThumbnail,
+    RandPyramidCrop,
+    RandPyramidOrientation,
+    RandPyramidStain,
+)
 from .dictionary import (
     FindTissueD,
     FindTissued,
@@ -12,6 +20,9 @@ from .dictionary import (
     LoadPyramidD,
     LoadPyramidd,
     LoadPyramidDict,
+    NormalizePyramidStainD,
+    NormalizePyramidStaind,
+    NormalizePyramidStainDict,
     PyramidThumbnailD,
     PyramidThumbnaild,
     PyramidThumbnailDict,
@@ -35,6 +46,10 @@ __all__ = [
     "LoadPyramidD",
     "LoadPyramidDict",
     "LoadPyramidd",
+    "NormalizePyramidStain",
+    "NormalizePyramidStainD",
+    "NormalizePyramidStainDict",
+    "NormalizePyramidStaind",
     "PyramidThumbnail",
     "PyramidThumbnailD",
     "PyramidThumbnailDict",

@@ -21,7 +21,7 @@ from monai.transforms import RandomizableTransform, Transform
 from monai.utils import TransformBackends
 
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.data.stain import StainMap
+from monai_jsma.data.stain import MACENKO, StainMap, StainNormalization
 from monai_jsma.data.tensor_batch import round_to_uint8
 from monai_jsma.datalists.schema import find_region
 from monai_jsma.datalists.tissue import find_tissue
@@ -33,6 +33,7 @@ from monai_jsma.slides.spacing import resolve_mpp
 __all__ = [
     "FindTissue",
     "LoadPyramid",
+    "NormalizePyramidStain",
     "PyramidThumbnail",
     "RandPyramidCrop",
     "RandPyramidOrientation",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _MAX_STRETCH = 0.02  # relative difference of height and width of a pixel
+_NUM_SAMPLES = 32  # patches that the colors of the stains are estimated from
 _BACKENDS = [TransformBackends.NUMPY]
 
 
@@ -313,6 +315,56 @@ class FindTissue(Transform):
             ValueError: if it has none.
         """
         return pyramid.with_tissue(find_tissue(pyramid))
+
+
+class NormalizePyramidStain(Transform):
+    """Take hematoxylin and eosin of an image to those of a reference, the same over all of it (Macenko et al. 2009).
+
+    The colors of the two stains, and how dense they are, are estimated from up to 32 patches of the finest magnification
+    that hold tissue, evenly over the image or the region that was loaded, as by MONAI's ``NormalizeHEStains``; thumbnail
+    and patches are then mapped pixel by pixel. It comes after :class:`FindTissue`, if that is used, and before the
+    random transforms. Networks are told of it by ``stain_norm``.
+
+    Args:
+        method: ``"macenko"``.
+
+    Raises:
+        ValueError: for another method.
+    """
+
+    backend = _BACKENDS
+
+    def __init__(self, method: str = MACENKO) -> None:
+        if method != MACENKO:
+            raise ValueError(f"unknown stain normalization {method!r}; choose '{MACENKO}', or leave it out.")
+
+    def __call__(self, pyramid: Pyramid) -> Pyramid:
+        """The pyramid with its stains normalized.
+
+        Raises:
+            ValueError: if it has no tissue, or two stains cannot be told apart in it.
+        """
+        pixels = _read_tissue(pyramid)
+        try:
+            normalization = StainNormalization.fit(pixels)
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise ValueError(
+                f"{pyramid.path}: its stains cannot be normalized: {error} Take it out of the datalist if it is blank "
+                "or not of hematoxylin and eosin, or leave the normalization out."
+            ) from error
+        return pyramid.normalized(normalization)
+
+
+def _read_tissue(pyramid: Pyramid) -> np.ndarray:
+    """Patches of tissue as they are stored, below each other: ``uint8`` ``(rows, patch_size, 3)``."""
+    as_stored = pyramid.oriented(0).stained(None).normalized(None)
+    if as_stored.tissue is None:
+        as_stored = as_stored.with_tissue(find_tissue(as_stored))
+    cells = np.flatnonzero(as_stored.tissue_cells())
+    finest = cells[cells >= as_stored.geometry.offsets[-2]]
+    places = np.linspace(0, len(finest) - 1, min(_NUM_SAMPLES, len(finest)))
+    patches = as_stored.read(finest[places.round().astype(int)].tolist())  # (n, 3, patch_size, patch_size)
+    return patches.transpose(0, 2, 3, 1).reshape(-1, patches.shape[-1], 3)
 
 
 class PyramidThumbnail(Transform):

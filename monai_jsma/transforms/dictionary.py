@@ -12,11 +12,13 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import ensure_tuple
 
+from monai_jsma.data.stain import MACENKO
 from monai_jsma.datalists.schema import find_monai_fault
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification
 from monai_jsma.transforms.array import (
     FindTissue,
     LoadPyramid,
+    NormalizePyramidStain,
     PyramidThumbnail,
     RandPyramidCrop,
     RandPyramidOrientation,
@@ -30,6 +32,9 @@ __all__ = [
     "LoadPyramidD",
     "LoadPyramidDict",
     "LoadPyramidd",
+    "NormalizePyramidStainD",
+    "NormalizePyramidStainDict",
+    "NormalizePyramidStaind",
     "PyramidThumbnailD",
     "PyramidThumbnailDict",
     "PyramidThumbnaild",
@@ -139,6 +144,32 @@ class FindTissued(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.find(d[key])
+        return d
+
+
+class NormalizePyramidStaind(MapTransform):
+    """Dictionary form of :class:`~monai_jsma.transforms.NormalizePyramidStain`.
+
+    Args:
+        keys: keys of the pyramids.
+        method: ``"macenko"``.
+        allow_missing_keys: do not raise if a key is missing.
+
+    Raises:
+        ValueError: for another method.
+    """
+
+    backend = NormalizePyramidStain.backend
+
+    def __init__(self, keys: KeysCollection, method: str = MACENKO, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.normalize = NormalizePyramidStain(method)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalize the stains of each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.normalize(d[key])
         return d
 
 
@@ -273,6 +304,7 @@ class RandPyramidCropd(_RandPyramidd):
 
 FindTissueD = FindTissueDict = FindTissued
 LoadPyramidD = LoadPyramidDict = LoadPyramidd
+NormalizePyramidStainD = NormalizePyramidStainDict = NormalizePyramidStaind
 PyramidThumbnailD = PyramidThumbnailDict = PyramidThumbnaild
 RandPyramidCropD = RandPyramidCropDict = RandPyramidCropd
 RandPyramidOrientationD = RandPyramidOrientationDict = RandPyramidOrientationd
