@@ -38,7 +38,7 @@ def test_an_image_becomes_what_monai_makes_of_it():
 
 
 def test_colors_are_estimated_from_the_finest_patches_that_hold_tissue():
-    """The right half is glass; 80 rows of tissue have 16 columns of patches, of which 32 evenly chosen are looked at."""
+    """The right half is glass. Of the patches of the left half 32 are looked at, evenly chosen."""
     pixels = np.full((80, 64, 3), 255, np.uint8)
     pixels[:, :32] = stained_picture(size=(80, 32))
     pyramid = pyramid_of(pixels, aligned=True)
