@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole slides of real tissue: zoom attention against random patches of the tissue, all of it, and flat attention.
 
-    python experiments/real_slides.py MOSAICS [--out DIR] [--region-size N] [--alpha A] [--set NAME=VALUE ...] [--bets]
+    python experiments/real_slides.py MOSAICS [--out DIR] [--region-size N] [--thumbnail-size N] [--alpha A]
+        [--inference-patches N] [--max-regions N] [--set NAME=VALUE ...] [--bets]
 
 MOSAICS is a folder of ``python -m monai_jsma prepare mosaic --folds K``. The program is ``crossval`` with a fixed list
 of variants, all with frozen encoders and patches of tissue only. Then it asks the records what ``crossval`` does not
@@ -24,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +46,7 @@ VARIANTS = {
     "attention MIL": "attention_mil",
 }
 OVERLAYS = {
-    "slides": {"tissue_only": True, "thumbnail_size": [448, 448], "num_patches": 16},
+    "slides": {"tissue_only": True, "num_patches": 16},
     "many_first": {"warmup_patches": 64, "warmup_epochs": 4},
     "of_cores": {"region_epochs": 4, "zoom_epochs": 2},
 }
@@ -77,23 +79,36 @@ class Mosaic:
 # ----------------------------------------------------------------------------------------------------------------- runs
 
 
-def copy_bundle(bundle: Path, out: Path, *, region_size: int, alpha: float) -> Path:
-    """A copy of a bundle with the overlays of this experiment.
+def make_overlays(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The overlays of this experiment; what defines a variant may not be given as a value."""
+    thumbnail_size = [args.thumbnail_size, args.thumbnail_size]
+    own: dict[str, dict[str, Any]] = {
+        "slides": {"alpha": args.alpha, "thumbnail_size": thumbnail_size},
+        "of_cores": {
+            "zoom_region_size": args.region_size,
+            "thumbnail_size": thumbnail_size,
+            "max_regions": args.max_regions,
+        },
+    }
+    if args.inference_patches is not None:
+        own["many_first"] = {"inference_patches": args.inference_patches}
+    return {name: {**overlay, **own.get(name, {})} for name, overlay in OVERLAYS.items()}
+
+
+def copy_bundle(bundle: Path, out: Path, overlays: Mapping[str, Mapping[str, Any]]) -> Path:
+    """A copy of a bundle with more overlays.
 
     Args:
         bundle: folder of the bundle.
         out: folder for all results.
-        region_size: height and width of a region, in pixels of the finest magnification.
-        alpha: weight of the divergence of the attention from the neutral one.
+        overlays: content of each by its name.
     """
-    own = {"of_cores": {"zoom_region_size": region_size}, "slides": {"alpha": alpha}}
     copy = out / "bundles" / bundle.name
     variants = copy.parent / "variants"
     shutil.copytree(bundle, copy, dirs_exist_ok=True)
     shutil.copytree(bundle.parent / "variants", variants, dirs_exist_ok=True)
-    for name, overlay in OVERLAYS.items():
-        content = {**overlay, **own.get(name, {})}
-        write_whole(variants / f"{name}.json", json.dumps(content, indent=4) + "\n")
+    for name, overlay in overlays.items():
+        write_whole(variants / f"{name}.json", json.dumps(overlay, indent=4) + "\n")
     return copy
 
 
@@ -339,6 +354,9 @@ def main() -> int:
     add("mosaics", type=Path, metavar="MOSAICS", help="folder of 'prepare mosaic'")
     add("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="only these (default: all)")
     add("--region-size", type=int, default=256, metavar="N", help="height and width of a region (default: %(default)s)")
+    add("--thumbnail-size", type=int, default=448, metavar="N", help="that of a slide (default: %(default)s)")
+    add("--inference-patches", type=int, metavar="N", help="patches that are drawn in the test (default: 16)")
+    add("--max-regions", type=int, default=10, metavar="N", help="regions that are drawn then (default: %(default)s)")
     add("--alpha", type=float, default=0.0, metavar="A", help="weight of the attention's divergence (default: 0)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", dest="values", help="values for all variants")
     add("--epochs", type=int, default=20, metavar="N", help="epochs of a training (default: %(default)s)")
@@ -351,7 +369,7 @@ def main() -> int:
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.mosaics = args.mosaics.resolve()
-    bundle = copy_bundle(BUNDLE, args.out, region_size=args.region_size, alpha=args.alpha)
+    bundle = copy_bundle(BUNDLE, args.out, make_overlays(args))
     failed = run_command(make_command(args, bundle))
     write_tables(args)
     return failed

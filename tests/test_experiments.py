@@ -333,7 +333,8 @@ def test_the_experiment_on_real_slides_compares_what_it_names(experiments, monke
     mosaics = write_mosaics(tmp_path / "mosaics")
     asked = []
     monkeypatch.setattr(real_slides, "run_command", lambda command: asked.append(command) or 0)
-    given = [str(mosaics), f"--out={tmp_path / 'out'}", "--alpha=0.3", "--set", "mpp=2.0"]
+    numbers = ["--alpha=0.3", "--thumbnail-size=128", "--inference-patches=32", "--max-regions=32"]
+    given = [str(mosaics), f"--out={tmp_path / 'out'}", *numbers, "--set", "mpp=2.0"]
     monkeypatch.setattr(sys, "argv", ["real_slides.py", *given])
     assert real_slides.main() == 0
     args = build_parser().parse_args(asked[0])
@@ -343,10 +344,14 @@ def test_the_experiment_on_real_slides_compares_what_it_names(experiments, monke
     settings = {}
     for variant in made:
         config = read_config(args.bundle, variant.configs, variant.values)
-        keys = ("tissue_only", "num_patches", "alpha", "warmup_patches", "mpp")
+        keys = ("tissue_only", "num_patches", "inference_patches", "thumbnail_size", "alpha", "warmup_patches", "mpp")
         settings[variant.name] = {key: config.get_parsed_content(key) for key in keys}
         assert settings[variant.name]["tissue_only"] is True
         assert settings[variant.name]["num_patches"] == 16
+        assert settings[variant.name]["thumbnail_size"] == [128, 128]
+        if variant is made[0]:
+            assert config.get_parsed_content("inference_sampler").max_regions == 32
     zoom, flat, random, mil = settings.values()
+    assert [of["inference_patches"] for of in (zoom, flat, random)] == [32, 32, 32]
     assert (zoom["alpha"], flat["alpha"], random["alpha"], mil["alpha"]) == (0.3, 0.3, 0.0, 0.0)
     assert (zoom["warmup_patches"], flat["warmup_patches"], random["warmup_patches"]) == (64, 64, 64)
