@@ -54,6 +54,7 @@ _MOST_REGIONS = 128  # along a side that the trained root looks at itself
 def load_network(seed: int, args: argparse.Namespace) -> ZoomNet:
     """The network of a seed."""
     config = make_config("zoom", seed, argparse.Namespace(out=args.run, region_weights="none"))
+    config["feature_cache"] = None  # a slide that comes once needs none
     network = config.get_parsed_content("network_def")
     weights = torch.load(args.run / "zoom" / f"seed{seed}" / "trained.pt", weights_only=True)
     network.load_state_dict(weights)

@@ -8,15 +8,17 @@ Slides of 16 x 16 regions of 256 pixels, half of them tissue. Of the tissue 2, 5
 many regions are distractors, which no thumbnail tells from them (``monai_jsma.datalists.synthetic_slides``). The
 encoders are given and frozen: ``REGION_WEIGHTS`` is the ``model.pt`` of the demo or of ``known_answer.py``, which was
 trained on regions, all of which were informative; its h sees the slides too. What is learned from the labels of slides
-is which regions to look at, and what those without textures mean: nothing.
+is which regions to look at, and what those without textures mean: nothing. The map of a slide is standardized
+(``slide_norm``): most of it is glass and plain tissue, and a linear attention hardly tells the rest from these.
 
 - ``zoom``: ``zoom.json``; training slides have all of these shares in turn;
 - ``new_root``: the same, but all training slides have 2 %;
 - ``flat``: one attention over all cells from the slide's thumbnail, with the same h, tissue, slides, steps and patches,
   places of the map for each region, and the given patch encoder and classifier.
 
-Each share is tested by itself: from 4 and 16 random patches, and by the zoom from all patches, which a slide of a few
-different regions, repeated, makes exact. A finished run is not repeated; ``DIR/tables.md`` has all.
+Each share is tested by itself: from 4 and 16 random patches, drawn as ``zoom.json`` does, and from as many independent
+paths; and by the zoom from all patches, which a slide of a few different regions, repeated, makes exact. A finished
+run is not repeated; ``DIR/tables.md`` has all.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -70,22 +73,31 @@ COMMON = {  # values that replace those of the bundle and of demo.json
     "thumbnail_size": THUMBNAIL,
     "freeze_thumbnail_backbone": True,
     "freeze_patch_backbone": True,
-    "num_patches": 16,
+    "num_patches": 4,  # of 16 one is informative soon: there is little left to learn
     "batch_size": 8,
+    "alpha": 0.001,
     "lr": 0.05,  # of layers on top of frozen encoders
-    "epochs": 16,
+    "orientation_prob": 0.0,  # what frozen encoders give is kept
     "val_interval": 1000,
     "max_pictures": 0,
     "data_list_file_path": "none",  # the slides are in memory
     "dataset_dir": "none",
 }
+LR_SLIDE = 0.2  # of the attention over the slide
 ZOOM = {
     "zoom_region_size": REGION,
+    "slide_norm": "standardized",
     "region_thumbnail_size": [32, 32],
     "region_epochs": 0,
     "zoom_epochs": 0,
 }
+MIXED = {"epochs": 15, "warmup_epochs": 5, "warmup_patches": 16}
+FEW = {"epochs": 6, "warmup_epochs": 6, "warmup_patches": 64}  # of 4 patches none is informative
+SCHEDULES = {"zoom": MIXED, "new_root": FEW, "flat": MIXED}
+FLAT = {"thumbnail_norm": "standardized"}
 OVERLAYS = {"zoom": ["demo", "zoom"], "new_root": ["demo", "zoom"], "flat": ["demo"]}
+DRAWS = 4  # of a slide, from each of which it is classified
+SAMPLERS = {"": "systematic", "independent ": "with_replacement"}
 
 
 # ----------------------------------------------------------------------------------------------------------- slides
@@ -150,13 +162,16 @@ class OpenSlide:
         return {"image": self.pyramid, "label": self.slide.label}
 
 
-def open_in_memory(slide: SyntheticSlide, share: float, *, reader: RegionReader | None = None) -> OpenSlide:
+def open_in_memory(
+    slide: SyntheticSlide, share: float, *, reader: RegionReader | None = None, name: str = ""
+) -> OpenSlide:
     """Open a slide that is no file.
 
     Args:
         slide: the slide.
         share: share of its tissue that is informative.
         reader: reader of a slide of the same pictures, whose averages are used again.
+        name: what tells it from every other slide: then features of it are kept.
     """
     own = RegionReader(slide, "in memory") if reader is None else _copy_reader(reader, slide)
     pyramid = Pyramid(
@@ -165,6 +180,7 @@ def open_in_memory(slide: SyntheticSlide, share: float, *, reader: RegionReader 
         magnifications=GEOMETRY.magnifications,
         patch_size=GEOMETRY.patch_size,
         path="in memory",
+        identity=name,
     )
     is_tissue = slide.kinds != KINDS.index("glass")
     tissue = TissueMap(is_tissue, Box(0, 0, *pyramid.geometry.size))
@@ -188,8 +204,9 @@ def make_training_slides(seed: int, args: argparse.Namespace, shares: Sequence[f
     slides = []
     for number in range(args.train):
         share = shares[number // len(CLASS_NAMES) % len(shares)]
-        slide = make_slide(number % len(CLASS_NAMES), (seed, 0, number), make_settings(share, args))
-        slides.append(open_in_memory(slide, share))
+        of_slide = (seed, 0, number)
+        slide = make_slide(number % len(CLASS_NAMES), of_slide, make_settings(share, args))
+        slides.append(open_in_memory(slide, share, name=f"{of_slide} {share}"))
     return slides
 
 
@@ -203,7 +220,7 @@ def make_test_slides(seed: int, args: argparse.Namespace) -> list[list[OpenSlide
         same = []
         for share in SHARES:
             slide = rearrange_slide(first, of_slide, make_settings(share, args))
-            same.append(open_in_memory(slide, share, reader=reader))
+            same.append(open_in_memory(slide, share, reader=reader, name=f"{of_slide} {share}"))
         sets.append(same)
     return sets
 
@@ -215,13 +232,37 @@ def make_config(variant: str, seed: int, args: argparse.Namespace) -> ConfigPars
     """The bundle's configuration of a variant, without its slides."""
     folder = args.out / variant / f"seed{seed}"
     folders = {"ckpt_dir": folder / "models", "log_dir": folder / "runs", "output_dir": folder / "eval"}
-    values = {**COMMON, **folders, "seed": seed}
+    values = {**COMMON, **SCHEDULES[variant], **folders, "seed": seed, "feature_cache": folder / "features"}
     is_zoom = variant != "flat"
     if is_zoom:
         values |= {**ZOOM, "region_weights": args.region_weights}
+    else:
+        values |= FLAT
     config = read_config(BUNDLE, OVERLAYS[variant], values)
     config["class_names"] = list(CLASS_NAMES)
+    set_learning_rates(config, "stages." if is_zoom else "attention.")
     return config
+
+
+def set_learning_rates(config: ConfigParser, part: str) -> None:
+    """Give a part of the network a learning rate of its own, and let all of them fall to 0 as half a cosine.
+
+    Args:
+        config: configuration of the bundle.
+        part: what the names of the parameters of the attention over the slide begin with.
+    """
+    named = "in @network.named_parameters() if"
+    slide = f"[parameter for name, parameter {named} name.startswith('{part}')]"
+    others = f"[parameter for name, parameter {named} not name.startswith('{part}')]"
+    config["optimizer#params"] = f"$[{{'params': {slide}, 'lr': {LR_SLIDE}}}, {{'params': {others}}}]"
+    config["lr_scheduler"] = {
+        "_target_": "torch.optim.lr_scheduler.CosineAnnealingLR",
+        "optimizer": "@optimizer",
+        "T_max": "@epochs",
+    }
+    by_epoch = {"_target_": "LrScheduleHandler", "lr_scheduler": "@lr_scheduler", "print_lr": False}
+    config["train#handlers"] = [*config["train#handlers"], by_epoch]
+    config["validate#handlers"] = config["validate#handlers"][1:]  # without the schedule by accuracy
 
 
 def train(variant: str, seed: int, args: argparse.Namespace) -> tuple[torch.nn.Module, dict[str, float]]:
@@ -286,12 +327,15 @@ def measure_slide(network: torch.nn.Module, slide: OpenSlide, regions: SeenRegio
     thumbnails = batch.thumbnails(network.thumbnail_size)  # type: ignore[arg-type, operator]
     label = slide.slide.label
     row = {}
-    for k in PATCHES:
-        sampler = Pathwise(k, estimator="with_replacement")
-        output = network(thumbnails, batch, return_attention=True, sampler=sampler)
-        row[f"accuracy {k}"] = float(output["logits"].argmax() == label)
+    for (prefix, estimator), k in product(SAMPLERS.items(), PATCHES):
+        sampler = Pathwise(k, estimator=estimator)
+        right = []
+        for _ in range(DRAWS):
+            output = network(thumbnails, batch, return_attention=True, sampler=sampler)
+            right.append(float(output["logits"].argmax() == label))
+        row[f"{prefix}accuracy {k}"] = float(np.mean(right))
         if "num_regions" in output:
-            row[f"regions {k}"] = float(output["num_regions"][0])
+            row[f"{prefix}regions {k}"] = float(output["num_regions"][0])
 
     attention = output["attention"][0]
     of_regions = attention if regions is not None else sum_over_regions(attention)
@@ -420,7 +464,7 @@ def make_tables(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def _format(values: Sequence[float], name: str) -> str:
     mean = float(np.mean(values))
-    if not name.startswith("accuracy") or len(values) == 1:
+    if "accuracy" not in name or len(values) == 1:
         return f"{mean:.3g}"
     return f"{mean:.3f} ({min(values):.3f})"
 
@@ -436,6 +480,7 @@ def run(args: argparse.Namespace) -> None:
             network, cost = train(variant, seed, args)
             measures = measure(network, make_test_slides(seed, args))
             torch.save(network.state_dict(), file.parent / "trained.pt")
+            shutil.rmtree(file.parent / "features")  # as large as all thumbnails
             content = {"variant": variant, "seed": seed, **cost, "measures": measures}
             write_whole(file, json.dumps(content, indent=1) + "\n")
         print(f"{variant}, seed {seed}: done", flush=True)
@@ -452,7 +497,7 @@ def main() -> None:
     add("region_weights", type=Path, metavar="REGION_WEIGHTS", help="model.pt of the demo or of known_answer.py")
     add("--variants", nargs="+", choices=OVERLAYS, default=list(OVERLAYS), metavar="NAME", help="default: all")
     add("--seeds", default="0,1,2,3,4", metavar="A,B,C", help="default: %(default)s")
-    add("--train", type=int, default=80, metavar="N", help="training slides (default: %(default)s)")
+    add("--train", type=int, default=160, metavar="N", help="training slides (default: %(default)s)")
     add("--test", type=int, default=12, metavar="N", help="test slides of each share (default: %(default)s)")
     add("--pictures", type=int, default=2, metavar="N", help="different regions of each kind in a slide (default: 2)")
     add("--out", type=Path, default=Path("zoomed"), metavar="DIR", help="folder for all (default: %(default)s)")

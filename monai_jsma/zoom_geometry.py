@@ -157,8 +157,7 @@ class TissueMap:
     def __init__(self, mask: np.ndarray, box: Box) -> None:
         self.mask = mask
         self.box = box
-        sums = mask.astype(np.int64).cumsum(axis=0).cumsum(axis=1)
-        self._sums = np.pad(sums, ((1, 0), (1, 0)))  # of all that lies above and left of a corner
+        self._sums = _sum_above_and_left(mask)
 
     def measure(self, rows: Sequence[tuple[int, int]], cols: Sequence[tuple[int, int]]) -> np.ndarray:
         """Shares of tissue of the regions of a grid ``(rows, columns)``: of all pixels of the mask that they touch.
@@ -185,3 +184,21 @@ class TissueMap:
             first = start - begin
             lines.append(rescale_span(first, first + extent, length=length, new_length=num_lines))
         return np.array(lines)
+
+
+def _sum_above_and_left(mask: np.ndarray) -> np.ndarray:
+    """For each corner of the pixels, how many are True above and left of it: int32, or int64 where there are more.
+
+    Args:
+        mask: bool ``(height, width)``.
+
+    Returns:
+        ``(height + 1, width + 1)``; 0 along the first row and column.
+    """
+    height, width = mask.shape
+    most = np.iinfo(np.int32).max
+    sums = np.zeros((height + 1, width + 1), np.int32 if mask.size <= most else np.int64)
+    inner = sums[1:, 1:]
+    np.cumsum(mask, axis=0, dtype=sums.dtype, out=inner)
+    np.cumsum(inner, axis=1, out=inner)
+    return sums

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,3 +89,13 @@ def test_tissue_is_the_mean_of_the_mask_under_a_region(seed, mask_size, size, re
         lines = [int(top * mask_size[0] // size[0]), -int(-(top + height) * mask_size[0] // size[0])]
         columns = [int(left * mask_size[1] // size[1]), -int(-(left + width) * mask_size[1] // size[1])]
         np.testing.assert_allclose(share, mask[slice(*lines), slice(*columns)].mean())
+
+
+def test_the_tissue_of_a_large_mask_takes_little_memory():
+    mask = np.ones((1000, 1000), bool)
+    tracemalloc.start()
+    tissue = TissueMap(mask, Box(0, 0, 1000, 1000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= 9 * mask.size  # sums of 4 bytes, along one axis and along both
+    assert tissue.measure([(0, 1000)], [(0, 1000)]).tolist() == [[1.0]]

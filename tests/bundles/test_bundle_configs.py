@@ -47,6 +47,7 @@ ADDITIONS = {
         "zoom_region_size",
         "region_thumbnail_size",
         "slide_backbone",
+        "slide_norm",
         "tissue_power",
         "max_regions",
         "region_weights",
