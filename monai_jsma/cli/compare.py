@@ -59,9 +59,8 @@ def _add_crossval(commands: Commands) -> None:
     parser.add_argument(
         "--split-seed",
         type=parse_whole(),
-        default=0,
         metavar="S",
-        help="random seed of the folds (default: %(default)s)",
+        help="random seed of the folds (default: keep the folds of the datalist, if it has as many; else 0)",
     )
     parser.add_argument(
         "--test-folds", metavar="A,B,C", help="test on these folds only, counted from 0 (default: on all)"

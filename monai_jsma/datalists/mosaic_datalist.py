@@ -29,7 +29,7 @@ from monai_jsma.datalists.mosaic import Core, MosaicPlan, MosaicSettings, Placed
 from monai_jsma.datalists.mosaic_files import CoreSource, choose_mpp, open_sources, write_mosaic
 from monai_jsma.datalists.schema import find_labels_fault, load_datalist, read_datalist, save_datalist
 from monai_jsma.datalists.spelling import read_names_as_written
-from monai_jsma.datalists.splits import SPLITS, Item, group_of, make_splits, split_by_group
+from monai_jsma.datalists.splits import SPLITS, Item, divide_items, group_of, make_splits
 
 __all__ = ["JPEG_QUALITY", "MosaicOutput", "make_mosaics"]
 
@@ -208,7 +208,7 @@ def _divide(
 ) -> dict[str, list[Item]]:
     """The items of all splits by fold, whole groups in each."""
     items = [item for of_split in items_of.values() for item in of_split]
-    fold_of = split_by_group(items, folds, seed, names_as_written=names_as_written)
+    fold_of = divide_items(items, folds, seed or None, names_as_written=names_as_written)
     of_fold: dict[str, list[Item]] = {f"fold{fold}": [] for fold in range(folds)}
     for item, fold in zip(items, fold_of, strict=True):
         of_fold[f"fold{fold}"].append(item)

@@ -11,6 +11,7 @@ whatever the groups say. Names that are likely the same in two spellings are a q
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -35,6 +36,7 @@ __all__ = [
     "check_groups",
     "find_shared",
     "find_spelling_doubles",
+    "divide_items",
     "find_splits",
     "group_of",
     "hold_out",
@@ -49,6 +51,8 @@ Item = dict[str, Any]
 Identity = tuple[str, str]  # kind and value, such as ("patient", "P1")
 
 SPLITS = ("training", "validation", "test")
+
+_logger = logging.getLogger(__name__)
 
 
 def find_splits(content: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -271,6 +275,68 @@ def split_by_group(
     return fold_of
 
 
+def divide_items(
+    items: Sequence[Item],
+    folds: int,
+    seed: int | None = None,
+    *,
+    min_folds: int = 2,
+    base: Path | None = None,
+    names_as_written: bool = False,
+) -> list[int]:
+    """The fold of each item: the one that it states, if they state as many folds as are asked for, else a new one.
+
+    So whoever divides a datalist that was divided already gets folds of the same numbers. Where the stated folds are
+    not kept, a warning says why.
+
+    Args:
+        items: items with ``image`` and ``label``, with or without ``fold``.
+        folds: number of folds.
+        seed: random seed of a new division; None keeps the stated folds, or divides by seed 0.
+        min_folds: as in :func:`split_by_group`.
+        base: as in :func:`split_by_group`.
+        names_as_written: as in :func:`split_by_group`.
+
+    Raises:
+        ValueError: as :func:`split_by_group`; and if the stated folds share a group, patient or image.
+    """
+    stated = [item.get("fold") for item in items]
+    refusal = _find_fold_refusal(stated, folds, seed)
+    if refusal is None:
+        fold_of = [int(fold) for fold in stated if fold is not None]
+        items_of = defaultdict(list)
+        for item, fold in zip(items, fold_of, strict=True):
+            items_of[f"fold {fold}"].append(item)
+        try:
+            check_groups(items_of, base=base, names_as_written=names_as_written)
+        except ValueError as error:
+            raise ValueError(f"{error} So the items state; give a random seed to divide them anew.") from error
+        return fold_of
+
+    if refusal:
+        _logger.warning("The folds that the items state are not kept: %s.", refusal)
+    return split_by_group(items, folds, seed or 0, min_folds=min_folds, base=base, names_as_written=names_as_written)
+
+
+def _find_fold_refusal(stated: Sequence[Any], folds: int, seed: int | None) -> str | None:
+    """Why the folds that items state are not kept; "" if they state none, None if they are kept."""
+    if all(fold is None for fold in stated):
+        return ""
+    if seed is not None:
+        return f"random seed {seed} divides anew"
+    num_without = sum(fold is None for fold in stated)
+    if num_without:
+        return f"{num_without} of {len(stated)} items state none"
+    if any(not isinstance(fold, int) or isinstance(fold, bool) for fold in stated):
+        return "they are no whole numbers"
+    numbers = sorted(set(stated))
+    if numbers != list(range(len(numbers))):
+        return f"they are {join_few(map(str, numbers))}, not counted from 0"
+    if len(numbers) != folds:
+        return f"they are {len(numbers)}, but {folds} are asked for"
+    return None
+
+
 def _check_labels(items: Sequence[Item], folds: int, min_folds: int) -> None:
     """Check that the labels are classes, and that the most frequent one can be in every fold."""
     for item in items:
@@ -372,7 +438,12 @@ def _classes(items: Iterable[Item]) -> set[Any]:
 
 
 def make_fold_datalists(
-    content: Mapping[str, Any], folds: int, seed: int = 0, *, validation: bool = True, base: Path | None = None
+    content: Mapping[str, Any],
+    folds: int,
+    seed: int | None = None,
+    *,
+    validation: bool = True,
+    base: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Make the datalists of a cross-validation: each item is tested once, by a network that never saw its group.
 
@@ -380,7 +451,8 @@ def make_fold_datalists(
         content: a datalist; the labeled items of all its splits are divided into folds, those without a label are left
             out.
         folds: number of folds; at least 3 with a validation split, else 2.
-        seed: random seed of the division.
+        seed: random seed of the division; None keeps the folds that the items state, if they are as many
+            (:func:`divide_items`).
         validation: whether another fold is the validation split, to choose the model by; else all other folds are for
             training.
         base: folder that relative image paths start at, to know two paths of one file; None if unknown.
@@ -401,7 +473,9 @@ def make_fold_datalists(
 
     names_as_written = read_names_as_written(content)
     min_folds = 3 if validation else 2
-    fold_of = split_by_group(items, folds, seed, min_folds=min_folds, base=base, names_as_written=names_as_written)
+    fold_of = divide_items(items, folds, seed, min_folds=min_folds, base=base, names_as_written=names_as_written)
+    is_kept = seed is None and fold_of == [item.get("fold") for item in items]
+    recorded_seed = _find_seed(content) if is_kept else seed or 0
     common = {key: value for key, value in content.items() if key not in splits}
     datalists = []
     for fold in range(folds):
@@ -410,9 +484,16 @@ def make_fold_datalists(
         else:
             held_out = hold_out(items, fold_of, fold)
             new_splits = {"training": held_out["training"], "test": held_out["validation"]}
-        settings = {"folds": folds, "seed": seed, "fold": fold}
+        settings = {"folds": folds, "seed": recorded_seed, "fold": fold}
         datalists.append({**common, "settings": settings, **new_splits})
     return datalists
+
+
+def _find_seed(content: Mapping[str, Any]) -> int:
+    """The random seed that a datalist was divided by."""
+    settings = content.get("settings")
+    seed = settings.get("seed") if isinstance(settings, Mapping) else None
+    return seed if isinstance(seed, int) else 0
 
 
 def shuffle_labels(content: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:

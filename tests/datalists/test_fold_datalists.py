@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from monai_jsma.datalists.splits import make_fold_datalists, shuffle_labels
+from monai_jsma.datalists.splits import make_fold_datalists, make_splits, shuffle_labels, split_by_group
 
 SPLITS = ("training", "validation", "test")
 
@@ -41,6 +41,66 @@ def test_each_picture_is_tested_once_and_its_patient_never_seen():
 def test_the_seed_deals_and_deals_the_same_twice():
     dealt = [json.dumps(make_fold_datalists(datalist(12), 4, seed)) for seed in (0, 0, 1)]
     assert dealt[0] == dealt[1] != dealt[2]
+
+
+def stating(folds, **more):
+    """A datalist whose items state folds, of patients in an order that no seed gives."""
+    content = datalist(6, **more)
+    for item in content["training"] + content["test"]:
+        item["fold"] = int(item["patient"][1:]) % folds
+    return content
+
+
+def test_stated_folds_are_kept_with_their_numbers(caplog):
+    content = stating(3, settings={"seed": 7})
+    divided = make_fold_datalists(content, 3)
+    for number, fold in enumerate(divided):
+        assert {item["patient"] for item in fold["test"]} == {f"P{number}", f"P{number + 3}"}
+        assert fold["settings"] == {"folds": 3, "seed": 7, "fold": number}
+    assert make_fold_datalists(content, 3, 7) != divided
+    assert [record.message for record in caplog.records] == [
+        "The folds that the items state are not kept: random seed 7 divides anew."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "folds", "reason"),
+    [
+        ({}, 4, "they are 3, but 4 are asked for"),
+        ({0: None}, 3, "1 of 18 items state none"),
+        ({0: "1"}, 3, "they are no whole numbers"),
+        ({0: 5}, 3, "they are 0, 1, 2, ... (4 in all), not counted from 0"),
+    ],
+)
+def test_why_stated_folds_are_not_kept_is_told(caplog, change, folds, reason):
+    content = stating(3, settings={"seed": 7})
+    for index, fold in change.items():
+        content["training"][index]["fold"] = fold
+    divided = make_fold_datalists(content, folds)
+    assert [record.message for record in caplog.records] == [f"The folds that the items state are not kept: {reason}."]
+    plain = datalist(6, settings={"seed": 7})
+    assert divided == make_fold_datalists(plain, folds)
+
+
+def test_stated_folds_that_leak_are_an_error():
+    content = stating(3)
+    content["training"][0]["fold"] = 1  # another one of P0 is in fold 0
+    with pytest.raises(
+        ValueError, match=r"found P0 in \['fold 0', 'fold 1'\].* give a random seed to divide them anew"
+    ):
+        make_fold_datalists(content, 3)
+
+
+def test_folds_of_a_prepared_folder_and_of_no_folds_are_the_same():
+    """What ``prepare folder`` divided with seed 0 is what ``crossval`` gives, whoever numbers the folds."""
+    plain = datalist(12)
+    items = plain["training"] + plain["test"]
+    fold_of = split_by_group(items, 4)
+    prepared = {**plain, **make_splits(items, fold_of, 1), "settings": {"seed": 0}}
+    kept = make_fold_datalists(prepared, 4)
+    for number, fold in enumerate(make_fold_datalists(plain, 4)):
+        tested = [sorted(item["image"] for item in of["test"]) for of in (fold, kept[number])]
+        assert tested[0] == tested[1]
 
 
 def test_what_has_no_label_is_left_out():

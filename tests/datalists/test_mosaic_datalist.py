@@ -193,7 +193,8 @@ def test_folds_have_their_own_cores_and_can_be_divided_again(cores, tmp_path):
     assert len(all_groups) == len(set(all_groups)) == 12
     assert {item["group"] for item in content["test"]} == {"cores of fold1"}
 
-    for divided in make_fold_datalists(content, 4):
+    for number, divided in enumerate(make_fold_datalists(content, 4)):
+        assert {item["group"] for item in divided["test"]} == {f"cores of fold{number}"}
         assert {len(divided[split]) for split in ("validation", "test")} == {4}
         assert len({item["group"] for item in divided["test"]}) == 1
     assert verify_datalist(tmp_path / "out" / "datalist.json") == ([], 16)
