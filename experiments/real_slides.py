@@ -115,6 +115,7 @@ def copy_bundle(bundle: Path, out: Path, overlays: Mapping[str, Mapping[str, Any
 def make_command(args: argparse.Namespace, bundle: Path) -> list[str]:
     """Arguments of ``python -m monai_jsma`` for this experiment."""
     command = ["crossval", str(args.mosaics / "datalist.json"), "--no-validation", f"--bundle={bundle}"]
+    command.append("--split-seed=0")  # the folds of docs/results.md, which had other numbers than those of the mosaics
     for option in ("folds", "test_folds", "seeds", "jobs"):
         value = getattr(args, option)
         if value is not None:

@@ -22,6 +22,7 @@ from corpus_files import (
     flip,
     holding,
     link_pages,
+    mirax,
     moved,
     ndpi,
     ome,
@@ -244,6 +245,7 @@ CASES: dict[str, tuple[Sample, Any]] = {
 VENDOR_SLIDES: dict[str, Sample] = {  # that OpenSlide puts together
     "NDPI": ndpi(),
     "SCN": scn(),
+    "MIRAX": mirax(),
     "DICOM": dicom(),
     "DICOM, sparse": dicom(is_sparse=True),
     "DICOM, concatenated": dicom(parts=2),

@@ -18,6 +18,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from dicom_files import list_places, write_dicom
+from mirax_files import write_mirax
 from PIL import Image
 from slide_files import (
     levels_of,
@@ -45,6 +46,7 @@ __all__ = [
     "flip",
     "holding",
     "link_pages",
+    "mirax",
     "moved",
     "ndpi",
     "ome",
@@ -142,6 +144,17 @@ def scn() -> Sample:
     canvas[64 : 64 + height, 128 : 128 + width] = HALVES[0]
     write = partial(write_scn, pixels=HALVES[0], location=location, canvas=canvas.shape[:2])
     return Sample("a.scn", write, [canvas], near=5)
+
+
+def mirax() -> Sample:
+    """A MIRAX slide of two levels, whose image lies on a larger canvas."""
+    levels = []
+    for step in (1, 2):
+        canvas = np.full((512 // step, 640 // step, 3), 255, np.uint8)
+        canvas[128 // step : 256 // step, 256 // step : 512 // step] = HALVES[0][::step, ::step]
+        levels.append(canvas)
+    write = partial(write_mirax, pixels=HALVES[0], location=(128, 256), canvas=(512, 640))
+    return Sample("a.mrxs", write, levels, near=5)
 
 
 def dicom(*, parts: int = 1, is_sparse: bool = False) -> Sample:

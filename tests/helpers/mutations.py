@@ -264,11 +264,12 @@ def _damage(path: Path, mutant: Mutant, number: int) -> Path:
         shutil.copy(path, copy)
     else:
         folder = path.parent / "mutant"
-        folder.mkdir()
-        for file in files:
-            shutil.copy(file, folder)
+        names = [Path(file).relative_to(path.parent) for file in files]
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path.parent / name, folder / name)
         copy = folder / path.name
-        victim = folder / Path(files[int(rng.integers(len(files)))]).name
+        victim = folder / names[int(rng.integers(len(names)))]
     data = bytearray(victim.read_bytes())
     DAMAGES[mutant.damage](victim, data, rng)
     victim.unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotation_files import box, feature, layer, region, xml
+from mirax_files import write_mirax
 from record_cases import pyramid_of, record_of
 from slide_files import picture, write_pyramid, write_scn
 
@@ -27,7 +28,7 @@ from monai_jsma.visualize import feature_collection, record_figure
 
 LOCATION = (256, 512)
 CANVAS = (1024, 1280)
-SIZE = (400, 600)
+SIZE = (512, 640)
 BOUNDS = Box(*LOCATION, *SIZE)
 PLACES = {"benign": box(10, 10, 180, 280), "G3": box(10, 310, 180, 280), "G4": box(210, 10, 180, 580)}
 
@@ -40,10 +41,15 @@ def on_canvas(ring: np.ndarray) -> np.ndarray:
     return ring + LOCATION
 
 
-@pytest.fixture(scope="module")
-def slide(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("scn") / "a.scn"
-    return write_scn(path, picture(*SIZE), location=LOCATION, canvas=CANVAS)
+def write_slide(path: Path, seed: int = 0) -> str:
+    """A Leica or MIRAX slide."""
+    write = write_mirax if path.suffix == ".mrxs" else write_scn
+    return write(path, picture(*SIZE, seed), location=LOCATION, canvas=CANVAS)
+
+
+@pytest.fixture(scope="module", params=[".scn", ".mrxs"])
+def slide(request, tmp_path_factory) -> str:
+    return write_slide(tmp_path_factory.mktemp("slide") / f"a{request.param}")
 
 
 def test_the_bounds_are_known(slide, tmp_path):
@@ -72,7 +78,7 @@ def test_info_shows_the_bounds(slide, capsys):
     assert main(["info", slide, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bounds"] == list(BOUNDS)
     assert main(["info", slide]) == 0
-    assert "image    400 x 600 pixels from row 256, column 512 of the canvas" in capsys.readouterr().out
+    assert "image    512 x 640 pixels from row 256, column 512 of the canvas" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------------------- regions
@@ -96,8 +102,8 @@ def write_notes(folder: Path, stem: str, form: str) -> None:
 
 @pytest.fixture
 def cohort(tmp_path) -> Path:
-    for i in range(3):
-        write_scn(tmp_path / "slides" / f"s{i}.scn", picture(*SIZE, i), location=LOCATION, canvas=CANVAS)
+    for i, suffix in enumerate((".scn", ".scn", ".mrxs")):
+        write_slide(tmp_path / "slides" / f"s{i}{suffix}", i)
         write_notes(tmp_path / "notes", f"s{i}", "geojson")
     return tmp_path
 
@@ -157,7 +163,7 @@ def test_outlines_outside_the_image_are_left_out(cohort, capsys):
         rows = list(csv.DictReader(file))
     assert [(row["slide"], row["stage"]) for row in rows] == [("s1.scn", "object")] * 2
     assert "s1.geojson: feature 3 (G3) at row 56, column 512 of the canvas is outside the image" in rows[0]["reason"]
-    assert "which is 400 x 600 pixels from row 256, column 512 of the canvas" in rows[0]["reason"]
+    assert "which is 512 x 640 pixels from row 256, column 512 of the canvas" in rows[0]["reason"]
     assert prepare(cohort, "--strict") == 1
     assert "no datalist was written" in capsys.readouterr().err
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus import VENDOR_SLIDES
+from mirax_files import write_mirax
 from PIL import Image
 from slide_files import encode_jpeg, picture, write_ndpi, write_scn
 
@@ -59,3 +61,43 @@ def test_leica_scn_has_the_bounds_of_its_image(tmp_path: Path) -> None:
     assert (info.reader, info.mpp, len(info.level_sizes)) == ("openslide", 0.5, 1)
     assert info.bounds is not None
     assert info.bounds[:4] == (1024, 512, 256, 512)
+
+
+def read_image_of(path: str) -> np.ndarray:
+    return open_slide(inspect_slide(path)).read(0, (128, 256), (256, 512))
+
+
+def test_mirax_has_the_bounds_and_the_pixels_of_its_image(tmp_path: Path) -> None:
+    """On a canvas of white; its preview, an ordinary JPEG, is not the slide."""
+    path = write_mirax(tmp_path / "a.mrxs", PIXELS, location=(128, 256), canvas=(640, 896))
+    info = inspect_slide(path)
+    assert (info.reader, info.mpp, info.mpp_source) == ("openslide", 0.5, "openslide.mpp-x")
+    assert info.level_sizes == ((640, 896), (320, 448))
+    assert info.bounds is not None
+    assert info.bounds[:4] == (128, 256, 256, 512)
+    assert len(info.files) == 4
+    for level, step in enumerate((1, 2)):
+        window = open_slide(info).read(level, (128 // step, 256 // step), (256 // step, 512 // step))
+        assert np.abs(window.astype(int) - PIXELS[::step, ::step]).mean() < 6
+        np.testing.assert_array_equal(open_slide(info).read(level, (0, 0), (40, 50)), np.full((40, 50, 3), 255))
+    with pytest.raises(SlideError, match="a mirax slide, which is not one image"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["Data0000.dat", "Index.dat", "Slidedat.ini"])
+def test_a_mirax_slide_that_lacks_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_mirax(tmp_path / "a.mrxs", PIXELS, location=(128, 256), canvas=(640, 896))
+    (tmp_path / "a" / name).unlink()
+    with pytest.raises(SlideError, match=r"a\.mrxs: "):
+        read_image_of(path)
+
+
+@pytest.mark.parametrize("name", VENDOR_SLIDES)
+def test_slides_of_vendors_are_read_as_they_were_written(tmp_path: Path, name: str) -> None:
+    sample = VENDOR_SLIDES[name]
+    info = inspect_slide(sample.make(tmp_path))
+    assert (info.reader, info.mpp) == ("openslide", 0.5)
+    for level, expected in enumerate(sample.levels):
+        assert info.level_sizes[level] == expected.shape[:2]
+        pixels = open_slide(info).read(level, (0, 0), expected.shape[:2])
+        assert np.abs(pixels.astype(int) - expected).mean() < sample.near
