@@ -33,9 +33,11 @@ from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import BatchError, NotFiniteError
 from monai_jsma.inferers import Bfloat16Inferer
 from monai_jsma.networks import JSMANet, all_cells, fit_logistic, weighted_sum
+from monai_jsma.networks.classifier import find_logits
 from monai_jsma.networks.finite import DeferredChecks, defer_checks
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.patch_counts import EpochPatches, write_patch_counts
+from monai_jsma.tasks import MULTICLASS, make_multi_hot
 
 _EVIDENCE = (  # what else of the network's output tells how it came to its answer
     "attention",
@@ -144,8 +146,13 @@ def fit_classifier(
         balanced: let every class count the same, however many images it has.
 
     Raises:
-        ValueError: if a class has no image.
+        ValueError: if a class has no image, or the task is not ``"multiclass"``.
     """
+    if network.task != MULTICLASS:
+        raise ValueError(
+            f"the classifier of the task '{network.task}' is not fitted: logistic regression is of classes. Train it, "
+            "without the overlay mean_features."
+        )
     network.eval()
     prepare = PrepareBatchJSMA()
     bags = []
@@ -275,10 +282,13 @@ class JSMAPredictor(JSMAEvaluator):
     def _restore_output(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """The output for an image that was predicted before, as network and postprocessing gave it then."""
         evidence: Evidence = item["evidence"]
-        smallest = torch.finfo(torch.float32).tiny
+        label: Any = evidence.label
+        if isinstance(label, tuple):
+            label = self._to_device(make_multi_hot(label, len(evidence.thresholds or ())))
+        probabilities = self._to_device(evidence.scores)
         output: dict[str, Any] = {
-            "pred": self._to_device(evidence.scores).clamp_min(smallest).log(),  # logits: the softmax of log p is p
-            "label": evidence.label,
+            "pred": find_logits(probabilities, multi_label=evidence.thresholds is not None),
+            "label": label,
             "attention": self._to_device(evidence.attention),
             "cells": torch.as_tensor(evidence.cells, device=self.state.device),
             "weights": self._to_device(evidence.weights),

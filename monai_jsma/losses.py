@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from monai.utils import LossReduction
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.modules.loss import _Loss
 
 from monai_jsma.networks import negative_entropy
+from monai_jsma.tasks import MULTICLASS, MULTILABEL, check_task
 
 __all__ = ["JSMALoss"]
 
@@ -24,18 +25,23 @@ class JSMALoss(_Loss):
     ``Prefix``): CE_s is the loss without draw s, or before it. R is the negative entropy of the undropped attention
     (Eq. 3 and 4), or its divergence from a neutral prior that gives every magnification the same share.
 
+    CE is the cross entropy of the classes, or of the grades of an ordinal task, whose logits the network makes of one
+    score. Of multi-label it is the mean over the classes of the binary cross entropy of "present".
+
     Args:
         alpha: weight of R (0.01 in the paper).
         regularizer: ``"entropy"`` or ``"kl"``.
-        label_smoothing: label smoothing of the cross entropy, in [0, 1].
+        label_smoothing: label smoothing of the cross entropy, in [0, 1]; of multi-label between present and absent.
         zoom_alpha: for :class:`~monai_jsma.networks.ZoomNet`, the weight of what the choice of regions has of R, in
             place of ``alpha``; None: ``alpha`` for all of R. Where the label is an average over the slide, choose
             regions more evenly, such as by 0.3.
         weight: weight of each class in the cross entropy, positive; None for equal weights. As in
-            :class:`torch.nn.CrossEntropyLoss` only their ratios count: the mean over the batch is the weighted mean.
+            :class:`torch.nn.CrossEntropyLoss` only their ratios count: the mean over the batch is the weighted mean. Of
+            multi-label the mean over the classes is.
+        task: ``"multiclass"``, ``"ordinal"`` or ``"multilabel"``.
 
     Raises:
-        ValueError: for an unknown regularizer, or a number that is out of range.
+        ValueError: for an unknown regularizer or task, or a number that is out of range.
     """
 
     weight: Tensor | None
@@ -48,6 +54,7 @@ class JSMALoss(_Loss):
         *,
         zoom_alpha: float | None = None,
         weight: Sequence[float] | Tensor | None = None,
+        task: str = MULTICLASS,
     ) -> None:
         super().__init__(reduction=LossReduction.MEAN.value)
         if regularizer not in ("entropy", "kl"):
@@ -59,24 +66,27 @@ class JSMALoss(_Loss):
         self.zoom_alpha = alpha if zoom_alpha is None else zoom_alpha
         self.regularizer = regularizer
         self.label_smoothing = label_smoothing
+        self.task = check_task(task)
 
     def forward(self, pred: Mapping[str, Tensor] | Tensor, target: Tensor) -> Tensor:
         """Loss of a batch.
 
         Args:
             pred: output of a network of :mod:`monai_jsma.networks`; plain logits give the cross entropy alone.
-            target: labels ``(batch,)`` or ``(batch, 1)``, integers: a tensor, an array or a list.
+            target: labels ``(batch,)`` or ``(batch, 1)``, integers: a tensor, an array or a list; of multi-label
+                ``(batch, classes)``, 1 where a class is present, else 0.
 
         Returns:
             the loss, a number; 0 for an empty batch, from which nothing is learned.
 
         Raises:
-            ValueError: if the labels are not integers (a number to regress is no class), or one is no class of the
-                logits.
+            ValueError: if the labels are not integers (a number to regress is no class), one is no class of the logits,
+                or of multi-label one is neither 0 nor 1.
         """
         logits = pred if isinstance(pred, Tensor) else pred["logits"]
         target = torch.as_tensor(target, device=logits.device)
-        if target.ndim == 2 and target.shape[1] == 1:
+        is_column = target.ndim == 2 and target.shape[1] == 1
+        if is_column and self.task != MULTILABEL:
             target = target[:, 0]
         loss = self._cross_entropy(logits, target)
         if len(loss) == 0:
@@ -119,7 +129,7 @@ class JSMALoss(_Loss):
         """``sum_s sg(CE - CE_s) log P_s`` ``(batch,)``, with the value 0."""
         baseline_logits = pred["baseline_logits"].detach()  # (batch, k, classes)
         k = baseline_logits.shape[1]
-        targets = target.repeat_interleave(k)
+        targets = target.repeat_interleave(k, dim=0)
         baselines = self._cross_entropy(baseline_logits.flatten(0, 1), targets)  # each image k times: weighed as above
         baselines = baselines.unflatten(0, (-1, k))  # (batch, k)
         advantage = loss.detach()[:, None] - baselines
@@ -130,6 +140,8 @@ class JSMALoss(_Loss):
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of each image ``(batch,)``; its mean is the weighted mean of the batch."""
+        if self.task == MULTILABEL:
+            return self._cross_entropy_of_presence(logits, target)
         num_classes = logits.shape[1]
         if target.shape != logits.shape[:1]:
             one_hot = " (target.argmax(1) of one-hot labels)" if target.shape == logits.shape else ""
@@ -156,6 +168,29 @@ class JSMALoss(_Loss):
         if weight is None or len(loss) == 0:
             return loss
         return loss / weight[target].mean()
+
+    def _cross_entropy_of_presence(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Binary cross entropy of each image ``(batch,)``: the weighted mean over its classes."""
+        if target.shape != logits.shape:
+            raise ValueError(
+                f"labels of shape {tuple(target.shape)} do not fit logits of shape {tuple(logits.shape)}: multi-label "
+                "needs 1 or 0 for each class of each image, as LabelsToMultiHotd makes of lists; for one class of each "
+                "image set the task 'multiclass'."
+            )
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        truth = target.to(dtype)
+        is_binary = (truth == 0) | (truth == 1)
+        if not is_binary.all():
+            wrong = truth[~is_binary][:3].tolist()
+            raise ValueError(
+                f"labels of multi-label are 1 (present) or 0 (absent) for each class, but some are {wrong}."
+            )
+        truth = truth * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = binary_cross_entropy_with_logits(logits.to(dtype), truth, reduction="none")  # (batch, classes)
+        weight = self._find_weight(logits, dtype)
+        if weight is None:
+            return losses.mean(dim=1)
+        return losses @ (weight / weight.sum())
 
     def _find_weight(self, logits: Tensor, dtype: torch.dtype) -> Tensor | None:
         """The weights of the classes in the type and on the device of the logits."""
@@ -189,6 +224,6 @@ def _check_integers(target: Tensor, num_classes: int) -> None:
         return
     raise ValueError(
         f"labels of {target.dtype}, such as {target[:3].tolist()}: JSMALoss takes whole numbers from 0 to "
-        f"{num_classes - 1}; give classes, such as label.long() of whole numbers, and measured values to a loss of "
-        "regression."
+        f"{num_classes - 1}; give classes, such as label.long() of whole numbers; regression is not offered, so make "
+        "classes or grades of measured values."
     )

@@ -5,6 +5,9 @@
 The share of a magnification in an image is the attention summed over its cells; its prior share is the share that
 uniform attention would have; its enrichment is the mean share over the mean prior share. Images may differ in their
 grids. The number of patches that are read is measured too.
+
+Grades are scored by the quadratic kappa, multi-label by the mean AUC of its classes: numbers by which a training can
+choose its model.
 """
 
 from __future__ import annotations
@@ -19,13 +22,25 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
-from ignite.metrics import Metric
+from ignite.metrics import EpochMetric, Metric
+from monai.handlers import from_engine
+from monai.metrics import compute_roc_auc
 
 from monai_jsma.predictions.evidence import Evidence
 from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.predictions.measures import magnification_shares, prior_shares
 
-__all__ = ["AttentionOnTruth", "AttentionShare", "PatchesRead"]
+__all__ = [
+    "AttentionOnTruth",
+    "AttentionShare",
+    "MeanAUC",
+    "PairClasses",
+    "PatchesRead",
+    "QuadraticKappa",
+    "pair_labels",
+]
+
+Pair = tuple[Any, Any]  # what is predicted and what is true: tensors of a batch, or lists with one for each image
 
 
 class _EvidenceMetric(Metric):
@@ -181,3 +196,91 @@ class PatchesRead(_EvidenceMetric):
         if evidence.confidence is not None:
             numbers["confidence"] = evidence.confidence
         return numbers
+
+
+# --------------------------------------------------------------------------------------------- grades and multi-label
+
+
+def pair_labels(output: Any) -> Pair:
+    """Predicted and true grade or class, as an ``output_transform`` of Ignite's metrics.
+
+    Args:
+        output: output of an engine with ``pred`` (probabilities or logits) and ``label``, decollated or not.
+    """
+    pred, label = from_engine(["pred", "label"])(output)
+    if isinstance(pred, list):
+        return [scores.argmax() for scores in pred], label
+    return pred.argmax(dim=1), label
+
+
+class PairClasses:
+    """Predicted and true classes of multi-label, as an ``output_transform`` of Ignite's metrics with ``is_multilabel``.
+
+    Args:
+        thresholds: the probability from which each class is predicted; None, as networks of other tasks have it: scores
+            and labels are passed on.
+    """
+
+    def __init__(self, thresholds: Sequence[float] | None) -> None:
+        self.thresholds = None if thresholds is None else torch.tensor(thresholds)
+
+    def __call__(self, output: Any) -> Pair:
+        """1 or 0 for each class.
+
+        Args:
+            output: output of an engine with ``pred`` (probabilities) and ``label``, decollated or not.
+        """
+        pred, label = from_engine(["pred", "label"])(output)
+        if self.thresholds is None:
+            return pred, label
+        if isinstance(pred, list):
+            return [self._decide(probabilities) for probabilities in pred], [truth.long() for truth in label]
+        return self._decide(pred), label.long()
+
+    def _decide(self, probabilities: torch.Tensor) -> torch.Tensor:
+        assert self.thresholds is not None
+        return (probabilities >= self.thresholds.to(probabilities.device)).long()
+
+
+class QuadraticKappa(EpochMetric):
+    """Agreement of grades: 1 is perfect, 0 is chance; an error counts by the square of its distance.
+
+    Where labels and predictions are all of one grade it is undefined, and 0 here, so that a model can be chosen by it.
+
+    Args:
+        num_classes: number of grades.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        super().__init__(self._compute_kappa, output_transform=pair_labels, check_compute_fn=False)
+
+    def _compute_kappa(self, predicted: torch.Tensor, labels: torch.Tensor) -> float:
+        pairs = labels.long() * self.num_classes + predicted.long()
+        counts = torch.bincount(pairs, minlength=self.num_classes**2).double()
+        confusion = counts.reshape(self.num_classes, self.num_classes)
+        grades = torch.arange(self.num_classes, dtype=torch.double)
+        distance = (grades[:, None] - grades) ** 2
+        by_chance = torch.outer(confusion.sum(dim=1), confusion.sum(dim=0)) / confusion.sum()
+        expected = (distance * by_chance).sum()
+        if expected == 0:
+            return 0.0
+        return float(1 - (distance * confusion).sum() / expected)
+
+
+class MeanAUC(EpochMetric):
+    """Mean over the classes of multi-label of the area under the ROC curve.
+
+    A class without both images that have it and images that have it not is left out; 0.5 if all are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_average_auc, output_transform=from_engine(["pred", "label"]), check_compute_fn=False)
+
+
+def _average_auc(probabilities: torch.Tensor, truth: torch.Tensor) -> float:
+    areas = []
+    for scores, is_present in zip(probabilities.T, truth.T):
+        if len(is_present.unique()) == 2:
+            areas.append(np.mean(compute_roc_auc(scores, is_present)))
+    return float(np.mean(areas)) if areas else 0.5

@@ -39,6 +39,7 @@ _OPTIONAL: dict[str, Any] = {
     "level_prior": "balanced",
     "max_pictures": 4,
     "region_size": [2000, 2000],
+    "thresholds": [0.5, 0.3],
     "thumbnail_backbone": "resnet18",
     "thumbnail_norm": "standardized",
     "unfreeze_epoch": 10,

@@ -20,7 +20,7 @@ from source_rules import (
 # The rooms from low to high: a file imports from its own room and from lower ones. "" is the root of the package, which
 # loads the rooms on first use.
 ORDER = [
-    {"", "_version", "_io", "_moved", "_components", "failures", "geometry", "zoom_geometry"},
+    {"", "_version", "_io", "_moved", "_components", "failures", "geometry", "tasks", "zoom_geometry"},
     {"slides"},
     {"data"},
     {"datalists"},

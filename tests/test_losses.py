@@ -189,3 +189,26 @@ def test_as_many_class_weights_as_classes():
 def test_label_smoothing_out_of_range(smoothing):
     with pytest.raises(ValueError, match=r"label_smoothing .* must be in \[0, 1\]"):
         JSMALoss(label_smoothing=smoothing)
+
+
+def test_several_labels_have_the_mean_binary_cross_entropy_of_the_classes():
+    logits = torch.tensor([[LOG3, 0.0], [-LOG3, 0.0]])
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    each = torch.tensor([[log(4 / 3), log(2)], [log(4), log(2)]])
+    found = JSMALoss(task="multilabel")(logits, labels)
+    assert float(found) == pytest.approx(float(each.mean()), abs=1e-6)
+    weighted = JSMALoss(task="multilabel", weight=[3.0, 1.0])(logits, labels)
+    assert float(weighted) == pytest.approx(float((each * torch.tensor([0.75, 0.25])).sum() / 2), abs=1e-6)
+    smooth = JSMALoss(task="multilabel", label_smoothing=0.2)(logits[:1], labels[:1])
+    by_hand = (0.9 * log(4 / 3) + 0.1 * log(4) + log(2)) / 2
+    assert float(smooth) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_labels_that_do_not_fit_the_task():
+    logits = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"multi-label needs 1 or 0 for each class of each image"):
+        JSMALoss(task="multilabel")(logits, torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"are 1 \(present\) or 0 \(absent\) for each class, but some are \[2.0\]"):
+        JSMALoss(task="multilabel")(logits, torch.tensor([[0, 1, 2], [0, 0, 1]]))
+    with pytest.raises(ValueError, match="task 'survival' is not offered"):
+        JSMALoss(task="survival")

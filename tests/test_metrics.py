@@ -12,12 +12,15 @@ import torch
 from attention_cases import grey_pyramid, item, make_pyramid, output, show
 from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
+from ignite.metrics import Accuracy
 from monai.bundle import ConfigParser
+from monai.data import decollate_batch
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from monai.utils import is_scalar
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from monai_jsma.geometry import GridCell
-from monai_jsma.metrics import AttentionOnTruth, AttentionShare, PatchesRead
+from monai_jsma.metrics import AttentionOnTruth, AttentionShare, MeanAUC, PairClasses, PatchesRead, QuadraticKappa
 
 FORMS = pytest.mark.parametrize("decollated", [True, False], ids=["decollated", "collated"])
 LARGE, SMALL = (120, 200), (70, 90)  # 6 + 15 cells and 1 x 2 + 2 x 3
@@ -180,3 +183,43 @@ def test_attention_shorter_than_the_grid_is_refused():
     made["attention"] = made["attention"][:20]
     with pytest.raises(ValueError, match="slides/a.png: attention of shape .20,. for an image of 21 cells"):
         measured(AttentionShare(), [(data, made)])
+
+
+# ------------------------------------------------------------------------------------------- grades and several labels
+
+
+@pytest.mark.parametrize("decollated", [True, False])
+def test_kappa_and_mean_auc_are_those_of_scikit_learn(decollated):
+    rng = torch.Generator().manual_seed(0)
+    scores, grades = torch.rand(12, 4, generator=rng), torch.randint(4, (12,), generator=rng)
+    present = (torch.rand(12, 4, generator=rng) > 0.5).float()
+    present[:, 2] = 1  # a class without images that have it not is left out
+
+    def evaluate(metric, label):
+        def step(engine, rows):
+            output = {"pred": scores[rows], "label": label[rows]}
+            return decollate_batch(output) if decollated else output
+
+        engine = Engine(step)
+        metric.attach(engine, "m")
+        return engine.run(torch.arange(12).split(5)).metrics["m"]
+
+    kappa = cohen_kappa_score(grades, scores.argmax(1), weights="quadratic")
+    assert evaluate(QuadraticKappa(4), grades) == pytest.approx(kappa)
+    assert evaluate(QuadraticKappa(4), torch.zeros(12).long() + scores.argmax(1)) == 1
+    others = [0, 1, 3]
+    auc = roc_auc_score(present[:, others], scores[:, others], average="macro")
+    assert evaluate(MeanAUC(), present) == pytest.approx(auc)
+    accuracy = Accuracy(PairClasses([0.5, 0.2, 0.5, 0.9]), is_multilabel=True)
+    predicted = scores >= torch.tensor([0.5, 0.2, 0.5, 0.9])
+    assert evaluate(accuracy, present) == pytest.approx((predicted == present).all(1).float().mean().item())
+
+
+def test_what_is_undefined_is_chance():
+    """So that a model can be chosen by it."""
+    engine = Engine(lambda *_: {"pred": torch.eye(3)[[1, 1]], "label": torch.tensor([1, 1])})
+    QuadraticKappa(3).attach(engine, "kappa")
+    assert engine.run([0]).metrics["kappa"] == 0
+    engine = Engine(lambda *_: {"pred": torch.rand(2, 3), "label": torch.ones(2, 3)})
+    MeanAUC().attach(engine, "auc")
+    assert engine.run([0]).metrics["auc"] == 0.5

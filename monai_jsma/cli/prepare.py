@@ -72,7 +72,10 @@ def _format_splits(content: Mapping[str, Any]) -> str:
     rows = [[*header, "groups"]]
 
     for split in SPLITS:
-        counts = Counter(item.get("label") for item in content[split])
+        counts: Counter[int | None] = Counter()
+        for item in content[split]:
+            label = item.get("label")
+            counts.update(label if isinstance(label, list) else [label])
         row = [split]
         for label in range(len(class_names)):
             row.append(str(counts[label]))
@@ -165,6 +168,17 @@ def _add_folder(sources: Commands) -> None:
         help="class names in the order of their numbers (default: sorted, numbers by value); a name with a comma in "
         "double quotes, as in CSV: 'benign,\"Gleason 4,5\"'; may be repeated, which continues the list",
     )
+    parser.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="an image may have several classes, or none: label holds their names with a semicolon between them",
+    )
+    parser.add_argument(
+        "--label-columns",
+        action="append",
+        metavar="A,B,C",
+        help="instead of label: columns of the table with 1 or 0, each a class that an image may have (multi-label)",
+    )
     _add_split_options(parser, held_out="test", min_folds=3)
 
 
@@ -174,6 +188,9 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from monai_jsma.datalists.schema import save_datalist
 
     class_order = _parse_names(args.class_order) if args.class_order else None
+    label_columns = _parse_names(args.label_columns, option="--label-columns") if args.label_columns else ()
+    if class_order and label_columns:
+        raise ValueError("--label-columns gives the classes in their order; leave --class-order out.")
     content = folder_datalist(
         args.root,
         args.labels,
@@ -183,6 +200,8 @@ def prepare_folder(args: argparse.Namespace) -> None:
         seed=args.seed,
         class_order=class_order,
         names_as_written=args.names_as_written,
+        multi_label=args.multi_label,
+        label_columns=label_columns,
     )
     folder = args.root if args.root.is_dir() else args.root.parent
     path = save_datalist(content, args.out or folder / "datalist.json")
@@ -190,7 +209,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
     print(path)
 
 
-def _parse_names(texts: Sequence[str]) -> list[str]:
+def _parse_names(texts: Sequence[str], *, option: str = "--class-order") -> list[str]:
     """The names in lists with commas, where a name that has a comma is in double quotes.
 
     Raises:
@@ -202,11 +221,11 @@ def _parse_names(texts: Sequence[str]) -> list[str]:
             line = next(csv.reader([text], skipinitialspace=True, strict=True), [])
         except csv.Error as error:
             raise ValueError(
-                f"--class-order {text}: {error}; write a name with a comma in double quotes, as in CSV."
+                f"{option} {text}: {error}; write a name with a comma in double quotes, as in CSV."
             ) from error
         stripped = [name.strip() for name in line]
         if not stripped or not all(stripped):
-            raise ValueError(f"--class-order {text}: a class has no name; leave no comma without a name.")
+            raise ValueError(f"{option} {text}: a class has no name; leave no comma without a name.")
         names += stripped
     return names
 

@@ -34,7 +34,7 @@ class BalancedSampler(DistributedSampler):
         rank: rank of this process; by default that in the process group, or 0.
 
     Raises:
-        ValueError: if there are no labels, or one is missing.
+        ValueError: if there are no labels, one is missing, or images have several.
 
     Example::
 
@@ -46,6 +46,11 @@ class BalancedSampler(DistributedSampler):
     def __init__(
         self, labels: Sequence[int], *, seed: int = 0, num_replicas: int | None = None, rank: int | None = None
     ) -> None:
+        if any(isinstance(label, Sequence) and not isinstance(label, str) for label in labels):
+            raise ValueError(
+                "balanced batches need one class of each image, but here images have lists of them (multi-label): set "
+                "'balanced' to false."
+            )
         if not labels or None in labels:
             raise ValueError(f"balanced batches need images that all have a label, but got {list(labels)[:10]}.")
         all_labels = torch.tensor(labels)

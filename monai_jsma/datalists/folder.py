@@ -4,7 +4,9 @@
 
 The table is CSV with a header: ``image`` (path relative to the folder) and ``label`` (name of the class), and
 optionally ``group`` or ``patient`` (which must be in one split only), ``mpp`` (um per pixel of level 0) and ``sha256``.
-Other columns are not used. The spacing of an image is the row's, else the one given for all images, else the file's.
+Other columns are not used. Images of several classes (multi-label) have their names in ``label``, with a semicolon
+between them and nothing for none, or a column of 1 and 0 for each class. The spacing of an image is the row's, else the
+one given for all images, else the file's.
 A slide of several files (DICOM, MIRAX, Hamamatsu VMS) is one image.
 """
 
@@ -35,11 +37,13 @@ from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_slide_key, group_slide_files, slide_sha256
 from monai_jsma.slides.open import inspect_slide
 from monai_jsma.slides.spacing import parse_decimal
+from monai_jsma.tasks import MULTILABEL
 
 __all__ = ["folder_datalist"]
 
 _COLUMNS = ("image", "label")
 _KEPT_COLUMNS = ("group", "patient")
+_SEPARATOR = ";"  # between the classes of an image
 _MISSING_LABELS = ("None", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT")  # and "nan" in any case
 
 _logger = logging.getLogger(__name__)
@@ -57,6 +61,8 @@ def folder_datalist(
     seed: int = 0,
     class_order: Sequence[str] | None = None,
     names_as_written: bool = False,
+    multi_label: bool = False,
+    label_columns: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make a datalist of a folder, split by group into training, validation and test.
 
@@ -71,6 +77,8 @@ def folder_datalist(
         class_order: names of the classes in the order of their labels; sorted by default, numbers in them by value.
         names_as_written: whether classes, groups, patients and images whose names differ in spelling only ("001" and
             "1") are different ones, rather than an error.
+        multi_label: whether an image may have several classes, or none, in its ``label``: ``"tumor;necrosis"``.
+        label_columns: instead of ``label``, columns of the table with 1 or 0, each a class in this order (multi-label).
 
     Returns:
         the content for :func:`monai_jsma.datalists.schema.save_datalist`.
@@ -89,17 +97,26 @@ def folder_datalist(
     if mpp is not None:
         check_mpp(mpp, "mpp")
 
-    rows = _list_rows(root, table)
+    needed: tuple[str, ...] = ("image",) if multi_label else _COLUMNS
+    if label_columns:
+        needed = ("image", *label_columns)
+        class_order = label_columns
+        multi_label = True
+    rows = _list_rows(root, table, needed)
     rows.sort(key=lambda row: row["image"])
     _check_files(rows, root, table)
+    classes = [_read_classes(row, table, multi_label=multi_label, label_columns=label_columns) for row in rows]
+    named = [(name, row["image"]) for row, names in zip(rows, classes, strict=True) for name in names]
     if not names_as_written:
-        check_spellings(find_doubles([("class", row["label"]) for row in rows]), str(table))
-    label_of = _number_classes(rows, class_order, table)
+        check_spellings(find_doubles([("class", name) for name, _ in named]), str(table))
+    label_of = _number_classes(named, class_order, table)
 
     rejections: dict[str, str] = {}
     items = []
-    for row in rows:
-        items.append(_make_item(row, label_of[row["label"]], root=root, table=table, mpp=mpp, rejections=rejections))
+    for row, names in zip(rows, classes, strict=True):
+        numbers = sorted(label_of[name] for name in names)
+        label = numbers if multi_label else numbers[0]
+        items.append(_make_item(row, label, root=root, table=table, mpp=mpp, rejections=rejections))
     check_copies(items, table)
     _check_slides(items, root, table)
     if mpp is None:
@@ -122,15 +139,55 @@ def folder_datalist(
         content["mpp_source"] = "given"
     if names_as_written:
         content["names_as_written"] = True
+    if multi_label:
+        content["task"] = MULTILABEL
     return content
 
 
-def _list_rows(root: Path, table: Path) -> list[Row]:
-    """The rows of the table; if there is no ``labels.csv``, a row for each image in the folders of the classes."""
+def _read_classes(row: Row, table: Path, *, multi_label: bool, label_columns: Sequence[str]) -> list[str]:
+    """Names of the classes of a row: one, or of multi-label any number."""
+    if label_columns:
+        return [name for name in label_columns if _is_one(row, name, table)]
+    if not multi_label:
+        return [row["label"]]
+    if "label" not in row:
+        raise ValueError(f"{table}: there is no column 'label'; name the columns of the classes with --label-columns.")
+    names = [name.strip() for name in row["label"].split(_SEPARATOR)]
+    if names == [""]:
+        return []
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError(
+            f"{table}: {row['image']}: label '{row['label']}' has a class without a name or twice; write each class "
+            f"once, with one '{_SEPARATOR}' between two."
+        )
+    return names
+
+
+def _is_one(row: Row, column: str, table: Path) -> bool:
+    """Whether a class is present by its column."""
+    value = row[column].strip()
+    if value not in ("0", "1"):
+        raise ValueError(
+            f"{table}: {row['image']}: '{column}' is '{value}', but must be 1 (present) or 0 (absent); an image for "
+            "which a class is unknown cannot be used."
+        )
+    return value == "1"
+
+
+def _list_rows(root: Path, table: Path, needed: Sequence[str]) -> list[Row]:
+    """The rows of the table; if there is no ``labels.csv``, a row for each image in the folders of the classes.
+
+    Args:
+        root: folder of the images.
+        table: path of the table.
+        needed: columns that need a value in each row.
+    """
     if table.is_file() or table != root / "labels.csv":
-        return read_table(table, _COLUMNS)
+        return read_table(table, needed)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder of images.")
+    if tuple(needed) != _COLUMNS:
+        raise FileNotFoundError(f"{table}: there is no such table; images of several classes need one.")
 
     rows = []
     others = [entry.name for entry in sorted(root.iterdir()) if is_data_file(entry, IMAGE_SUFFIXES)]  # of no class
@@ -219,17 +276,23 @@ def _check_files(rows: Sequence[Row], root: Path, table: Path) -> None:
         )
 
 
-def _number_classes(rows: Sequence[Row], order: Sequence[str] | None, table: Path) -> dict[str, int]:
-    """The label of each class: its position in ``order``, or among the sorted names."""
-    classes = _sort_classes({row["label"] for row in rows})
+def _number_classes(named: Sequence[tuple[str, str]], order: Sequence[str] | None, table: Path) -> dict[str, int]:
+    """The label of each class: its position in ``order``, or among the sorted names.
+
+    Args:
+        named: name of a class and the image that has it.
+        order: names of the classes in the order of their labels.
+        table: path of the table, for messages.
+    """
+    classes = _sort_classes({name for name, _ in named})
     if not order:
-        _check_class_names(classes, rows, table)
+        _check_class_names(classes, named, table)
         return {name: label for label, name in enumerate(classes)}
 
     names = list(order)
-    for row in rows:
-        if row["label"] not in names:
-            raise ValueError(f"{table}: {row['image']}: label '{row['label']}' is none of the classes {names}.")
+    for name, image in named:
+        if name not in names:
+            raise ValueError(f"{table}: {image}: label '{name}' is none of the classes {names}.")
     if _sort_classes(names) != classes:
         raise ValueError(f"{table}: the classes must be {classes}, each once and in any order, but got {names}.")
     return {name: label for label, name in enumerate(names)}
@@ -259,7 +322,7 @@ def _split_digits(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _check_class_names(classes: Sequence[str], rows: Sequence[Row], table: Path) -> None:
+def _check_class_names(classes: Sequence[str], named: Sequence[tuple[str, str]], table: Path) -> None:
     """Check that no class is what programs write for a missing label.
 
     Raises:
@@ -268,19 +331,21 @@ def _check_class_names(classes: Sequence[str], rows: Sequence[Row], table: Path)
     for name in classes:
         if name not in _MISSING_LABELS and name.lower() != "nan":
             continue
-        images = [row["image"] for row in rows if row["label"] == name]
+        images = [image for class_name, image in named if class_name == name]
         raise ValueError(
             f"{table}: '{name}' is how programs write a missing label, but {len(images)} images have it: "
             f"{join_few(images)}; correct the labels, or name all classes with --class-order if it is meant so."
         )
 
 
-def _make_item(row: Row, label: int, *, root: Path, table: Path, mpp: float | None, rejections: dict[str, str]) -> Item:
+def _make_item(
+    row: Row, label: int | list[int], *, root: Path, table: Path, mpp: float | None, rejections: dict[str, str]
+) -> Item:
     """Make the item of one row.
 
     Args:
         row: the row of the table.
-        label: number of its class.
+        label: number of its class, of multi-label the list of them.
         root: folder of the images.
         table: path of the table, for messages.
         mpp: um per pixel of all images; if None, an item without a spacing in its row gets what the file says.

@@ -3,9 +3,10 @@
 """Datalists: JSON files that name the images, labels and groups of each split.
 
 The top level holds the splits (``training``, ``validation``, ``test``), each a list of items, and what is common to
-all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0), ``mpp_source`` and ``names_as_written``
-(whether names that differ in spelling only are different ones). An item holds ``image``
-(a path relative to a base folder), ``label`` (an int) and, as needed, ``group`` or ``patient``, ``location`` (row,
+all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0), ``mpp_source``, ``names_as_written``
+(whether names that differ in spelling only are different ones) and ``task`` (:mod:`monai_jsma.tasks`). An item holds
+``image`` (a path relative to a base folder), ``label`` (the number of a class; of multi-label the list of the numbers
+of all classes that are present, rising, ``[]`` for none) and, as needed, ``group`` or ``patient``, ``location`` (row,
 column) with ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
 
 No group, patient or image lies in two splits, see :mod:`monai_jsma.datalists.splits`.
@@ -32,6 +33,7 @@ from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.early_ends import log_early_ends
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_slide_key, list_slide_files, may_be_several_files
+from monai_jsma.tasks import MULTILABEL, check_task
 
 __all__ = [
     "Datalist",
@@ -45,6 +47,7 @@ __all__ = [
     "find_location_and_size",
     "find_monai_fault",
     "find_region",
+    "find_task",
     "load_datalist",
     "make_items",
     "read_datalist",
@@ -164,6 +167,7 @@ def load_datalist(
     mpp: float | None = None,
     num_classes: int | None = None,
     min_classes: int = 1,
+    task: str | None = None,
 ) -> Datalist:
     """Load and check one split of a datalist.
 
@@ -175,6 +179,8 @@ def load_datalist(
         num_classes: number of classes: each item must have a label below it, and ``labels`` as many names, if there
             are any; None allows items without a label.
         min_classes: smallest number of different labels; 2 to learn from.
+        task: what is asked of an image, see :mod:`monai_jsma.tasks`: labels of ``"multilabel"`` are lists, all others
+            numbers; None: what :func:`find_task` says.
 
     Returns:
         the items, with ``base_dir`` joined to the ``image`` paths, and with ``mpp`` and ``mpp_source`` where ``mpp``,
@@ -195,8 +201,9 @@ def load_datalist(
         raise ValueError(f"{path}: no items under '{key}'; it has {names}.")
 
     _check_classes(content.get("labels"), num_classes, path)
+    task = task or find_task(content)
     for i, item in enumerate(items):
-        faults = find_item_faults(item, num_classes, f"{path}: {key}[{i}]")
+        faults = find_item_faults(item, num_classes, f"{path}: {key}[{i}]", task=task)
         for fault in faults.values():
             raise ValueError(fault)
     class_fault = find_class_fault(items, min_classes, f"{path}: {key}")
@@ -364,13 +371,29 @@ def check_mpp(mpp: Any, where: str) -> None:
         raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}{way_out}.")
 
 
-def find_item_faults(item: Any, num_classes: int | None, where: str) -> dict[str, str]:
+def find_task(content: Mapping[str, Any]) -> str | None:
+    """What a datalist's images are asked: its ``task``; without one ``"multilabel"`` if a label is a list, else None.
+
+    Raises:
+        ValueError: if the task is none that is offered.
+    """
+    task = content.get("task")
+    if task is not None:
+        return check_task(task)
+    for items in find_splits(content).values():
+        if any(isinstance(item, dict) and isinstance(item.get("label"), list) for item in items):
+            return MULTILABEL
+    return None
+
+
+def find_item_faults(item: Any, num_classes: int | None, where: str, *, task: str | None = None) -> dict[str, str]:
     """Find all that is wrong with an item itself, without a look at its file.
 
     Args:
         item: an item of a datalist.
         num_classes: number of classes that the label must be below; None allows an item without a label.
         where: beginning of the messages, such as "datalist.json: training[3]".
+        task: what is asked of an image, see :func:`load_datalist`; None allows a number and a list.
 
     Returns:
         the message of each fault, under its stage: "item", "label", "mpp" or "box".
@@ -380,10 +403,9 @@ def find_item_faults(item: Any, num_classes: int | None, where: str) -> dict[str
         return {"item": image_fault}
 
     faults = {}
-    label = item.get("label")
-    if (label is not None or num_classes is not None) and not _is_label(label, num_classes):
-        limit = "" if num_classes is None else f" below num_classes={num_classes}"
-        faults["label"] = f"{where}: the label must be a whole number from 0{limit}, but is {label!r}."
+    label_fault = _find_label_fault(item.get("label"), num_classes, task)
+    if label_fault:
+        faults["label"] = f"{where}: {label_fault}"
     if item.get("mpp") is not None:
         try:
             check_mpp(item["mpp"], where)
@@ -401,6 +423,30 @@ def _find_image_fault(item: Any, where: str) -> str | None:
     if isinstance(image, str) and image:
         return None
     return f"{where}: an item is an object with the path of its 'image', but got {item!r}."
+
+
+def _find_label_fault(label: Any, num_classes: int | None, task: str | None) -> str | None:
+    if label is None and num_classes is None:
+        return None
+    limit = "" if num_classes is None else f" below num_classes={num_classes}"
+    if task == MULTILABEL or (task is None and isinstance(label, list)):
+        if _are_labels(label, num_classes):
+            return None
+        return (
+            f"the label of multi-label must list the numbers of the classes that are present, whole numbers from "
+            f"0{limit}, rising ([] for none), but is {label!r}."
+        )
+    if _is_label(label, num_classes):
+        return None
+    way_out = " For images of several classes set the task 'multilabel'." if isinstance(label, list) else ""
+    return f"the label must be a whole number from 0{limit}, but is {label!r}.{way_out}"
+
+
+def _are_labels(label: Any, num_classes: int | None) -> bool:
+    """Whether a label lists different classes in rising order: 1 and 0 for each class would not."""
+    if not isinstance(label, list) or not all(_is_label(index, num_classes) for index in label):
+        return False
+    return label == sorted(set(label))
 
 
 def _is_label(label: Any, num_classes: int | None) -> bool:

@@ -226,7 +226,8 @@ def split_by_group(
     """Divide the items into folds of whole groups, with the classes spread as evenly as the groups allow.
 
     Args:
-        items: items with ``image`` and ``label``, and ``group`` or ``patient`` in all of them or in none.
+        items: items with ``image`` and ``label``, of multi-label the list of its classes, and ``group`` or ``patient``
+            in all of them or in none.
         folds: number of folds.
         seed: random seed of the division.
         min_folds: smallest number of folds; 3 for :func:`make_splits`.
@@ -255,7 +256,7 @@ def split_by_group(
     if not min_folds <= folds <= num_groups:
         raise ValueError(f"{num_groups} groups cannot make {folds} folds: use {min_folds} to {num_groups}.")
 
-    labels = [item["label"] for item in items]
+    labels = [_stratum_of(item) for item in items]
     _check_labels(items, folds, min_folds)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of = [-1] * len(items)
@@ -340,13 +341,13 @@ def _find_fold_refusal(stated: Sequence[Any], folds: int, seed: int | None) -> s
 def _check_labels(items: Sequence[Item], folds: int, min_folds: int) -> None:
     """Check that the labels are classes, and that the most frequent one can be in every fold."""
     for item in items:
-        label = item["label"]
+        label = _stratum_of(item)
         if not isinstance(label, (int, str)) or isinstance(label, bool):
             raise ValueError(
                 f"{item['image']}: the label {label!r} is no class: folds need whole numbers or names, such as the "
                 "labels 0, 1, 2."
             )
-    counts = Counter(item["label"] for item in items)
+    counts = Counter(_stratum_of(item) for item in items)
     most = max(counts.values())
     if most < folds:
         fewer = f"use at most {most} folds, or label more images" if most >= min_folds else "label more images"
@@ -430,8 +431,19 @@ def _assign(items: Sequence[Item], fold_of: Sequence[int], held_out: Mapping[int
     return splits
 
 
+def _stratum_of(item: Item) -> Any:
+    """What the folds are to hold alike: the label; of multi-label all of its classes together, as text."""
+    label = item["label"]
+    return str(label) if isinstance(label, list) else label
+
+
 def _classes(items: Iterable[Item]) -> set[Any]:
-    return {item["label"] for item in items}
+    """The classes of items; of multi-label all that are present in some."""
+    classes: set[Any] = set()
+    for item in items:
+        label = item["label"]
+        classes.update(label if isinstance(label, list) else [label])
+    return classes
 
 
 # ------------------------------------------------------------------------------------------------------ other datalists

@@ -22,6 +22,7 @@ from monai_jsma.datalists.schema import (
     find_item_faults,
     find_labels_fault,
     find_region,
+    find_task,
     read_datalist,
     resolve_item,
 )
@@ -155,6 +156,7 @@ class _Verifier:
     everything: bool
     checksums: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    _task: str | None = field(default=None, init=False)
 
     def check_datalist(self) -> StageFaults:
         """Check what is common to all items."""
@@ -168,6 +170,11 @@ class _Verifier:
 
         try:
             read_names_as_written(self.content)
+        except ValueError as error:
+            yield "datalist", str(error)
+
+        try:
+            self._task = find_task(self.content)
         except ValueError as error:
             yield "datalist", str(error)
 
@@ -195,7 +202,8 @@ class _Verifier:
 
     def check_item(self, entry: _Entry) -> StageFaults:
         """Check an item, its file, its spacing and its pixels."""
-        faults = find_item_faults(entry.item, self._num_classes(entry), f"{self.path}: {entry.position}")
+        where = f"{self.path}: {entry.position}"
+        faults = find_item_faults(entry.item, self._num_classes(entry), where, task=self._task)
         yield from faults.items()
         if "item" in faults:
             return

@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
     Args:
         key: which image it is.
-        label: index of the true class; -1 if it is unknown.
+        label: index of the true class; -1 if it is unknown. Of multi-label the classes as digits of a binary number.
         is_wrong: whether another class is predicted.
         priority: random text by which images of one class are ordered.
     """
@@ -51,7 +51,11 @@ def make_candidate(evidence: Evidence, key: PictureKey, *, seed: int = 0) -> Can
         key: which image it is.
         seed: random seed.
     """
-    label = -1 if evidence.label is None else evidence.label
+    label = -1
+    if isinstance(evidence.label, tuple):
+        label = sum(1 << index for index in evidence.label)
+    elif evidence.label is not None:
+        label = evidence.label
     is_wrong = evidence.label is not None and evidence.prediction not in (None, evidence.label)
     named = (seed, PurePath(key.file).name, key.location, key.size)
     priority = hashlib.blake2b(repr(named).encode(), digest_size=8).hexdigest()

@@ -27,6 +27,7 @@ from monai_jsma.predictions.from_engine import collect_evidence
 from monai_jsma.predictions.log import RecordLog, describe_run
 from monai_jsma.predictions.records import PredictionRecord, make_record
 from monai_jsma.predictions.tables import failure_table, patient_table, prediction_table, slide_table
+from monai_jsma.tasks import Label
 
 __all__ = ["PredictionSaver"]
 
@@ -179,14 +180,10 @@ class PredictionSaver:
         number = self._find_item((file, evidence.location, size))
         item = self.items[number]
         classes = list(names or _default_names(evidence))
-        label = item.get("label")
-        is_class = label in range(len(classes))
-        if label is not None and not is_class:
-            raise ValueError(f"{file}: label {label!r} is none of the {len(classes)} classes {classes}.")
         return make_record(
             evidence,
             classes,
-            label=label,
+            label=_read_label(item, classes, multi_label=evidence.thresholds is not None),
             group=group_of(item),
             run=self.run,
         )
@@ -204,23 +201,23 @@ class PredictionSaver:
             )
         return number
 
-    def _labels_of_files(self) -> dict[str, int | None]:
+    def _labels_of_files(self) -> dict[str, Label | None]:
         """For each file the label that all its items have; None if they differ."""
-        labels: dict[str, int | None] = {}
+        labels: dict[str, Label | None] = {}
         for item in self.items:
             file = str(item["image"])
-            label = item.get("label")
+            label = _freeze_label(item.get("label"))
             if labels.setdefault(file, label) != label:
                 labels[file] = None
         for fault in self.unread:
             labels.setdefault(fault.where, None)
         return labels
 
-    def _labels_of_groups(self) -> dict[str, dict[str, int | None]]:
+    def _labels_of_groups(self) -> dict[str, dict[str, Label | None]]:
         """For each group of the datalist its files, with the label that all their items have; None if they differ."""
-        groups: dict[str, dict[str, int | None]] = {}
+        groups: dict[str, dict[str, Label | None]] = {}
         for item in self.items:
-            label = item.get("label")
+            label = _freeze_label(item.get("label"))
             labels = groups.setdefault(group_of(item), {})
             if labels.setdefault(str(item["image"]), label) != label:
                 labels[str(item["image"])] = None
@@ -230,6 +227,29 @@ class PredictionSaver:
             group = group_of_slide.get(fault.where, fault.where)
             groups.setdefault(group, {}).setdefault(fault.where, None)
         return groups
+
+
+def _freeze_label(label: Any) -> Any:
+    """A label as records have it: a list of classes becomes a tuple."""
+    return tuple(label) if isinstance(label, list) else label
+
+
+def _read_label(item: Mapping[str, Any], classes: Sequence[str], *, multi_label: bool) -> Label | None:
+    """The label of an item.
+
+    Raises:
+        ValueError: if it is no class, or of multi-label no list of classes.
+    """
+    label = _freeze_label(item.get("label"))
+    if label is None:
+        return None
+    indices = label if isinstance(label, tuple) else (label,)
+    are_classes = all(index in range(len(classes)) for index in indices)
+    if isinstance(label, tuple) != multi_label or not are_classes:
+        kind = "a list of some" if multi_label else "one"
+        stated = f"{item['image']}: label {item['label']!r}"
+        raise ValueError(f"{stated} is not {kind} of the {len(classes)} classes {classes}.")
+    return label
 
 
 def _default_names(evidence: Evidence) -> list[str]:

@@ -8,7 +8,7 @@ from ._torchvision import ensure_torchvision_before_timm
 from .attention_mil import AttentionMIL, GatedAttention
 from .backbones import Backbone, ConvBackbone, EncoderLike, Weights, build_backbone
 from .certified import LinearHead, is_certain, margin_bounds, probability_intervals, trusted_digits
-from .classifier import BagClassifier
+from .classifier import BagClassifier, MultiLabelClassifier, OrdinalClassifier
 from .compiling import compile_backbones
 from .confident import Confident
 from .drawing import (
@@ -84,7 +84,9 @@ __all__ = [
     "JSMANet",
     "LeaveOneOut",
     "LinearHead",
+    "MultiLabelClassifier",
     "NodeAttention",
+    "OrdinalClassifier",
     "PatchEncoder",
     "PatchReader",
     "PatchSource",

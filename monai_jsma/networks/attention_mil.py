@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from monai_jsma.data.tensor_batch import TensorPyramidBatch
 from monai_jsma.geometry import Magnification, sorted_magnifications
 from monai_jsma.networks.backbones import EncoderLike, Weights, select_weights
-from monai_jsma.networks.classifier import BagClassifier
+from monai_jsma.networks.classifier import build_classifier
 from monai_jsma.networks.drawing import all_cells, weighted_sum
 from monai_jsma.networks.exporting import NoExport
 from monai_jsma.networks.finite import check_finite
@@ -28,6 +28,7 @@ from monai_jsma.networks.removed_options import refuse_removed_options
 from monai_jsma.networks.samplers import AllPatches, Sampler
 from monai_jsma.networks.stain_check import check_stain, read_stain_norm
 from monai_jsma.networks.tissue_mask import keep_to_tissue
+from monai_jsma.tasks import MULTICLASS
 
 __all__ = ["AttentionMIL", "GatedAttention"]
 
@@ -76,6 +77,8 @@ class AttentionMIL(NoExport):
         dropout: dropout rate before the classifier.
         class_names: names of the classes in the order of their labels. They are saved with the weights and must be
             those of the weights that are loaded; None takes them from there.
+        task: ``"multiclass"``, ``"ordinal"`` or ``"multilabel"``, see :class:`~monai_jsma.networks.JSMANet`.
+        thresholds: of multi-label, see :class:`~monai_jsma.networks.JSMANet`.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -100,6 +103,8 @@ class AttentionMIL(NoExport):
         hidden: int = 128,
         dropout: float = 0.5,
         class_names: Sequence[str] | None = None,
+        task: str = MULTICLASS,
+        thresholds: float | Sequence[float] | None = None,
         **_old_options: Never,
     ) -> None:
         super().__init__()
@@ -113,9 +118,11 @@ class AttentionMIL(NoExport):
             patch_encoder = PatchEncoder(patch_encoder, weights=select_weights(weights, "patch_backbone"))
         self.patch_encoder = patch_encoder
         self.attention = GatedAttention(patch_encoder.num_features, hidden)
-        self.classifier = BagClassifier(patch_encoder, num_classes, dropout=dropout)
+        self.task = task
+        self.classifier = build_classifier(task, patch_encoder, num_classes, dropout=dropout, thresholds=thresholds)
         settings = {
             "num_classes": num_classes,
+            "task": task,
             "patch_size": patch_size,
             "aligned": aligned,
             "stain_norm": str(self.stain_norm),
@@ -183,6 +190,11 @@ class AttentionMIL(NoExport):
     def evaluation_sampler(self) -> Sampler:
         """``AllPatches()``: nothing is drawn."""
         return AllPatches()
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Of multi-label, the probability from which each class is present; None of other tasks."""
+        return self.classifier.thresholds
 
     @property
     def class_names(self) -> list[str] | None:

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from monai_jsma.networks.betting import bet_on_margins, confidence_in_classes, start_wealth
+from monai_jsma.networks.betting import bet_on_margins, confidence_in_all, confidence_in_classes, start_wealth
 from monai_jsma.networks.certified import margin_bounds, trusted_digits
 from monai_jsma.networks.drawing import Draw, draw_after_the_largest, sum_from_each_on, weighted_sum
 from monai_jsma.networks.samplers import AttentionTree, PatchReader, Sample, Sampler, check_count
@@ -212,10 +212,10 @@ class _Progress:
     def __init__(self, reader: PatchReader, batch_size: int) -> None:
         self.reader = reader
         self.head = reader.linear_head()
-        num_classes, num_features = self.head.weight.shape
+        num_features = self.head.weight.shape[1]
         self.bag = self.head.weight.new_zeros(batch_size, num_features)  # sum of P f of what was read
         self.total = torch.zeros_like(self.bag)  # sum of f
-        self.log_wealth = start_wealth(self.bag, num_classes)
+        self.log_wealth = start_wealth(self.bag, self.head.num_options, choices=self.head.choices)
 
         column = self.bag.new_zeros(batch_size, 1)
         self.num_read = column.long()
@@ -231,7 +231,8 @@ class _Progress:
         before = self.bag[:, None] + shares.cumsum(dim=1) - shares
         growth = self._bet(features, before=before, unread=drawn.unread[:, :-1])
         is_bet = is_read & drawn.is_random
-        growth = growth.where(is_bet[:, :, None, None, None], 0.0)
+        of_image = [1] * (growth.ndim - 2)
+        growth = growth.where(is_bet.reshape(*is_bet.shape, *of_image), 0.0)
 
         self.log_wealth = self.log_wealth + growth.sum(dim=1)
         self.bag = self.bag + shares.sum(dim=1)
@@ -246,6 +247,9 @@ class _Progress:
         logits = self.reader.classify(self.bag + self.unread.to(mean) * mean)
         bounds = self._bound(self.bag, self.unread[:, 0])
         confidences = confidence_in_classes(self.log_wealth, bounds)
+        if self.head.thresholds is not None:
+            is_present = logits.double() >= self.head.find_cuts()
+            return logits, confidence_in_all(confidences, is_present)
         label = logits.argmax(dim=1, keepdim=True)
         return logits, confidences.gather(1, label)[:, 0]
 

@@ -31,7 +31,7 @@ from monai_jsma.networks.backbones import (
     select_weights,
     warn_once,
 )
-from monai_jsma.networks.classifier import BagClassifier, BagReader
+from monai_jsma.networks.classifier import BagReader, build_classifier
 from monai_jsma.networks.drawing import is_possible
 from monai_jsma.networks.exporting import NoExport
 from monai_jsma.networks.finite import check_finite
@@ -43,6 +43,7 @@ from monai_jsma.networks.stain_check import check_stain, read_stain_norm
 from monai_jsma.networks.standardizing import make_map_standardizer, name_norm, standardize_map
 from monai_jsma.networks.thumbnail_cache import ThumbnailCache
 from monai_jsma.networks.tissue_mask import keep_to_tissue
+from monai_jsma.tasks import MULTICLASS
 
 __all__ = [
     "AttentionNetwork",
@@ -94,6 +95,10 @@ class JSMANet(NoExport):
             :class:`~monai_jsma.networks.ThumbnailCache`; without h, or with one that learns, nothing is.
         class_names: names of the classes in the order of their labels. They are saved with the weights and must be
             those of the weights that are loaded; None takes them from there.
+        task: ``"multiclass"``; ``"ordinal"`` if the classes are grades, from the lowest to the highest; or
+            ``"multilabel"`` if any number of the classes may be present.
+        thresholds: of multi-label, the probability from which each class is present, one for each or one for all; None:
+            0.5. They are not kept with the weights.
 
     Raises:
         ValueError: for a value that is not offered.
@@ -127,6 +132,8 @@ class JSMANet(NoExport):
         freeze_thumbnail_encoder: bool = False,
         thumbnail_cache: str | Path | None = None,
         class_names: Sequence[str] | None = None,
+        task: str = MULTICLASS,
+        thresholds: float | Sequence[float] | None = None,
         **_old_options: Never,
     ) -> None:
         super().__init__()
@@ -175,7 +182,10 @@ class JSMANet(NoExport):
                 normalization=normalization,
                 level_prior=level_prior,
             )
-        self.classifier = BagClassifier(patch_encoder, num_classes, dropout=dropout)  # g
+        self.task = task
+        self.classifier = build_classifier(
+            task, patch_encoder, num_classes, dropout=dropout, thresholds=thresholds
+        )  # g
         settings = self._describe(num_classes, normalization=normalization, level_prior=level_prior)
         keep_settings(self, settings, class_names=class_names)
         self.train()  # a new module is in training mode, but train() was not called: what is frozen must be
@@ -290,6 +300,11 @@ class JSMANet(NoExport):
         return sampler
 
     @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Of multi-label, the probability from which each class is present; None of other tasks."""
+        return self.classifier.thresholds
+
+    @property
     def class_names(self) -> list[str] | None:
         """Names of the classes, from the constructor or the weights that were loaded; None if neither has them."""
         return read_class_names(self)
@@ -305,6 +320,7 @@ class JSMANet(NoExport):
             "stain_norm": str(self.stain_norm),
             "level_prior": str(level_prior),
             "bag_weights": "P / sum P" if normalizes else "P",
+            "task": self.task,
             **self.patch_encoder.describe(),
         }
         if self.thumbnail_encoder is not None:

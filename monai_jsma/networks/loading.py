@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_jsma.geometry import Magnification
+from monai_jsma.tasks import MULTICLASS
 
 __all__ = ["adopt_class_names", "keep_settings", "prepare_loading", "read_class_names"]
 
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 _NUM_BYTES = 16384  # of the settings as JSON; zeros follow
 _CLASS_NAMES = "class_names"
 _LOGGED = ("thumbnail_size", "thumbnail_backbone", "patch_backbone", "bag_weights")  # all others are refused
-_UNSTATED = {"stain_norm": "None"}  # what weights of earlier versions were trained with
+_UNSTATED = {"stain_norm": "None", "task": MULTICLASS}  # what weights of earlier versions were trained with
 _TOLERANCE = 0.01  # of a spacing, relative
 
 # Names of version 0.1, and what they are called now. The order of the modules is the same, so that the state of an

@@ -94,6 +94,12 @@ class PatchReader(Protocol):
     def classify(self, bags: Tensor) -> Tensor:
         """Logits ``(batch, ..., classes)`` of bags ``(batch, ..., features)``."""
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability of each class ``(..., classes)``."""
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Finite logits that give the probabilities ``(..., classes)``."""
+
     def linear_head(self) -> LinearHead:
         """The classifier of features of length 1; a ValueError where there is none."""
 
@@ -463,7 +469,8 @@ class TopK(Sampler):
 class Draws(Sampler):
     """Repeated draws: the mean probability, and how much the draws disagree.
 
-    Adds the output ``draw_probabilities`` ``(batch, repeats, classes)``. ``logits`` are log mean probabilities.
+    Adds the output ``draw_probabilities`` ``(batch, repeats, classes)``. ``logits`` are log mean probabilities, of
+    multi-label those of the mean probabilities.
 
     Args:
         sampler: training sampler whose draws are repeated; a number k stands for k independent draws.
@@ -509,12 +516,11 @@ class Draws(Sampler):
         weights = draw.weights.unflatten(1, by_draw)  # (batch, repeats, k)
         bags = weighted_sum(features, weights)  # (batch, repeats, features)
         logits = reader.classify(bags)  # (batch, repeats, classes)
-        probabilities = logits.float().softmax(dim=2)
+        probabilities = reader.probabilities(logits.float())
 
         mean = probabilities.mean(dim=1)  # (batch, classes)
-        smallest = torch.finfo(mean.dtype).tiny
         outputs = {
-            "logits": mean.clamp_min(smallest).log(),
+            "logits": reader.logits(mean),
             "draw_probabilities": probabilities,
         }
         return Sample(draw.cells, draw.weights / self.repeats, outputs)
@@ -590,7 +596,7 @@ class Certified(Sampler):
         was_read = rank < num_read[:, None]
         weights = attention * was_read
         mass = weights.sum(dim=1, keepdim=True)
-        intervals = probability_intervals(bounds)
+        intervals = probability_intervals(bounds, head)
         outputs = {
             "logits": reader.classify(bag / mass),
             "certified": certain,

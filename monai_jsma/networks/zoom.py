@@ -381,6 +381,16 @@ class ZoomNet(NoExport):
         return self.region_network.aligned
 
     @property
+    def task(self) -> str:
+        """What is asked of a slide: that of the region network."""
+        return self.region_network.task
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Of multi-label, the probability from which each class is present; None of other tasks."""
+        return self.region_network.thresholds
+
+    @property
     def class_names(self) -> list[str] | None:
         """Names of the classes, from the constructor or the weights that were loaded; None if neither has them."""
         return read_class_names(self)

@@ -16,6 +16,7 @@ import numpy as np
 
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.geometry import Box, PatchGeometry, oriented_size, stored_cell
+from monai_jsma.tasks import MULTICLASS, Label, pick_label
 
 __all__ = ["Evidence", "InnerPatch", "SeenRegion"]
 
@@ -91,7 +92,7 @@ class Evidence:
         weights: aggregation weights of the drawn cells, float64 ``(k,)``; 0 where nothing was drawn.
         scores: probability of each class, float64 ``(classes,)``; logits if the engine has no postprocessing, or the
             index of the class alone, ``(1,)``. None if the engine gives no predictions.
-        label: index of the true class; None if unknown.
+        label: index of the true class, of multi-label those of all classes that are present; None if unknown.
         certified: whether the prediction is certainly, or at the confidence that was asked for, that of all patches;
             None without certified stopping.
         confidence: confidence that the prediction is that of all patches; None if it was not read by ``Confident``.
@@ -106,6 +107,8 @@ class Evidence:
         regions_looked_at: number of regions of all stages whose thumbnails were looked at; None of other networks.
         seen_regions: these regions with the attention in them, those of the first stage first; None of other networks,
             in training, and in records of versions that did not keep them.
+        task: what was asked: ``"multiclass"``, ``"ordinal"`` or ``"multilabel"``.
+        thresholds: of multi-label, the probability from which each class is predicted; None of other tasks.
     """
 
     file: str
@@ -118,7 +121,7 @@ class Evidence:
     mpp_source: str = "given"
     bounds: Box | None = None
     scores: np.ndarray | None = None
-    label: int | None = None
+    label: Label | None = None
     certified: bool | None = None
     confidence: float | None = None
     intervals: np.ndarray | None = None
@@ -130,15 +133,26 @@ class Evidence:
     inner_patches: tuple[InnerPatch, ...] | None = None
     regions_looked_at: int | None = None
     seen_regions: tuple[SeenRegion, ...] | None = None
+    task: str = MULTICLASS
+    thresholds: tuple[float, ...] | None = None
 
     @property
-    def prediction(self) -> int | None:
-        """Index of the class with the highest score; None without scores."""
+    def prediction(self) -> Label | None:
+        """Index of the class with the highest score, of multi-label of all that are predicted; None without scores.
+
+        Raises:
+            ValueError: if the scores of multi-label are no probabilities, which the thresholds are.
+        """
         if self.scores is None:
             return None
-        if len(self.scores) == 1:
+        if self.thresholds is not None and not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ValueError(
+                f"{self.file}: multi-label needs probabilities, but the scores are {self.scores.tolist()}: let the "
+                "postprocessing apply the sigmoid (Activationsd with sigmoid=True)."
+            )
+        if self.thresholds is None and len(self.scores) == 1:
             return int(self.scores[0])
-        return int(self.scores.argmax())
+        return pick_label(self.scores, self.thresholds)
 
     @property
     def patches_read(self) -> int:

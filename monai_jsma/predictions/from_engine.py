@@ -22,6 +22,7 @@ from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.tensor_batch import TensorPyramidBatch, round_to_uint8
 from monai_jsma.geometry import Box
 from monai_jsma.predictions.evidence import Evidence, InnerPatch, SeenRegion
+from monai_jsma.tasks import MULTICLASS, Label
 
 __all__ = ["collect_evidence"]
 
@@ -51,6 +52,7 @@ def collect_evidence(engine: Engine) -> list[Evidence]:
                 data |= _see_whole_image(data, engine)
             if "regions" in data:
                 data |= _see_regions(data, _find_network(engine).region_sizes)
+            data |= _find_task(engine)
             collected.append(_make_evidence(data))
     return collected
 
@@ -83,6 +85,12 @@ def _see_whole_image(data: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
     thumbnail = torch.from_numpy(pyramid.thumbnail(size))
     metadata = getattr(image, "meta", None)  # it has the file's name
     return {"pyramid": pyramid, "image": MetaTensor(thumbnail, meta=metadata)}
+
+
+def _find_task(engine: Engine) -> dict[str, Any]:
+    """What the engine's network is asked; of one that does not say so, one class of several."""
+    network = _find_network(engine)
+    return {"task": getattr(network, "task", MULTICLASS), "thresholds": getattr(network, "thresholds", None)}
 
 
 def _find_network(engine: Engine) -> Any:
@@ -184,7 +192,7 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         cells=_to_array(data["cells"]).astype(np.int64),
         weights=_to_array(data["weights"]).astype(np.float64),
         scores=None if scores is None else scores.reshape(-1).astype(np.float64),
-        label=_class_index(data, "label"),
+        label=_read_label(data),
         certified=None if certified is None else bool(certified),
         confidence=None if confidence is None else float(confidence),
         intervals=_optional_array(data, "intervals"),
@@ -196,6 +204,8 @@ def _make_evidence(data: Mapping[str, Any]) -> Evidence:
         inner_patches=data.get("inner_patches"),
         regions_looked_at=data.get("regions_looked_at"),
         seen_regions=data.get("seen_regions"),
+        task=data["task"],
+        thresholds=data["thresholds"],
     )
 
 
@@ -220,12 +230,14 @@ def _cut_padding(attention: Any, num_cells: int, file: str) -> np.ndarray:
     return array[:num_cells]
 
 
-def _class_index(data: Mapping[str, Any], key: str) -> int | None:
-    """A class that is given as its index or as one-hot scores; None if there is none."""
-    value = _optional_array(data, key)
+def _read_label(data: Mapping[str, Any]) -> Label | None:
+    """A class that is given as its index or one-hot, of multi-label all classes that are 1; None if there is none."""
+    value = _optional_array(data, "label")
     if value is None:
         return None
     value = value.reshape(-1)
+    if data["thresholds"] is not None:
+        return tuple(np.flatnonzero(value).tolist())
     if value.size == 1:
         return int(value[0])
     return int(value.argmax())

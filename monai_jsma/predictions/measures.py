@@ -8,7 +8,8 @@ is its number of cells over that of all magnifications, which is the share that 
 **Uncertainty**, in nats. The predictive entropy is the entropy of the probabilities (of repeated draws, of their mean):
 all of the uncertainty. The mutual information of label and draw is the predictive entropy minus the mean entropy of the
 single draws: the part that comes from which patches were drawn. It is 0 where all draws agree, however uncertain each
-of them is. Nine decimals are kept, as many as a record has: a smaller difference is a tie, not an order.
+of them is. Of multi-label both are sums over the classes. Nine decimals are kept, as many as a record has: a smaller
+difference is a tie, not an order.
 
 **Pointing score.** How much attention lies inside the areas that a pathologist annotated, and how much would lie there
 by chance. A cell gives its attention to an area in proportion to its surface inside it. (Cells, not patches, because
@@ -76,24 +77,38 @@ def prior_shares(geometry: PatchGeometry) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------------- uncertainty
 
 
-def predictive_entropy(probabilities: ArrayLike) -> np.ndarray:
-    """Entropy ``(...)`` of probabilities ``(..., classes)``: 0 for a certain class, log(classes) for equal ones."""
-    entropy = _entropy(np.asarray(probabilities))
+def predictive_entropy(probabilities: ArrayLike, *, multi_label: bool = False) -> np.ndarray:
+    """Entropy ``(...)`` of probabilities ``(..., classes)``: 0 for a certain class, log(classes) for equal ones.
+
+    Args:
+        probabilities: probability of each class.
+        multi_label: whether each class is present or absent by itself: then the sum of the entropies of the classes,
+            ``classes * log(2)`` at most.
+    """
+    entropy = _entropy(np.asarray(probabilities), multi_label=multi_label)
     return np.round(entropy, _DECIMALS)
 
 
-def mutual_information(draw_probabilities: ArrayLike) -> np.ndarray:
-    """Mutual information ``(...)`` of label and draw, from the probabilities of each draw ``(..., draws, classes)``."""
+def mutual_information(draw_probabilities: ArrayLike, *, multi_label: bool = False) -> np.ndarray:
+    """Mutual information ``(...)`` of label and draw, from the probabilities of each draw ``(..., draws, classes)``.
+
+    Args:
+        draw_probabilities: probability of each class in each draw.
+        multi_label: see :func:`predictive_entropy`.
+    """
     draws = np.asarray(draw_probabilities)
     mean_probabilities = draws.mean(axis=-2)
-    entropy_of_mean = _entropy(mean_probabilities)
-    mean_entropy = _entropy(draws).mean(axis=-1)
+    entropy_of_mean = _entropy(mean_probabilities, multi_label=multi_label)
+    mean_entropy = _entropy(draws, multi_label=multi_label).mean(axis=-1)
     information = np.round(entropy_of_mean - mean_entropy, _DECIMALS)
     return np.abs(information)  # never negative except by rounding: no -0.0
 
 
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    return entr(probabilities).sum(axis=-1)
+def _entropy(probabilities: np.ndarray, *, multi_label: bool) -> np.ndarray:
+    entropy = entr(probabilities)
+    if multi_label:
+        entropy = entropy + entr(1 - probabilities)
+    return entropy.sum(axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------------- pointing score

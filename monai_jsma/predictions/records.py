@@ -33,13 +33,14 @@ from monai_jsma.predictions.measures import (
     predictive_entropy,
     prior_shares,
 )
+from monai_jsma.tasks import MULTICLASS, MULTILABEL, TASKS, Label, pick_label, pick_main_class, read_thresholds
 
 __all__ = ["PatchRecord", "PredictionRecord", "make_record", "read_records"]
 
 PART = ".part"  # ends the name of the records of a run that is not finished
 _DERIVED = ("shares", "patches_read", "draws", "spread", "predictive_entropy", "mutual_information")  # written too
 # Fields that a line lacks where they are None, as all lines once did.
-_LATER = ("bounds", "confidence", "inner_patches", "regions_looked_at", "seen_regions")
+_LATER = ("bounds", "confidence", "inner_patches", "regions_looked_at", "seen_regions", "thresholds")
 _TOLERANCE = 1e-3  # of sums of probabilities
 
 
@@ -78,7 +79,7 @@ class PredictionRecord:
         mpp_source: where the spacing came from.
         classes: name of each class.
         probabilities: probability of each class.
-        label: index of the true class; None if unknown.
+        label: index of the true class, of multi-label those of all classes that are present, rising; None if unknown.
         group: what stays in one split, such as the patient.
         magnifications: spacings in um per pixel, coarse to fine.
         patch_size: height and width of a patch, in pixels of its magnification.
@@ -100,6 +101,9 @@ class PredictionRecord:
         regions_looked_at: number of regions that were looked at; without a zoom None, and the line lacks it.
         seen_regions: these regions with the attention in them, those of the first stage first; without a zoom, and in
             records of versions that did not keep them, None, and the line lacks it.
+        task: what was asked: ``"ordinal"``, ``"multilabel"`` or ``"multiclass"``, of which the line lacks it.
+        thresholds: of multi-label, the probability from which each class is predicted; of other tasks None, and the
+            line lacks it.
     """
 
     file: str
@@ -109,7 +113,7 @@ class PredictionRecord:
     mpp_source: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    label: int | None
+    label: Label | None
     group: str
     magnifications: tuple[float, ...]
     patch_size: int
@@ -125,6 +129,8 @@ class PredictionRecord:
     inner_patches: tuple[InnerPatch, ...] | None = None
     regions_looked_at: int | None = None
     seen_regions: tuple[SeenRegion, ...] | None = None
+    task: str = MULTICLASS
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def key(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
@@ -132,9 +138,19 @@ class PredictionRecord:
         return self.file, self.location, self.size
 
     @property
-    def prediction(self) -> int:
-        """Index of the most probable class."""
-        return int(np.argmax(self.probabilities))
+    def prediction(self) -> Label:
+        """Index of the most probable class; of multi-label those of all classes that reach their thresholds."""
+        return pick_label(self.probabilities, self.thresholds)
+
+    @property
+    def main_class(self) -> int | None:
+        """Index of the most probable class that is predicted; None if multi-label predicts none."""
+        return pick_main_class(self.probabilities, self.thresholds)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the label is known, and another one is predicted."""
+        return self.label is not None and self.label != self.prediction
 
     @property
     def patches_read(self) -> int:
@@ -180,14 +196,14 @@ class PredictionRecord:
     @property
     def predictive_entropy(self) -> float:
         """Entropy of the probabilities, see :mod:`monai_jsma.predictions.measures`."""
-        return float(predictive_entropy(self.probabilities))
+        return float(predictive_entropy(self.probabilities, multi_label=self.thresholds is not None))
 
     @property
     def mutual_information(self) -> float | None:
         """Uncertainty from the repeated draws, see :mod:`monai_jsma.predictions.measures`; None without."""
         if self.draw_probabilities is None:
             return None
-        return float(mutual_information(self.draw_probabilities))
+        return float(mutual_information(self.draw_probabilities, multi_label=self.thresholds is not None))
 
     @property
     def shares(self) -> dict[str, float]:
@@ -259,6 +275,8 @@ class PredictionRecord:
             inner_patches=self.inner_patches,
             regions_looked_at=self.regions_looked_at,
             seen_regions=self.seen_regions,
+            task=self.task,
+            thresholds=self.thresholds,
         )
 
     def to_json(self) -> str:
@@ -275,6 +293,8 @@ class PredictionRecord:
         for name in _LATER:
             if values[name] is None:
                 del values[name]
+        if self.task == MULTICLASS:
+            del values["task"]
         return json.dumps(values, allow_nan=False)
 
     @classmethod
@@ -315,7 +335,7 @@ def make_record(
     evidence: Evidence,
     classes: Sequence[str],
     *,
-    label: int | None = None,
+    label: Label | None = None,
     group: str | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> PredictionRecord:
@@ -324,7 +344,7 @@ def make_record(
     Args:
         evidence: evidence of the image, with probabilities as its scores.
         classes: name of each class.
-        label: index of the true class; by default that of the evidence.
+        label: index of the true class, of multi-label those of all classes that are present; by default the evidence's.
         group: group of the image, such as the patient; by default its file.
         run: what made the prediction, see :class:`PredictionRecord`.
 
@@ -334,7 +354,8 @@ def make_record(
     geometry = evidence.stored_geometry
     scores = () if evidence.scores is None else evidence.scores
     probabilities = _round_numbers(scores)
-    if len(probabilities) != len(classes) or abs(sum(probabilities) - 1) > _TOLERANCE:
+    is_distribution = evidence.thresholds is not None or abs(sum(probabilities) - 1) <= _TOLERANCE
+    if len(probabilities) != len(classes) or not is_distribution:
         raise ValueError(f"{evidence.file}: {len(classes)} probabilities were expected, but got {probabilities}.")
 
     stored_cells = evidence.stored_cells
@@ -390,6 +411,8 @@ def make_record(
         inner_patches=_round_inner_patches(evidence.inner_patches),
         regions_looked_at=evidence.regions_looked_at,
         seen_regions=_round_seen_regions(evidence.seen_regions),
+        task=evidence.task,
+        thresholds=evidence.thresholds,
     )
 
 
@@ -512,7 +535,8 @@ def _check_record(record: PredictionRecord) -> None:
     """Raise ValueError for values that a table or figure would show as if they were correct."""
     _check_names(record)
     _check_region(record)
-    _check_probabilities("probabilities", record.probabilities, len(record.classes))
+    _check_task(record)
+    _check_scores("probabilities", record.probabilities, record)
     _check_probabilities("attention", record.attention, record.geometry.num_cells)
     _check_draws(record)
     _check_certificate(record)
@@ -533,9 +557,38 @@ def _check_names(record: PredictionRecord) -> None:
     label = record.label
     if label is None:
         return
+    if record.thresholds is not None:
+        _check_labels(label, len(classes))
+        return
     is_index = type(label) is int and 0 <= label < len(classes)
     if not is_index:
         raise ValueError(f"label {label!r} is not an index of {len(classes)} classes")
+
+
+def _check_labels(label: object, num_classes: int) -> None:
+    """Raise ValueError if the label of multi-label is not different indices of classes in rising order."""
+    are_indices = isinstance(label, tuple) and all(type(index) is int and 0 <= index < num_classes for index in label)
+    if not are_indices or sorted(set(label)) != list(label):  # type: ignore[call-overload]
+        raise ValueError(f"label {label!r} is not a rising list of indices of {num_classes} classes")
+
+
+def _check_task(record: PredictionRecord) -> None:
+    if record.task not in TASKS:
+        raise ValueError(f"task {record.task!r} is none of {', '.join(TASKS)}")
+    thresholds = record.thresholds
+    if (record.task == MULTILABEL) != (thresholds is not None):
+        raise ValueError(f"thresholds are {thresholds!r}, but the task is {record.task!r}")
+    if thresholds is not None:
+        read_thresholds(MULTILABEL, thresholds, len(record.classes))
+
+
+def _check_scores(name: str, values: Sequence[float], record: PredictionRecord) -> None:
+    """Check the probabilities of the classes: they sum to 1, but for those of multi-label."""
+    count = len(record.classes)
+    if record.thresholds is None:
+        _check_probabilities(name, values, count)
+    elif len(values) != count or not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"{name} are not {count} probabilities")
 
 
 def _check_region(record: PredictionRecord) -> None:
@@ -565,7 +618,7 @@ def _check_draws(record: PredictionRecord) -> None:
     if draws is None:
         return
     for draw in draws:
-        _check_probabilities("draw_probabilities", draw, len(record.classes))
+        _check_scores("draw_probabilities", draw, record)
     mean = np.mean(draws, axis=0) if draws else np.nan
     if not np.allclose(mean, record.probabilities, atol=_TOLERANCE):
         raise ValueError("probabilities are not the mean of draw_probabilities")

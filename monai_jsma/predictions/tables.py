@@ -14,6 +14,7 @@ from typing import Any
 
 from monai_jsma._io import Fault, format_csv
 from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.tasks import Label, name_label, pick_label
 
 __all__ = ["failure_table", "patient_table", "prediction_table", "slide_table"]
 
@@ -41,8 +42,8 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
             *record.size,
             record.mpp,
             record.group,
-            _class_name(record.classes, record.label),
-            _class_name(record.classes, record.prediction),
+            name_label(record.label, record.classes),
+            name_label(record.prediction, record.classes),
             *_mean_numbers([record]),
         ]
         rows.append(row)
@@ -53,7 +54,7 @@ def prediction_table(records: Sequence[PredictionRecord]) -> str:
 def slide_table(
     records: Sequence[PredictionRecord],
     failures: Iterable[Fault],
-    labels: Mapping[str, int | None],
+    labels: Mapping[str, Label | None],
     *,
     no_tissue: Container[str] = (),
 ) -> str:
@@ -80,19 +81,18 @@ def slide_table(
             status = "failed"
         elif file in no_tissue:
             status = "no tissue"
-        prediction = None
+        prediction: Label | None = None
         means: Sequence[Any] = [""] * len(columns)
         if regions:
             means = _mean_numbers(regions)
-            probabilities = means[: len(classes)]
-            prediction = probabilities.index(max(probabilities))
+            prediction = pick_label(means[: len(classes)], regions[0].thresholds)
         row = [
             file,
             len(regions),
             num_failures[file],
             status,
-            _class_name(classes, label),
-            _class_name(classes, prediction),
+            name_label(label, classes),
+            name_label(prediction, classes),
             *means,
         ]
         rows.append(row)
@@ -102,7 +102,7 @@ def slide_table(
 def patient_table(
     records: Sequence[PredictionRecord],
     failures: Iterable[Fault],
-    groups: Mapping[str, Mapping[str, int | None]],
+    groups: Mapping[str, Mapping[str, Label | None]],
 ) -> str:
     """One row for each group of the datalist, such as a patient: the means of the numbers of its files.
 
@@ -126,12 +126,11 @@ def patient_table(
         status = "ok" if predicted else "no tissue"
         if not failed.isdisjoint(labels):
             status = "failed"
-        prediction = None
+        prediction: Label | None = None
         means: Sequence[Any] = [""] * len(columns)
         if predicted:
             means = _average([_mean_numbers(regions) for regions in predicted])
-            probabilities = means[: len(classes)]
-            prediction = probabilities.index(max(probabilities))
+            prediction = pick_label(means[: len(classes)], predicted[0][0].thresholds)
         different = set(labels.values())
         label = different.pop() if len(different) == 1 else None
         row = [
@@ -139,8 +138,8 @@ def patient_table(
             len(labels),
             sum(len(regions) for regions in predicted),
             status,
-            _class_name(classes, label),
-            _class_name(classes, prediction),
+            name_label(label, classes),
+            name_label(prediction, classes),
             *means,
         ]
         rows.append(row)
@@ -208,10 +207,3 @@ def _average(rows: Sequence[Sequence[float]]) -> list[float]:
         mean = math.fsum(column) / len(rows)
         means.append(float(f"{mean:.9g}"))
     return means
-
-
-def _class_name(classes: Sequence[str], index: int | None) -> str:
-    """Name of a class; "" if there is none."""
-    if not classes or index is None:
-        return ""
-    return classes[index]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.tasks import Label, make_class_matrix
 
 __all__ = ["AttentionShares"]
 
@@ -22,10 +23,10 @@ class AttentionShares:
 
     Args:
         records: prediction records, at least one.
-        classes: index of the true or predicted class of each record ``(n,)``.
+        labels: true or predicted label of each record; None counts for no class, of multi-label each of its classes.
     """
 
-    def __init__(self, records: Sequence[PredictionRecord], classes: np.ndarray) -> None:
+    def __init__(self, records: Sequence[PredictionRecord], labels: Sequence[Label | None]) -> None:
         self.names = _list_magnifications(records)
         shares = []
         priors = []
@@ -35,8 +36,12 @@ class AttentionShares:
         self._shares = np.array(shares)
         self._priors = np.array(priors)
 
-        num_classes = len(records[0].classes)
-        self._is_class = classes[:, None] == np.arange(num_classes)
+        self._is_class = make_class_matrix(labels, len(records[0].classes))
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of records of each class."""
+        return self._is_class.sum(axis=0).tolist()
 
     def _make_row(self, shares: Mapping[str, float]) -> list[float]:
         """Shares in the order of the names; 0 for a magnification that the record lacks."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from monai_jsma.predictions.measures import predictive_entropy
 from monai_jsma.predictions.records import PredictionRecord, read_records
+from monai_jsma.tasks import MULTILABEL, Label, make_class_matrix, name_label
 
 __all__ = ["Cases", "Run", "make_cases", "read_runs"]
 
@@ -36,6 +37,11 @@ class Run:
     name: str
     paths: tuple[str, ...]
     records: tuple[PredictionRecord, ...]
+
+    @property
+    def task(self) -> str:
+        """What was asked, see :mod:`monai_jsma.tasks`."""
+        return self.records[0].task
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,6 +76,11 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
     for run in runs[1:]:
         if run.classes != runs[0].classes:
             raise ValueError(f"{_describe(run)}, but {_describe(runs[0])}; compare runs with the same classes.")
+        if (run.task == MULTILABEL) != (runs[0].task == MULTILABEL):
+            raise ValueError(
+                f"run '{run.name}' is of the task '{run.task}', but '{runs[0].name}' of '{runs[0].task}': they cannot "
+                "be compared; report them by themselves."
+            )
     return runs
 
 
@@ -90,6 +101,11 @@ def _read_run(name: str, paths: Sequence[str]) -> Run:
 
     run = Run(name, tuple(paths), tuple(records))
     for record in records:
+        if (record.task, record.thresholds) != (run.task, records[0].thresholds):
+            raise ValueError(
+                f"run '{name}': {record.file} is of the task '{record.task}' with the thresholds {record.thresholds}, "
+                f"but {records[0].file} of '{run.task}' with {records[0].thresholds}."
+            )
         if record.classes != run.classes:
             raise ValueError(
                 f"run '{name}': {record.file} has the classes {', '.join(record.classes)}, "
@@ -104,10 +120,12 @@ class Cases:
 
     Args:
         keys: what identifies each case: file, location and size of a region, or the name of a file or group.
-        labels: index of the true class of each case ``(n,)``.
+        labels: index of the true class of each case ``(n,)``; of multi-label whether each class is present, bool
+            ``(n, classes)``.
         probabilities: probability of every class ``(n, classes)``.
         groups: name of the group of each case ``(n,)``.
         records: records of each case.
+        thresholds: of multi-label, the probability from which each class is predicted; None of other tasks.
     """
 
     keys: tuple[Hashable, ...]
@@ -115,6 +133,14 @@ class Cases:
     probabilities: np.ndarray
     groups: np.ndarray
     records: tuple[tuple[PredictionRecord, ...], ...]
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def truths(self) -> list[Label]:
+        """The label of each case, as records have it."""
+        if self.thresholds is None:
+            return self.labels.tolist()
+        return [tuple(np.flatnonzero(row).tolist()) for row in self.labels]
 
     @property
     def uncertainties(self) -> dict[str, np.ndarray]:
@@ -122,7 +148,8 @@ class Cases:
 
         These are the predictive entropy and, if all regions were predicted with draws, the mean mutual information.
         """
-        uncertainties = {"predictive_entropy": predictive_entropy(self.probabilities)}
+        entropy = predictive_entropy(self.probabilities, multi_label=self.thresholds is not None)
+        uncertainties = {"predictive_entropy": entropy}
         means = []
         for records in self.records:
             if not all(record.draws for record in records):
@@ -144,6 +171,7 @@ class Cases:
             probabilities=self.probabilities[rows],
             groups=self.groups[rows],
             records=tuple(self.records[i] for i in rows),
+            thresholds=self.thresholds,
         )
 
 
@@ -166,6 +194,7 @@ def make_cases(records: Iterable[PredictionRecord], by: str = "region") -> Cases
         return None
 
     keys = sorted(records_of_case)
+    first = records_of_case[keys[0]][0]
     labels = []
     groups = []
     means = []
@@ -178,19 +207,20 @@ def make_cases(records: Iterable[PredictionRecord], by: str = "region") -> Cases
         means.append(np.mean(probabilities, axis=0))
     return Cases(
         keys=tuple(keys),
-        labels=np.array(labels),
+        labels=np.array(labels) if first.thresholds is None else make_class_matrix(labels, len(first.classes)),
         probabilities=np.array(means),
         groups=np.array(groups),
         records=tuple(tuple(records_of_case[key]) for key in keys),
+        thresholds=first.thresholds,
     )
 
 
 def _check_agreement(key: Hashable, records: Sequence[PredictionRecord]) -> None:
     """Check that the regions of a case have one label and one group."""
-    labels = sorted({record.label for record in records if record.label is not None})
+    labels = {record.label for record in records if record.label is not None}
     groups = sorted({record.group for record in records})
     if len(labels) > 1:
-        names = [records[0].classes[label] for label in labels]
+        names = sorted(name_label(label, records[0].classes) for label in labels)
         raise ValueError(f"{key}: its regions have the labels {', '.join(names)}; score them --by region.")
     if len(groups) > 1:
         raise ValueError(f"{key}: its regions have the groups {', '.join(groups)}; score them --by region.")

@@ -16,6 +16,7 @@ import numpy as np
 from monai_jsma.report.cases import Cases
 from monai_jsma.report.intervals import add_intervals, bootstrap
 from monai_jsma.report.scores import CLASS_SCORES, Scores, compute_scores
+from monai_jsma.tasks import name_label
 
 __all__ = ["RunScores", "Settings", "average_repeats", "subtract_scores"]
 
@@ -58,6 +59,7 @@ class RunScores:
             cases.labels,
             cases.probabilities,
             ordered=settings.ordered,
+            thresholds=cases.thresholds,
         )
         self.resampled = bootstrap(
             self._score_resample,
@@ -72,6 +74,7 @@ class RunScores:
             self.cases.probabilities[rows],
             ordered=self.settings.ordered,
             like=self.values,
+            thresholds=self.cases.thresholds,
         )
 
     def select(self, keys: set[Hashable]) -> RunScores:
@@ -108,9 +111,10 @@ def _subtract(values: Scores, others: Scores) -> Scores:
 
 
 def _check_agreement(one: RunScores, two: RunScores) -> None:
-    classes = np.array(one.cases.records[0][0].classes)
+    classes = one.cases.records[0][0].classes
+    labels = [np.array([name_label(label, classes) for label in run.cases.truths]) for run in (one, two)]
     truths = {
-        "label": (classes[one.cases.labels], classes[two.cases.labels]),
+        "label": (labels[0], labels[1]),
         "group": (one.cases.groups, two.cases.groups),
     }
     for what, (ours, theirs) in truths.items():

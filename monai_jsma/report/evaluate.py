@@ -7,7 +7,9 @@ Undefined numbers are None; estimates are those of :mod:`monai_jsma.report.inter
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +20,17 @@ from monai_jsma.report.cases import Cases, Run, make_cases
 from monai_jsma.report.comparison import RunScores, Settings, subtract_scores
 from monai_jsma.report.intervals import add_intervals, bootstrap
 from monai_jsma.report.notes import write_notes
-from monai_jsma.report.scores import CLASS_SCORES, count_confusion, find_wrong, make_curves, make_reliability
+from monai_jsma.report.scores import (
+    CLASS_SCORES,
+    count_confusion,
+    find_wrong,
+    make_curves,
+    make_reliability,
+    mark_classes,
+)
 from monai_jsma.report.selective import SELECTIVE, make_orders, make_risk_coverage_curve, score_order
 from monai_jsma.report.zoomed_slides import describe_zoom
+from monai_jsma.tasks import MULTILABEL, ORDINAL, Label, find_truth_probability, name_label, pick_label
 
 __all__ = ["evaluate"]
 
@@ -41,6 +51,10 @@ def evaluate(runs: Sequence[Run], settings: Settings | None = None) -> dict[str,
         ValueError: if regions of one case differ in label or group, or runs differ in the label of a case.
     """
     settings = settings or Settings()
+    is_ordinal = all(run.task == ORDINAL for run in runs)
+    if settings.ordered or is_ordinal:
+        _check_ordered(runs)
+        settings = replace(settings, ordered=True)
     scored_runs = []
     for run in runs:
         cases = make_cases(run.records, settings.by)
@@ -51,12 +65,21 @@ def evaluate(runs: Sequence[Run], settings: Settings | None = None) -> dict[str,
     return {
         "by": settings.by,
         "ordered": settings.ordered,
+        "task": runs[0].task,
         "resamples": settings.resamples,
         "seed": settings.seed,
         "classes": list(runs[0].classes),
         "runs": [_describe_run(one, settings) for one in scored_runs],
         "differences": [_describe_difference(first, other) for other in others],
     }
+
+
+def _check_ordered(runs: Sequence[Run]) -> None:
+    if runs[0].task == MULTILABEL:
+        raise ValueError(
+            f"run '{runs[0].name}' is multi-label: each class is present or absent by itself, and they are no grades. "
+            "Leave --ordered out."
+        )
 
 
 def _describe_run(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:
@@ -84,8 +107,10 @@ def _describe_run(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:
 
 def _describe_scores(scores: RunScores, classes: Sequence[str]) -> dict[str, Any]:
     cases = scores.cases
-    label_counts = np.bincount(cases.labels, minlength=len(classes))
-    confusion = count_confusion(cases.labels, cases.probabilities)
+    is_class = mark_classes(cases.labels, cases.probabilities)
+    (most_frequent, most_cases), *_ = _count_truths(cases)
+    num_wrong = int(find_wrong(cases.labels, cases.probabilities, cases.thresholds).sum())
+    one_class = cases.thresholds is None
 
     estimates = add_intervals(scores.values, scores.resampled)
     class_keys = [info.key for info in CLASS_SCORES]
@@ -93,22 +118,29 @@ def _describe_scores(scores: RunScores, classes: Sequence[str]) -> dict[str, Any
     return {
         "units": len(cases.labels),
         "groups": len(set(cases.groups)),
-        "labels": label_counts.tolist(),
-        "right": int(confusion.trace()),
-        "most_frequent_class": classes[int(label_counts.argmax())],
-        "most_frequent": float(label_counts.max() / label_counts.sum()),
+        "labels": is_class.sum(axis=0).tolist(),
+        "right": len(cases.labels) - num_wrong,
+        "most_frequent_class": name_label(most_frequent, classes),
+        "most_frequent": most_cases / len(cases.labels),
+        "thresholds": cases.thresholds,
         "scores": {key: estimates[key] for key in estimates if key not in class_keys},
         "classes": {key: estimates[key] for key in class_keys},
-        "confusion": confusion.tolist(),
-        "reliability": make_reliability(cases.labels, cases.probabilities),
+        "confusion": count_confusion(cases.labels, cases.probabilities).tolist() if one_class else None,
+        "reliability": make_reliability(cases.labels, cases.probabilities) if one_class else None,
         "curves": make_curves(cases.labels, cases.probabilities, classes),
         "selective": _describe_orders(cases, scores.settings),
     }
 
 
+def _count_truths(cases: Cases) -> list[tuple[Label, int]]:
+    """The labels with their numbers of cases, the most frequent first, and of equal ones the first class."""
+    counts = Counter(cases.truths)
+    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
 def _describe_orders(cases: Cases, settings: Settings) -> dict[str, dict[str, Any]]:
     """How well each order of the predictions puts the errors last: its numbers and its curve."""
-    wrong = find_wrong(cases.labels, cases.probabilities)
+    wrong = find_wrong(cases.labels, cases.probabilities, cases.thresholds)
     orders = make_orders(wrong, cases.uncertainties)
 
     def score_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -161,28 +193,26 @@ def _describe_attention(scored_run: _ScoredRun, settings: Settings) -> dict[str,
     """Attention of all records; by true class if labels are known, else by predicted class."""
     run, scores = scored_run
     by = "prediction" if scores is None else "label"
-    classes = [getattr(record, by) for record in run.records]
-    class_of_record = np.array([-1 if index is None else index for index in classes])
+    labels = [getattr(record, by) for record in run.records]
     groups = np.array([record.group for record in run.records])
 
-    shares = AttentionShares(run.records, class_of_record)
+    shares = AttentionShares(run.records, labels)
     values = shares.average(np.arange(len(groups)))
     resampled = bootstrap(shares.average, groups, settings.resamples, seed=settings.seed)
-    counts = [classes.count(index) for index in range(len(run.classes))]
     return {
         "magnifications": shares.names,
         "by": by,
-        "counts": counts,
+        "counts": shares.counts,
         **add_intervals(values, resampled),
     }
 
 
 def _list_worst_errors(cases: Cases, max_errors: int) -> list[dict[str, Any]]:
-    """Wrongly classified cases, the lowest probability of the true class first."""
-    num_cases = len(cases.labels)
-    of_true_class = cases.probabilities[np.arange(num_cases), cases.labels]
-    wrong = find_wrong(cases.labels, cases.probabilities)
-    worst_first = np.argsort(of_true_class, kind="stable")
+    """Wrongly classified cases, the lowest probability of the true label first."""
+    rows = zip(cases.probabilities, cases.truths, strict=True)
+    of_truth = [find_truth_probability(probabilities, label) for probabilities, label in rows]
+    wrong = find_wrong(cases.labels, cases.probabilities, cases.thresholds)
+    worst_first = np.argsort(of_truth, kind="stable")
     errors: list[dict[str, Any]] = []
     for index in worst_first.tolist():
         if len(errors) == max_errors:
@@ -193,11 +223,12 @@ def _list_worst_errors(cases: Cases, max_errors: int) -> list[dict[str, Any]]:
 
 
 def _describe_error(cases: Cases, index: int) -> dict[str, Any]:
-    """One error; a case of several regions is shown by that with the lowest probability of the true class."""
-    label = int(cases.labels[index])
+    """One error; a case of several regions is shown by that with the lowest probability of the true label."""
+    label = cases.truths[index]
     probabilities = cases.probabilities[index]
+    prediction = pick_label(probabilities, cases.thresholds)
     regions = cases.records[index]
-    worst = min(regions, key=lambda record: (record.probabilities[label], record.key))
+    worst = min(regions, key=lambda record: (find_truth_probability(record.probabilities, label), record.key))
     return {
         "file": worst.file,
         "location": list(worst.location),
@@ -205,7 +236,11 @@ def _describe_error(cases: Cases, index: int) -> dict[str, Any]:
         "group": worst.group,
         "regions": len(regions),
         "label": label,
-        "prediction": int(probabilities.argmax()),
+        "prediction": prediction,
+        "true_name": name_label(label, worst.classes),
+        "predicted_name": name_label(prediction, worst.classes),
+        "true_probability": find_truth_probability(probabilities, label),
+        "predicted_probability": find_truth_probability(probabilities, prediction),
         "probabilities": probabilities.tolist(),
     }
 

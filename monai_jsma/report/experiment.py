@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from monai_jsma.report.claims import count_effective_cells
 from monai_jsma.report.comparison import RunScores, Settings, average_repeats
 from monai_jsma.report.scores import compute_scores
 from monai_jsma.report.write import write_report
+from monai_jsma.tasks import ORDINAL
 
 __all__ = ["RunFiles", "write_experiment"]
 
@@ -33,11 +34,14 @@ Table = list[list[str]]  # the header, then a row for each variant
 _SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
+    "kappa": "kappa",
+    "mae": "MAE",
     "auc_micro": "AUC",
     "auc_macro": "AUC, macro",
     "ap_micro": "AP",
     "aurc": "AURC",
 }
+_OF_GRADES = ("kappa", "mae")  # shown where the classes are grades
 _WITH_INTERVAL = ("accuracy", "auc_micro", "auc_macro")
 _OF_RUNS = ("accuracy", "auc_micro", "auc_macro")  # also averaged over single runs
 _UNKNOWN = "-"
@@ -83,6 +87,8 @@ def write_experiment(runs: Runs, folder: Path, settings: Settings | None = None)
         own = {key: files for key, files in runs.items() if key[0] == variant}
         own_records = [records[key] for key in own]
         repeats = [_join_folds(own, variant, seed) for seed in seeds]
+        if all(run.task == ORDINAL for run in repeats):
+            settings = replace(settings, ordered=True)
         first_runs.append(repeats[0])
         variants[variant] = {
             "scores": _score_repeats(repeats, settings),
@@ -158,7 +164,7 @@ def _score_runs(records_of_run: Sequence[Sequence[PredictionRecord]]) -> dict[st
         cases = make_cases(records)
         if cases is None:
             return {}
-        scores = compute_scores(cases.labels, cases.probabilities)
+        scores = compute_scores(cases.labels, cases.probabilities, thresholds=cases.thresholds)
         for name in _OF_RUNS:
             value = float(scores[name])
             values[name].append(value if np.isfinite(value) else None)
@@ -231,8 +237,7 @@ def _average_certified(
 def _average_attention(repeats: Sequence[Run]) -> dict[str, dict[str, float]]:
     """Share of each magnification and its enrichment, over all regions of all repeats."""
     records = [record for run in repeats for record in run.records]
-    predictions = np.array([record.prediction for record in records])
-    shares = AttentionShares(records, predictions)
+    shares = AttentionShares(records, [record.prediction for record in records])
     means = shares.average(np.arange(len(records)))
 
     attention = {}
@@ -248,10 +253,12 @@ def _average_attention(repeats: Sequence[Run]) -> dict[str, dict[str, float]]:
 
 
 def _tabulate_scores(variants: Mapping[str, Any]) -> Table:
-    table = [["", *_SCORES.values(), "accuracy of a run", "AUC, macro, of a run"]]
+    are_grades = any("kappa" in content["scores"] for content in variants.values())
+    shown = {name: title for name, title in _SCORES.items() if are_grades or name not in _OF_GRADES}
+    table = [["", *shown.values(), "accuracy of a run", "AUC, macro, of a run"]]
     for variant, content in variants.items():
         row = [variant]
-        for name in _SCORES:
+        for name in shown:
             row.append(_format_score(content["scores"].get(name), full=name in _WITH_INTERVAL))
         for name in ("accuracy", "auc_macro"):
             row.append(_format_mean(content["runs"].get(name)))

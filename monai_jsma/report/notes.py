@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from monai_jsma.report.cases import Cases, Run
+from monai_jsma.report.scores import find_wrong
 
 __all__ = ["write_notes"]
 
@@ -37,6 +38,9 @@ def _describe_labels(run: Run, cases: Cases) -> Iterator[str]:
     if num_unlabelled > 0:
         yield f"{num_unlabelled} of {len(run.records)} regions have no label and are left out of all scores."
 
+    if cases.thresholds is not None:
+        yield from _describe_presence(run, cases)
+        return
     present = np.unique(cases.labels).tolist()
     absent = [name for label, name in enumerate(run.classes) if label not in present]
     if len(present) == 1:
@@ -49,6 +53,19 @@ def _describe_labels(run: Run, cases: Cases) -> Iterator[str]:
         )
 
 
+def _describe_presence(run: Run, cases: Cases) -> Iterator[str]:
+    """Classes of multi-label that are in no case, or in all."""
+    num_cases = len(cases.labels)
+    counts = np.sum(cases.labels, axis=0).tolist()
+    for name, count in zip(run.classes, counts, strict=True):
+        if count in (0, num_cases):
+            where = "all cases" if count else "no case"
+            yield (
+                f"{name} is in {where}: how well it is told from its absence cannot be measured here, and macro means "
+                "are over the classes for which the score is defined."
+            )
+
+
 def _describe_groups(cases: Cases) -> Iterator[str]:
     num_groups = len(set(cases.groups))
     if num_groups == 1:
@@ -57,7 +74,7 @@ def _describe_groups(cases: Cases) -> Iterator[str]:
     if num_groups < _FEW_GROUPS:
         yield f"There are only {num_groups} groups: the intervals are rough, and more likely too narrow than too wide."
 
-    right = cases.probabilities.argmax(axis=1) == cases.labels
+    right = find_wrong(cases.labels, cases.probabilities, cases.thresholds) == 0
     if right.all() or not right.any():
         answer = "correct" if right.all() else "wrong"
         # The rule of three: 95 % confidence that no more than 3/n are different.
@@ -69,6 +86,8 @@ def _describe_groups(cases: Cases) -> Iterator[str]:
 
 
 def _describe_ties(cases: Cases) -> Iterator[str]:
+    if cases.thresholds is not None:
+        return
     highest = cases.probabilities.max(axis=1, keepdims=True)
     num_best = (cases.probabilities == highest).sum(axis=1)
     num_ties = np.count_nonzero(num_best > 1)

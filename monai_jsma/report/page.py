@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from monai_jsma.report.scores import CLASS_SCORES, SCORES, ScoreInfo
+from monai_jsma.report.scores import CLASS_SCORES, MULTI_LABEL_MEANINGS, SCORES, ScoreInfo
 from monai_jsma.report.selective import COVERAGES, ORDERS
+from monai_jsma.tasks import MULTILABEL
 
 __all__ = ["render_page"]
 
@@ -38,7 +40,7 @@ def render_page(content: Mapping[str, Any], images: Mapping[str, str]) -> str:
     score_infos = []
     for info in SCORES:
         if any(info.key in run["scored"]["scores"] for run in scored_runs):
-            score_infos.append(info)
+            score_infos.append(_reword(info, content["task"]))
 
     environment = Environment(
         loader=PackageLoader("monai_jsma.report", ""),
@@ -62,6 +64,13 @@ def render_page(content: Mapping[str, Any], images: Mapping[str, str]) -> str:
         units=_CASES[content["by"]],
         scored_runs=scored_runs,
     )
+
+
+def _reword(info: ScoreInfo, task: str) -> ScoreInfo:
+    """A score with its meaning for a task."""
+    if task != MULTILABEL or info.key not in MULTI_LABEL_MEANINGS:
+        return info
+    return replace(info, meaning=MULTI_LABEL_MEANINGS[info.key])
 
 
 def _format_percent(value: float) -> str:

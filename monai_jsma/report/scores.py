@@ -3,8 +3,9 @@
 """Scores and curves of a classification, from labels and probabilities (paper, Tables 1 and 2, Figures 2 and 3).
 
 Labels have shape ``(n,)``, probabilities ``(n, classes)``. The predicted class is the most probable one, and the first
-of equally probable ones. What is undefined is NaN, never 0: the sensitivity and F1 of a class without cases, the
-precision of a class that was never predicted, the AUC and average precision of a class without both positives and
+of equally probable ones. Of multi-label, labels are bool ``(n, classes)``, and all classes are predicted whose
+probability reaches their threshold. What is undefined is NaN, never 0: the sensitivity and F1 of a class without cases,
+the precision of a class that was never predicted, the AUC and average precision of a class without both positives and
 negatives. Macro means are over the classes for which the score is defined.
 
 The tests compare all numbers with scikit-learn's. It checks its input for far longer than it computes, though: scoring
@@ -25,6 +26,7 @@ from monai_jsma.report.selective import compute_risk_coverage
 
 __all__ = [
     "CLASS_SCORES",
+    "MULTI_LABEL_MEANINGS",
     "NUM_BINS",
     "SCORES",
     "CalibrationBins",
@@ -36,6 +38,8 @@ __all__ = [
     "find_wrong",
     "make_curves",
     "make_reliability",
+    "mark_classes",
+    "mark_predicted",
 ]
 
 Scores = dict[str, Any]  # by key: a float64, or an array (classes,)
@@ -85,6 +89,12 @@ SCORES = (
         meaning="agreement of the grades: 1 is perfect, 0 is chance; distant errors count more",
     ),
     ScoreInfo(
+        "mae",
+        "Mean absolute error",
+        meaning="mean distance of predicted and true grade, in grades: 0 is perfect",
+        less_is_better=True,
+    ),
+    ScoreInfo(
         "auc_micro",
         "AUC, micro",
         meaning="area under the ROC curve over all pairs of case and class: 1 is perfect",
@@ -127,6 +137,10 @@ CLASS_SCORES = (
     ScoreInfo("ap", "AP"),
 )
 NUM_BINS = 10  # of the probability, of equal width, each with its lower end: [0.5, 0.6); the last one with both
+MULTI_LABEL_MEANINGS = {  # where they differ
+    "accuracy": "share of cases of which all classes are predicted correctly, present or absent",
+    "balanced_accuracy": "mean over the classes of the mean of sensitivity and specificity: 0.5 is guessing",
+}
 _MACRO_MEANS = {"balanced_accuracy": "sensitivity", "f1_macro": "f1", "auc_macro": "auc", "ap_macro": "ap"}
 _UNDEFINED = np.float64("nan")
 
@@ -137,45 +151,66 @@ def compute_scores(
     *,
     ordered: bool = False,
     like: Mapping[str, Any] | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Scores:
     """All scores of a classification.
 
     Args:
-        labels: index of the true class of each case ``(n,)``, n > 0.
+        labels: index of the true class of each case ``(n,)``, n > 0; of multi-label bool ``(n, classes)``.
         probabilities: probability of every class ``(n, classes)``.
-        ordered: whether the classes are grades, so that the quadratic kappa has a meaning.
+        ordered: whether the classes are grades, so that the quadratic kappa and the mean absolute error have a meaning.
         like: scores of all cases if these cases are a resample of them. Macro means are then over the same classes, and
             NaN if one of those is undefined here, since a mean over fewer classes would be a different score.
+        thresholds: of multi-label, the probability from which each class is predicted; None of other tasks.
 
     Returns:
         ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``auc_micro``, ``auc_macro``, ``ap_micro``, ``ap_macro``,
-        ``ece``, ``aurc`` by predictive entropy and, if ordered, ``kappa``, each a number; ``sensitivity``,
-        ``specificity``, ``precision``, ``f1``, ``auc`` and ``ap`` of each class, ``(classes,)``.
+        ``ece`` (not of multi-label), ``aurc`` by predictive entropy and, if ordered, ``kappa`` and ``mae``, each a
+        number; ``sensitivity``, ``specificity``, ``precision``, ``f1``, ``auc`` and ``ap`` of each class,
+        ``(classes,)``.
     """
-    is_class = labels[:, None] == np.arange(probabilities.shape[1])
-    confusion = count_confusion(labels, probabilities)
-    class_scores = _score_classes(confusion, is_class, probabilities)
+    is_class = mark_classes(labels, probabilities)
+    class_scores = _score_classes(is_class, mark_predicted(probabilities, thresholds), probabilities)
+    wrong = find_wrong(labels, probabilities, thresholds)
 
     auc_micro, ap_micro = _compute_auc_ap(is_class.ravel(), probabilities.ravel())
     scores: Scores = {
-        "accuracy": confusion.trace() / confusion.sum(),
+        "accuracy": (len(wrong) - np.count_nonzero(wrong)) / np.int64(len(wrong)),
         "auc_micro": auc_micro,
         "ap_micro": ap_micro,
     }
+    reference = class_scores if like is None else like
     for macro, name in _MACRO_MEANS.items():
-        reference = class_scores if like is None else like
         defined = np.isfinite(reference[name])
         scores[macro] = _UNDEFINED
         if defined.any():
             scores[macro] = class_scores[name][defined].mean()
+    if thresholds is not None:
+        scores["balanced_accuracy"] = _average_balanced_accuracy(class_scores, reference)
     if ordered:
+        confusion = count_confusion(labels, probabilities)
         scores["kappa"] = _compute_quadratic_kappa(confusion)
-    scores["ece"] = _compute_calibration_error(labels, probabilities)
+        scores["mae"] = _compute_absolute_error(confusion)
+    if thresholds is None:
+        scores["ece"] = _compute_calibration_error(labels, probabilities)
 
-    wrong = find_wrong(labels, probabilities)
-    entropy = predictive_entropy(probabilities)
+    entropy = predictive_entropy(probabilities, multi_label=thresholds is not None)
     scores["aurc"] = compute_risk_coverage(wrong, entropy).mean()
     return scores | class_scores
+
+
+def mark_classes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether each case is of each class: bool ``(n, classes)``; labels as in :func:`compute_scores`."""
+    if labels.ndim == 2:
+        return labels.astype(bool)
+    return labels[:, None] == np.arange(probabilities.shape[1])
+
+
+def mark_predicted(probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """Whether each class is predicted for each case: bool ``(n, classes)``."""
+    if thresholds is not None:
+        return probabilities >= np.asarray(thresholds)
+    return probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1])
 
 
 def count_confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -187,18 +222,18 @@ def count_confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     return counts.reshape(num_classes, num_classes)
 
 
-def find_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """1 for each wrong prediction, else 0, float64 ``(n,)``."""
-    wrong = probabilities.argmax(axis=1) != labels
-    return wrong.astype(np.float64)
+def find_wrong(labels: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """1 for each wrong prediction, of multi-label in any class, else 0, float64 ``(n,)``."""
+    differs = mark_classes(labels, probabilities) != mark_predicted(probabilities, thresholds)
+    return differs.any(axis=1).astype(np.float64)
 
 
-def _score_classes(confusion: np.ndarray, is_class: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+def _score_classes(is_class: np.ndarray, is_predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of each class against the others, ``(classes,)`` each."""
-    hits = confusion.diagonal()
-    num_true = confusion.sum(axis=1)
-    num_predicted = confusion.sum(axis=0)
-    num_false = confusion.sum() - num_true
+    hits = (is_class & is_predicted).sum(axis=0)
+    num_true = is_class.sum(axis=0)
+    num_predicted = is_predicted.sum(axis=0)
+    num_false = len(is_class) - num_true
     num_rejected = num_false - num_predicted + hits  # of other classes, and not taken for this one
 
     scores = {}
@@ -255,6 +290,22 @@ def _compute_quadratic_kappa(confusion: np.ndarray) -> np.float64:
     if by_chance == 0:
         return _UNDEFINED
     return 1 - disagreement / by_chance
+
+
+def _compute_absolute_error(confusion: np.ndarray) -> np.float64:
+    """Mean distance of predicted and true grade."""
+    grades = np.arange(len(confusion))
+    distance = np.abs(grades[:, None] - grades)
+    return (distance * confusion).sum() / confusion.sum()
+
+
+def _average_balanced_accuracy(class_scores: Mapping[str, np.ndarray], reference: Mapping[str, Any]) -> Any:
+    """Mean over the classes of (sensitivity + specificity) / 2, over those for which the reference defines it."""
+    defined = np.isfinite(reference["sensitivity"] + reference["specificity"])
+    if not defined.any():
+        return _UNDEFINED
+    balanced = (class_scores["sensitivity"] + class_scores["specificity"]) / 2
+    return balanced[defined].mean()
 
 
 class CalibrationBins(NamedTuple):
@@ -317,7 +368,7 @@ def make_curves(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence
     """ROC and precision-recall curves as plain lists for JSON (paper, Figures 2 and 3).
 
     Args:
-        labels: index of the true class of each case ``(n,)``.
+        labels: index of the true class of each case ``(n,)``; of multi-label bool ``(n, classes)``.
         probabilities: probability of every class ``(n, classes)``.
         classes: names of the classes.
 
@@ -325,7 +376,7 @@ def make_curves(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence
         ``micro``, the points of the curves over all pairs of case and class, and ``classes``, a list of those of each
         class against the others. None if there are no positives or no negatives.
     """
-    is_class = labels[:, None] == np.arange(len(classes))
+    is_class = mark_classes(labels, probabilities)
     columns = zip(is_class.T, probabilities.T, strict=True)
     return {
         "micro": _make_curve_points(is_class.ravel(), probabilities.ravel()),

@@ -121,8 +121,9 @@ def _draw_run_figures(run: Mapping[str, Any], classes: Sequence[str]) -> Iterato
     yield "roc", figures.draw_curves("auc", roc_curves)
     precision_recall_curves = _list_class_curves(scored, "ap", classes)
     yield "precision_recall", figures.draw_curves("ap", precision_recall_curves)
-    yield "confusion", figures.draw_confusion(scored["confusion"], classes)
-    yield "calibration", figures.draw_calibration(scored["reliability"])
+    if scored["confusion"] is not None:  # not of multi-label
+        yield "confusion", figures.draw_confusion(scored["confusion"], classes)
+        yield "calibration", figures.draw_calibration(scored["reliability"])
 
     selective = scored["selective"]
     curves: list[Curve] = []

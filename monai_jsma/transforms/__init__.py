@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from .array import (
     FindTissue,
+    LabelsToMultiHot,
     LoadPyramid,
     NormalizePyramidStain,
     PyramidThumbnail,
@@ -17,6 +18,9 @@ from .dictionary import (
     FindTissueD,
     FindTissued,
     FindTissueDict,
+    LabelsToMultiHotD,
+    LabelsToMultiHotd,
+    LabelsToMultiHotDict,
     LoadPyramidD,
     LoadPyramidd,
     LoadPyramidDict,
@@ -42,6 +46,10 @@ __all__ = [
     "FindTissueD",
     "FindTissueDict",
     "FindTissued",
+    "LabelsToMultiHot",
+    "LabelsToMultiHotD",
+    "LabelsToMultiHotDict",
+    "LabelsToMultiHotd",
     "LoadPyramid",
     "LoadPyramidD",
     "LoadPyramidDict",

@@ -29,9 +29,11 @@ from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, oriented_size, so
 from monai_jsma.slides.base import ArrayReader, SlideInfo
 from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
+from monai_jsma.tasks import make_multi_hot
 
 __all__ = [
     "FindTissue",
+    "LabelsToMultiHot",
     "LoadPyramid",
     "NormalizePyramidStain",
     "PyramidThumbnail",
@@ -315,6 +317,32 @@ class FindTissue(Transform):
             ValueError: if it has none.
         """
         return pyramid.with_tissue(find_tissue(pyramid))
+
+
+class LabelsToMultiHot(Transform):
+    """Turn the list of the classes of an image into 1 (present) or 0 (absent) for each class (multi-label).
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    backend = _BACKENDS
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def __call__(self, label: Sequence[int]) -> torch.Tensor:
+        """float32 ``(classes,)``.
+
+        Raises:
+            ValueError: if the label is no list of classes.
+        """
+        are_classes = isinstance(label, list | tuple) and all(index in range(self.num_classes) for index in label)
+        if not are_classes:
+            raise ValueError(
+                f"the label of multi-label must list numbers of classes below {self.num_classes}, but is {label!r}."
+            )
+        return torch.from_numpy(make_multi_hot(label, self.num_classes))
 
 
 class NormalizePyramidStain(Transform):

@@ -17,6 +17,7 @@ from monai_jsma.datalists.schema import find_monai_fault
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification
 from monai_jsma.transforms.array import (
     FindTissue,
+    LabelsToMultiHot,
     LoadPyramid,
     NormalizePyramidStain,
     PyramidThumbnail,
@@ -29,6 +30,9 @@ __all__ = [
     "FindTissueD",
     "FindTissueDict",
     "FindTissued",
+    "LabelsToMultiHotD",
+    "LabelsToMultiHotDict",
+    "LabelsToMultiHotd",
     "LoadPyramidD",
     "LoadPyramidDict",
     "LoadPyramidd",
@@ -144,6 +148,29 @@ class FindTissued(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.find(d[key])
+        return d
+
+
+class LabelsToMultiHotd(MapTransform):
+    """Dictionary form of :class:`~monai_jsma.transforms.LabelsToMultiHot`.
+
+    Args:
+        keys: keys of the labels.
+        num_classes: number of classes.
+        allow_missing_keys: do not raise if a key is missing.
+    """
+
+    backend = LabelsToMultiHot.backend
+
+    def __init__(self, keys: KeysCollection, num_classes: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.convert = LabelsToMultiHot(num_classes)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert the label of each key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.convert(d[key])
         return d
 
 
@@ -303,6 +330,7 @@ class RandPyramidCropd(_RandPyramidd):
 
 
 FindTissueD = FindTissueDict = FindTissued
+LabelsToMultiHotD = LabelsToMultiHotDict = LabelsToMultiHotd
 LoadPyramidD = LoadPyramidDict = LoadPyramidd
 NormalizePyramidStainD = NormalizePyramidStainDict = NormalizePyramidStaind
 PyramidThumbnailD = PyramidThumbnailDict = PyramidThumbnaild

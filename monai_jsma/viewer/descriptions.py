@@ -17,6 +17,7 @@ from monai_jsma.datalists.regions import Area
 from monai_jsma.geometry import Box, PatchGeometry
 from monai_jsma.predictions.evidence import InnerPatch, SeenRegion
 from monai_jsma.predictions.records import PatchRecord, PredictionRecord
+from monai_jsma.tasks import find_truth_probability, name_label
 from monai_jsma.viewer.deep_zoom import TILE_SIZE
 from monai_jsma.viewer.slide_tiles import OpenSlide
 from monai_jsma.visualize.area_outlines import by_class
@@ -54,11 +55,15 @@ def describe_page(records: Mapping[str, Sequence[PredictionRecord]], *, title: s
 
 
 def _list_classes(records: Mapping[str, Sequence[PredictionRecord]]) -> list[str]:
-    """The names of all classes, each once, in the order in which they come first."""
+    """Names of all classes, each once, in the order in which they come first; of multi-label those of all labels."""
     names: dict[str, None] = {}
     for of_file in records.values():
         for record in of_file:
-            names.update(dict.fromkeys(record.classes))
+            if record.thresholds is None:
+                names.update(dict.fromkeys(record.classes))
+                continue
+            answer = _describe_classes(record)
+            names.update(dict.fromkeys(name for name in (answer["predicted"], answer["true"]) if name))
     return list(names)
 
 
@@ -70,9 +75,9 @@ def _list_colors() -> list[list[int]]:
 
 def _describe_classes(record: PredictionRecord) -> dict[str, Any]:
     return {
-        "predicted": record.classes[record.prediction],
-        "true": None if record.label is None else record.classes[record.label],
-        "probability": max(record.probabilities),
+        "predicted": name_label(record.prediction, record.classes),
+        "true": None if record.label is None else name_label(record.label, record.classes),
+        "probability": find_truth_probability(record.probabilities, record.prediction),
     }
 
 

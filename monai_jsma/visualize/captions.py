@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_jsma.predictions.evidence import Evidence
+from monai_jsma.tasks import Label, find_truth_probability
 
 __all__ = ["describe_answer", "describe_count", "describe_place", "name_class"]
 
@@ -39,9 +40,9 @@ def describe_answer(evidence: Evidence, names: Sequence[str] | None) -> str:
     label = evidence.label
     prediction = evidence.prediction
     if label is not None:
-        parts.append(f"true {name_class(label, names, file=evidence.file)}")
+        parts.append(f"true {_name_label(label, names, file=evidence.file)}")
     if prediction is not None:
-        predicted = f"predicted {name_class(prediction, names, file=evidence.file)}"
+        predicted = f"predicted {_name_label(prediction, names, file=evidence.file)}"
         probability = _find_probability(evidence)
         parts.append(predicted if probability is None else f"{predicted} ({probability:.2f})")
 
@@ -50,6 +51,13 @@ def describe_answer(evidence: Evidence, names: Sequence[str] | None) -> str:
         return text
     verdict = "right" if label == prediction else "wrong"
     return f"{verdict}: {text}"
+
+
+def _name_label(label: Label, names: Sequence[str] | None, *, file: str) -> str:
+    """The name of a class, of multi-label those of all classes."""
+    if isinstance(label, int):
+        return name_class(label, names, file=file)
+    return " + ".join(name_class(index, names, file=file) for index in label) or "none"
 
 
 def describe_count(number: int, one: str, many: str = "") -> str:
@@ -82,8 +90,10 @@ def name_class(index: int, names: Sequence[str] | None, *, file: str) -> str:
 
 
 def _find_probability(evidence: Evidence) -> float | None:
-    """Probability of the predicted class; None if the scores are no probabilities."""
+    """Probability of the predicted label; None if the scores are no probabilities."""
     scores = evidence.scores
+    if evidence.thresholds is not None and evidence.prediction is not None:
+        return find_truth_probability(np.asarray(scores), evidence.prediction)
     if scores is None or len(scores) < 2 or scores.min() < 0:
         return None
     if not np.isclose(scores.sum(), 1, atol=_ROUNDING):

@@ -29,11 +29,13 @@ from monai_jsma._io import name_region, write_whole
 from monai_jsma.geometry import Box, Magnification, PatchGeometry
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides.frame import Frame, check_frame, find_origin
+from monai_jsma.tasks import find_truth_probability, name_label
 from monai_jsma.visualize.canvas import pick_class_color, pick_color
 from monai_jsma.visualize.patches import rank_patches
 
 __all__ = ["feature_collection", "write_geojson"]
 
+_NO_CLASS = "#808080"  # gray: multi-label predicts no class
 Feature = dict[str, Any]
 
 
@@ -83,11 +85,11 @@ def write_geojson(
 
 
 def _make_region(record: PredictionRecord) -> Feature:
-    classes = record.classes
-    prediction = record.prediction
+    predicted = name_label(record.prediction, record.classes)
+    probability_of_label = find_truth_probability(record.probabilities, record.prediction)
 
     measurements = {}
-    for name, probability in zip(classes, record.probabilities, strict=True):
+    for name, probability in zip(record.classes, record.probabilities, strict=True):
         measurements[f"probability {name}"] = probability
     if record.inner_patches is None:
         for name, share in record.shares.items():
@@ -98,11 +100,11 @@ def _make_region(record: PredictionRecord) -> Feature:
 
     metadata = {"file": record.file, "group": record.group}
     if record.label is not None:
-        metadata["true class"] = classes[record.label]
+        metadata["true class"] = name_label(record.label, record.classes)
 
     properties = {
         "objectType": "annotation",
-        "name": f"predicted {classes[prediction]} ({record.probabilities[prediction]:.2f})",
+        "name": f"predicted {predicted} ({probability_of_label:.2f})",
         "classification": _make_classification(record),
         "isLocked": True,
         "measurements": measurements,
@@ -234,9 +236,10 @@ def _move_feature(feature: Feature, origin: tuple[int, int]) -> Feature:
 
 
 def _make_classification(record: PredictionRecord) -> Mapping[str, Any]:
-    """The predicted class. QuPath refuses a class without a color."""
-    index = record.prediction
-    return {"name": record.classes[index], "color": _convert_color(pick_class_color(index))}
+    """The predicted class, of multi-label all of them in the color of the most probable. QuPath needs a color."""
+    index = record.main_class
+    color = _NO_CLASS if index is None else pick_class_color(index)
+    return {"name": name_label(record.prediction, record.classes), "color": _convert_color(color)}
 
 
 def _convert_color(color: str) -> list[int]:

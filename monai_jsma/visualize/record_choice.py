@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from monai_jsma.predictions.records import PredictionRecord
+from monai_jsma.tasks import find_truth_probability
 
 __all__ = ["choose_records"]
 
@@ -24,7 +25,7 @@ def choose_records(records: Sequence[PredictionRecord], number: int | None) -> l
     Returns:
         Records, each with the reason: ``"wrong"``, ``"most certain"`` or ``"most uncertain"``.
     """
-    wrong = [record for record in records if record.label not in (None, record.prediction)]
+    wrong = [record for record in records if record.is_wrong]
     orders = {
         "wrong": _sort(wrong, _find_true_probability),
         "most certain": _sort(records, lambda record: record.predictive_entropy),
@@ -49,4 +50,4 @@ def _sort(records: Sequence[PredictionRecord], measure: Callable[[PredictionReco
 
 def _find_true_probability(record: PredictionRecord) -> float:
     assert record.label is not None
-    return record.probabilities[record.label]
+    return find_truth_probability(record.probabilities, record.label)

@@ -20,6 +20,7 @@ from monai_jsma.predictions.measures import pointing_scores
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.slides import SlideError, SlideInfo, inspect_slide, open_slide
 from monai_jsma.slides.spacing import differ
+from monai_jsma.tasks import name_label
 from monai_jsma.visualize.background import read_background
 from monai_jsma.visualize.captions import describe_answer, describe_place
 from monai_jsma.visualize.card import draw_card
@@ -200,7 +201,7 @@ def _make_title(record: PredictionRecord) -> str:
         title += f" at row {row}, column {col}"
     title += "\n"
     if record.label is not None:
-        title += f"true {record.classes[record.label]}; "
+        title += f"true {name_label(record.label, record.classes)}; "
 
     falling = np.argsort(np.negative(record.probabilities), kind="stable")
     predictions = []
@@ -208,7 +209,10 @@ def _make_title(record: PredictionRecord) -> str:
         name = record.classes[index]
         probability = record.probabilities[index]
         predictions.append(f"{name} {probability:.2f}")
-    return f"{title}predicted {', '.join(predictions)}"
+    answer = ", ".join(predictions)
+    if record.thresholds is not None:
+        answer = f"{name_label(record.prediction, record.classes)} ({answer})"
+    return f"{title}predicted {answer}"
 
 
 def _describe_pointing(evidence: Evidence, areas: Sequence[Area]) -> str:

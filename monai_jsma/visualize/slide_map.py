@@ -285,7 +285,7 @@ def _draw_classes(view: _View, records: Sequence[PredictionRecord]) -> _Panel:
     num_wrong = 0
     for record, place in zip(records, places, strict=True):
         _outline_region(draw, place)
-        if record.label not in (None, record.prediction):
+        if record.is_wrong:
             num_wrong += 1
             _cross_out(draw, place)
     return _Panel(_write_legend(records, num_wrong), image)
@@ -293,7 +293,9 @@ def _draw_classes(view: _View, records: Sequence[PredictionRecord]) -> _Panel:
 
 def _tint(gray: np.ndarray, record: PredictionRecord) -> np.ndarray:
     """The pixels of a region in the color of its predicted class."""
-    color = 255 * np.array(to_rgb(pick_class_color(record.prediction)))
+    if record.main_class is None:
+        return gray
+    color = 255 * np.array(to_rgb(pick_class_color(record.main_class)))
     opacity = _find_opacity(record)
     tinted = (1 - opacity) * gray + opacity * color
     return tinted.round().astype(np.uint8)
@@ -310,9 +312,11 @@ def _outline_region(draw: ImageDraw.ImageDraw, place: Box) -> None:
 def _write_legend(records: Sequence[PredictionRecord], num_wrong: int) -> Image.Image:
     """What the colors and crosses of the classes mean."""
     lines = ["predicted class, paler where it is less sure"]
+    if records[0].thresholds is not None:
+        lines = ["the most probable class that is predicted, paler where it is less sure; gray: none"]
     if num_wrong:
         lines.append(f"crossed out: wrong, {num_wrong} of {len(records)}")
-    counts = Counter(record.prediction for record in records)
+    counts = Counter(record.main_class for record in records if record.main_class is not None)
     entries = []
     for index, count in sorted(counts.items()):
         name = records[0].classes[index]
@@ -323,8 +327,10 @@ def _write_legend(records: Sequence[PredictionRecord], num_wrong: int) -> Image.
 
 def _find_opacity(record: PredictionRecord) -> float:
     """Opacity of the predicted class: from one that is as probable as by chance to one that is certain."""
-    chance = 1 / len(record.classes)
-    probability = record.probabilities[record.prediction]
+    index = record.main_class
+    assert index is not None
+    chance = 1 / len(record.classes) if record.thresholds is None else record.thresholds[index]
+    probability = record.probabilities[index]
     sureness = (probability - chance) / (1 - chance) if chance < 1 else 1.0
     return _FAINTEST + (_DENSEST - _FAINTEST) * min(max(sureness, 0.0), 1.0)
 
