@@ -33,7 +33,7 @@ from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.early_ends import log_early_ends
 from monai_jsma.slides.errors import SlideError
 from monai_jsma.slides.identity import find_slide_key, list_slide_files, may_be_several_files
-from monai_jsma.tasks import MULTILABEL, check_task
+from monai_jsma.tasks import MULTICLASS, MULTILABEL, check_task
 
 __all__ = [
     "Datalist",
@@ -371,8 +371,8 @@ def check_mpp(mpp: Any, where: str) -> None:
         raise ValueError(f"{where}: mpp must be a positive number of um per pixel, but is {mpp!r}{way_out}.")
 
 
-def find_task(content: Mapping[str, Any]) -> str | None:
-    """What a datalist's images are asked: its ``task``; without one ``"multilabel"`` if a label is a list, else None.
+def find_task(content: Mapping[str, Any]) -> str:
+    """What a datalist's images are asked: its ``task``; without one ``"multilabel"`` if all labels are lists.
 
     Raises:
         ValueError: if the task is none that is offered.
@@ -380,10 +380,10 @@ def find_task(content: Mapping[str, Any]) -> str | None:
     task = content.get("task")
     if task is not None:
         return check_task(task)
-    for items in find_splits(content).values():
-        if any(isinstance(item, dict) and isinstance(item.get("label"), list) for item in items):
-            return MULTILABEL
-    return None
+    items = [item for of_split in find_splits(content).values() for item in of_split if isinstance(item, dict)]
+    labels = [item["label"] for item in items if item.get("label") is not None]
+    are_lists = [isinstance(label, list) for label in labels]
+    return MULTILABEL if are_lists and all(are_lists) else MULTICLASS
 
 
 def find_item_faults(item: Any, num_classes: int | None, where: str, *, task: str | None = None) -> dict[str, str]:

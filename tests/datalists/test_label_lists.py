@@ -109,7 +109,7 @@ def test_lists_and_numbers_are_not_mixed(tmp_path, capsys):
     items = [{"image": "a.png", "label": [0], "mpp": 0.5}, {"image": "b.png", "label": 1, "mpp": 0.5}]
     path = tmp_path / "datalist.json"
     path.write_text(json.dumps({"labels": {"0": "x", "1": "y"}, "test": items}))
-    with pytest.raises(ValueError, match=r"test\[1\]: the label of multi-label must list"):
+    with pytest.raises(ValueError, match=r"test\[0\]: the label must be a whole number"):
         load_datalist(path, "test")
     assert main(["verify", str(path)]) == 1
     assert "1 faults in 1 of 2 items (label 1)" in "".join(capsys.readouterr())
