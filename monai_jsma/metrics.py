@@ -279,8 +279,8 @@ class MeanAUC(EpochMetric):
 
 
 def _average_auc(probabilities: torch.Tensor, truth: torch.Tensor) -> float:
-    areas = []
+    areas: list[Any] = []
     for scores, is_present in zip(probabilities.T, truth.T):
         if len(is_present.unique()) == 2:
-            areas.append(np.mean(compute_roc_auc(scores, is_present)))
+            areas.append(compute_roc_auc(scores, is_present))
     return float(np.mean(areas)) if areas else 0.5
