@@ -11,7 +11,7 @@ trained on regions, all of which were informative; its h sees the slides too. Wh
 is which regions to look at, and what those without textures mean: nothing. The map of a slide is standardized
 (``slide_norm``): most of it is glass and plain tissue, and a linear attention hardly tells the rest from these.
 
-- ``zoom``: ``zoom.json``; training slides have all of these shares in turn;
+- ``zoom``: ``zoom.json``; training slides have all of these shares in turn, the lower ones more often;
 - ``new_root``: the same, but all training slides have 2 %;
 - ``flat``: one attention over all cells from the slide's thumbnail, with the same h, tissue, slides, steps and patches,
   places of the map for each region, and the given patch encoder and classifier.
@@ -73,7 +73,6 @@ COMMON = {  # values that replace those of the bundle and of demo.json
     "thumbnail_size": THUMBNAIL,
     "freeze_thumbnail_backbone": True,
     "freeze_patch_backbone": True,
-    "num_patches": 4,  # of 16 one is informative soon: there is little left to learn
     "batch_size": 8,
     "alpha": 0.001,
     "lr": 0.05,  # of layers on top of frozen encoders
@@ -91,9 +90,10 @@ ZOOM = {
     "region_epochs": 0,
     "zoom_epochs": 0,
 }
-MIXED = {"epochs": 15, "warmup_epochs": 5, "warmup_patches": 16}
-FEW = {"epochs": 6, "warmup_epochs": 6, "warmup_patches": 64}  # of 4 patches none is informative
-SCHEDULES = {"zoom": MIXED, "new_root": FEW, "flat": MIXED}
+TRAINING_SHARES = (0.02, 0.02, 0.02, 0.05, 0.05, 0.1, 0.25, 0.5)  # in turn
+LONG = {"epochs": 11, "warmup_epochs": 4, "warmup_patches": 64, "num_patches": 16}
+SHORT = {**LONG, "epochs": 4}
+SCHEDULES = {"zoom": LONG, "new_root": SHORT, "flat": LONG}
 FLAT = {"thumbnail_norm": "standardized"}
 OVERLAYS = {"zoom": ["demo", "zoom"], "new_root": ["demo", "zoom"], "flat": ["demo"]}
 DRAWS = 4  # of a slide, from each of which it is classified
@@ -268,7 +268,7 @@ def set_learning_rates(config: ConfigParser, part: str) -> None:
 def train(variant: str, seed: int, args: argparse.Namespace) -> tuple[torch.nn.Module, dict[str, float]]:
     """Train a variant by the bundle's configuration; returns the network and what it cost."""
     config = make_config(variant, seed, args)
-    shares = SHARES[:1] if variant == "new_root" else SHARES
+    shares = SHARES[:1] if variant == "new_root" else TRAINING_SHARES
     slides = make_training_slides(seed, args, shares)
     config["train#deterministic_transforms"] = []  # the slides are open, and their tissue is known
     config["train#data"] = [slide.item for slide in slides]
@@ -497,8 +497,8 @@ def main() -> None:
     add("region_weights", type=Path, metavar="REGION_WEIGHTS", help="model.pt of the demo or of known_answer.py")
     add("--variants", nargs="+", choices=OVERLAYS, default=list(OVERLAYS), metavar="NAME", help="default: all")
     add("--seeds", default="0,1,2,3,4", metavar="A,B,C", help="default: %(default)s")
-    add("--train", type=int, default=160, metavar="N", help="training slides (default: %(default)s)")
-    add("--test", type=int, default=12, metavar="N", help="test slides of each share (default: %(default)s)")
+    add("--train", type=int, default=240, metavar="N", help="training slides (default: %(default)s)")
+    add("--test", type=int, default=16, metavar="N", help="test slides of each share (default: %(default)s)")
     add("--pictures", type=int, default=2, metavar="N", help="different regions of each kind in a slide (default: 2)")
     add("--out", type=Path, default=Path("zoomed"), metavar="DIR", help="folder for all (default: %(default)s)")
     logging.disable(logging.INFO)  # MONAI logs every epoch

@@ -20,6 +20,8 @@ from monai_jsma.geometry import Box, PatchGeometry, patch_start, rescale_span
 
 __all__ = ["RegionGrid", "TissueMap", "find_patch_spans", "make_region_grid"]
 
+Span = tuple[int, int]  # first pixel and extent
+
 _ROUNDING = 1e-6  # pixels: a position this close to a whole pixel is meant to be one
 
 
@@ -116,8 +118,11 @@ def make_region_grid(geometry: PatchGeometry, region_size: int) -> RegionGrid:
     return RegionGrid(patches, unit)
 
 
-def find_patch_spans(geometry: PatchGeometry, level: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+@lru_cache(maxsize=256)
+def find_patch_spans(geometry: PatchGeometry, level: int) -> tuple[Sequence[Span], Sequence[Span]]:
     """First pixel and extent of the patches of each row, and of each column, in whole pixels of level 0.
+
+    Those of the same geometry are computed once: a slide is asked for them each time that it is looked at.
 
     A patch is as large as all pixels that it touches; what lies beyond the image is left out.
 
@@ -136,7 +141,7 @@ def find_patch_spans(geometry: PatchGeometry, level: int) -> tuple[list[tuple[in
     for col in range(num_cols):
         box = geometry.box(first + col)
         cols.append(_cover(box.col, box.width, width))
-    return rows, cols
+    return tuple(rows), tuple(cols)
 
 
 def _cover(start: float, extent: float, length: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_jsma.geometry import Box, PatchGeometry
-from monai_jsma.zoom_geometry import RegionGrid, TissueMap, make_region_grid
+from monai_jsma.zoom_geometry import RegionGrid, TissueMap, find_patch_spans, make_region_grid
 
 LENGTHS = st.integers(1, 300)
 
@@ -99,3 +99,11 @@ def test_the_tissue_of_a_large_mask_takes_little_memory():
     tracemalloc.stop()
     assert peak <= 9 * mask.size  # sums of 4 bytes, along one axis and along both
     assert tissue.measure([(0, 1000)], [(0, 1000)]).tolist() == [[1.0]]
+
+
+def test_the_patches_of_a_slide_are_laid_out_once():
+    geometry = PatchGeometry((300, 200), 1.0, [2.0, 1.0], patch_size=32)
+    same = PatchGeometry((300, 200), 1.0, [2.0, 1.0], patch_size=32)
+    rows, cols = find_patch_spans(geometry, 1)
+    assert (len(rows), len(cols)) == geometry.grids[1]
+    assert find_patch_spans(same, 1)[0] is rows
