@@ -281,7 +281,7 @@ def _format_magnifications(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _add_verify(commands: Commands) -> None:
-    summary = "Check every file, region, label, checksum and group of a datalist."
+    summary = "Check every file, region, label, mask, checksum and group of a datalist; not for pen marks or blur."
     parser = add_command(commands, "verify", verify_files, summary=summary)
     parser.add_argument("datalist", type=Path, metavar="DATALIST", help="the JSON file")
     parser.add_argument(

@@ -7,7 +7,8 @@ all: ``labels`` (the name of each class), ``mpp`` (um per pixel of level 0), ``m
 (whether names that differ in spelling only are different ones) and ``task`` (:mod:`monai_jsma.tasks`). An item holds
 ``image`` (a path relative to a base folder), ``label`` (the number of a class; of multi-label the list of the numbers
 of all classes that are present, rising, ``[]`` for none) and, as needed, ``group`` or ``patient``, ``location`` (row,
-column) with ``size`` (height, width) in level-0 pixels, ``mpp`` and ``sha256``; other keys are kept.
+column) with ``size`` (height, width) in level-0 pixels, ``mpp``, ``mask`` (a path, and ``mask_frame``, see
+:mod:`monai_jsma.datalists.given_tissue`) and ``sha256``; other keys are kept.
 
 No group, patient or image lies in two splits, see :mod:`monai_jsma.datalists.splits`.
 
@@ -32,6 +33,7 @@ from monai_jsma.geometry import check_region
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.early_ends import log_early_ends
 from monai_jsma.slides.errors import SlideError
+from monai_jsma.slides.frame import check_frame
 from monai_jsma.slides.identity import find_slide_key, list_slide_files, may_be_several_files
 from monai_jsma.tasks import MULTICLASS, MULTILABEL, check_task
 
@@ -217,6 +219,8 @@ def load_datalist(
     for item in items:
         resolved = resolve_item(item, content, base=base, mpp=mpp, path=path)
         loaded.append(resolved)
+        if resolved.get("mask") is not None and not os.path.isfile(resolved["mask"]):
+            missing.append(resolved["mask"])
         if not os.path.exists(resolved["image"]):
             missing.append(resolved["image"])
         elif os.path.isdir(resolved["image"]):
@@ -299,6 +303,8 @@ def resolve_item(item: Item, content: Mapping[str, Any], *, base: Path, mpp: flo
         ValueError: if the spacing is not a positive number.
     """
     resolved = {**item, "image": str(base / item["image"])}
+    if item.get("mask") is not None:
+        resolved["mask"] = str(base / item["mask"])
     if mpp is not None:
         source = "given"
     elif item.get("mpp") is not None:
@@ -396,7 +402,7 @@ def find_item_faults(item: Any, num_classes: int | None, where: str, *, task: st
         task: what is asked of an image, see :func:`load_datalist`; None allows a number and a list.
 
     Returns:
-        the message of each fault, under its stage: "item", "label", "mpp" or "box".
+        the message of each fault, under its stage: "item", "label", "mask", "mpp" or "box".
     """
     image_fault = _find_image_fault(item, where)
     if image_fault:
@@ -406,6 +412,9 @@ def find_item_faults(item: Any, num_classes: int | None, where: str, *, task: st
     label_fault = _find_label_fault(item.get("label"), num_classes, task)
     if label_fault:
         faults["label"] = f"{where}: {label_fault}"
+    mask_fault = _find_mask_fault(item)
+    if mask_fault:
+        faults["mask"] = f"{where}: {mask_fault}"
     if item.get("mpp") is not None:
         try:
             check_mpp(item["mpp"], where)
@@ -416,6 +425,23 @@ def find_item_faults(item: Any, num_classes: int | None, where: str, *, task: st
     except ValueError as error:
         faults["box"] = str(error)
     return faults
+
+
+def _find_mask_fault(item: Mapping[str, Any]) -> str | None:
+    """Find whether the mask of an item is no path, or counts from no corner that is known."""
+    mask = item.get("mask")
+    if mask is not None and (not isinstance(mask, str) or not mask):
+        return f"'mask' is the path of a file that says where the tissue is, but is {mask!r}."
+    frame = item.get("mask_frame")
+    if frame is None:
+        return None
+    if mask is None:
+        return f"'mask_frame' {frame!r} is without 'mask'."
+    try:
+        check_frame(frame)
+    except ValueError as error:
+        return f"'mask_frame': {error}"
+    return None
 
 
 def _find_image_fault(item: Any, where: str) -> str | None:

@@ -6,7 +6,8 @@ Tissue is found by its color on a small image of the slide: Otsu's threshold of 
 ``ForegroundMask``. Otsu always divides, so a blank slide would be half tissue and a field full of tissue half glass;
 the threshold is therefore bounded on both sides. Saturation is that of the HSV model times its brightness, the
 difference between the strongest and the weakest of red, green and blue: black borders, dust and shadows have none. A
-colored pen mark counts as tissue; a gray image has none.
+colored pen mark counts as tissue; a gray image has none. Pen marks, folds and blur are not found: a mask that another
+tool made takes the place of the search (:mod:`monai_jsma.datalists.given_tissue`).
 
 Coordinates are (row, column), sizes (height, width), spacings um per pixel (mpp).
 """
@@ -25,6 +26,7 @@ from skimage.filters import threshold_otsu
 
 from monai_jsma._io import Fault
 from monai_jsma.data.pyramid import Pyramid
+from monai_jsma.datalists.given_tissue import read_given_tissue
 from monai_jsma.datalists.schema import check_is_list, find_item_faults, find_region
 from monai_jsma.datalists.splits import Item
 from monai_jsma.geometry import Box, Magnification, check_fine_enough, grid_size, patch_start, rescale_span, to_mpp
@@ -188,7 +190,7 @@ def whole_slide_items(
     it that is tissue. A file that cannot be opened, or not at ``magnifications``, does not stop the others.
 
     Args:
-        items: items of a datalist, or paths of images and slides.
+        items: items of a datalist, or paths of images and slides. A ``mask`` takes the place of the search for tissue.
         region_size: height and width of a region, in pixels of ``mpp``.
         mpp: um per pixel of ``region_size``, or a name ("100X").
         magnifications: magnifications that the network looks at, ``mpp`` by default; a file that is too coarse for the
@@ -282,7 +284,7 @@ class _TissueSearch:
             return [item]
 
         items = []
-        for region in self._find_regions(info, mpp, (height, width)):
+        for region in self._find_regions(item, info, mpp=mpp, region=(height, width)):
             region_item = {
                 **item,
                 "location": [region.row, region.col],
@@ -292,8 +294,18 @@ class _TissueSearch:
             items.append(region_item)
         return items
 
-    def _find_regions(self, info: SlideInfo, mpp: float, region: tuple[int, int]) -> list[TissueRegion]:
-        mask = tissue_mask(_read_small_image(info, mpp))
+    def _find_regions(self, item: Item, info: SlideInfo, *, mpp: float, region: tuple[int, int]) -> list[TissueRegion]:
+        if item.get("mask"):
+            mask = read_given_tissue(
+                item["mask"],
+                Box(0, 0, *info.size),
+                _choose_search_size(info.size, mpp),
+                size=info.size,
+                bounds=info.bounds,
+                frame=item.get("mask_frame"),
+            )
+        else:
+            mask = tissue_mask(_read_small_image(info, mpp))
         if not mask.any():
             raise _NoTissueError(f"{info.path}: no tissue found: nothing is colored, as on a blank or a gray slide.")
         regions = tissue_regions(mask, info.size, region, min_tissue=self.min_tissue)
@@ -314,31 +326,51 @@ def _read_small_image(info: SlideInfo, mpp: float) -> np.ndarray:
 
 def _average_slide(pyramid: Pyramid) -> np.ndarray:
     """An image that is not turned, averaged to ``uint8`` ``(height, width, 3)`` of the spacing tissue is found on."""
-    size = pyramid.stored_geometry.size
-    scale_to_mpp = _MASK_MPP / pyramid.mpp
-    scale_to_size = max(size) / _MAX_MASK_SIZE
-    scale = max(1.0, scale_to_mpp, scale_to_size)
-
-    height = max(1, round(size[0] / scale))
-    width = max(1, round(size[1] / scale))
-    image = pyramid.thumbnail((height, width))
+    search_size = _choose_search_size(pyramid.stored_geometry.size, pyramid.mpp)
+    image = pyramid.thumbnail(search_size)
     return image.transpose(1, 2, 0)
 
 
-def find_tissue(pyramid: Pyramid) -> TissueMap:
-    """Find where the tissue of a slide lies, as :func:`whole_slide_items` does.
+def _choose_search_size(size: tuple[int, int], mpp: float) -> tuple[int, int]:
+    """Height and width of the image that tissue is found on, or that a mask is read for.
+
+    Args:
+        size: height and width in level-0 pixels.
+        mpp: um per pixel of level 0.
+    """
+    scale_to_mpp = _MASK_MPP / mpp
+    scale_to_size = max(size) / _MAX_MASK_SIZE
+    scale = max(1.0, scale_to_mpp, scale_to_size)
+    height, width = size
+    return max(1, round(height / scale)), max(1, round(width / scale))
+
+
+def find_tissue(
+    pyramid: Pyramid, *, mask: str | os.PathLike[str] | None = None, mask_frame: str | None = None
+) -> TissueMap:
+    """Find where the tissue of a slide lies, as :func:`whole_slide_items` does, or read it from a mask.
 
     Args:
         pyramid: the slide, in any orientation.
+        mask: file of a mask that takes the place of the search, see
+            :func:`~monai_jsma.datalists.given_tissue.read_given_tissue`; None: tissue is searched.
+        mask_frame: the corner that the mask counts from, ``"bounds"`` or ``"canvas"``; None: that of its tool.
 
     Raises:
-        ValueError: if it has none.
+        FileNotFoundError: if there is no such mask.
+        ValueError: if it has none, or the mask does not fit the slide.
     """
+    covered = Box(*pyramid.origin, *pyramid.stored_geometry.size)
+    if mask is not None:
+        shape = _choose_search_size(pyramid.stored_geometry.size, pyramid.mpp)
+        size = pyramid.reader.level_sizes[0]
+        given = read_given_tissue(mask, covered, shape, size=size, bounds=pyramid.bounds, frame=mask_frame)
+        return TissueMap(given, covered)
     as_stored = pyramid.oriented(0).stained(None).normalized(None)
-    mask = tissue_mask(_average_slide(as_stored))
-    if not mask.any():
+    found = tissue_mask(_average_slide(as_stored))
+    if not found.any():
         raise ValueError(
             f"{pyramid.path}: no tissue found: nothing is colored, as on a blank or a gray slide; take it out of the "
             "datalist, or leave FindTissue out to look at all of it."
         )
-    return TissueMap(mask, Box(*pyramid.origin, *pyramid.stored_geometry.size))
+    return TissueMap(found, covered)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_jsma._io import Fault, format_csv
+from monai_jsma.datalists.given_tissue import read_given_tissue
 from monai_jsma.datalists.schema import (
     Pair,
     check_mpp,
@@ -35,7 +36,7 @@ from monai_jsma.datalists.splits import (
     find_splits,
     list_identities,
 )
-from monai_jsma.geometry import check_fine_enough, rescale_span, to_mpp
+from monai_jsma.geometry import Box, check_fine_enough, rescale_span, to_mpp
 from monai_jsma.slides.base import SlideInfo
 from monai_jsma.slides.errors import COPY_AGAIN, SlideError
 from monai_jsma.slides.identity import find_slide_key, slide_sha256
@@ -44,10 +45,11 @@ from monai_jsma.slides.spacing import resolve_mpp
 
 __all__ = ["STAGES", "fault_table", "read_region", "verify_datalist"]
 
-STAGES = ("datalist", "item", "label", "file", "sha256", "open", "mpp", "magnification", "box", "read", "split")
+STAGES = ("datalist", "item", "label", "file", "sha256", "open", "mpp", "magnification", "box", "mask", "read", "split")
 
 _ERRORS = (SlideError, OSError, ValueError)
 _PATCH = 299  # height and width of what is read as a sample, in pixels
+_MASK = 2000  # largest height and width at which a mask is read, in pixels
 _BLOCK = 1024  # height and width of what is read at once of a whole region, in pixels
 
 StageFaults = Iterator[tuple[str, str]]  # stage and reason
@@ -222,6 +224,8 @@ class _Verifier:
 
         if "mpp" not in faults:
             yield from self._check_spacing(entry.item, info)
+        if "mask" not in faults and entry.item.get("mask"):
+            yield from self._check_mask(entry.item, info)
         yield from self._check_pixels(entry.item, info, has_box="box" not in faults)
 
     def _num_classes(self, entry: _Entry) -> int | None:
@@ -245,6 +249,16 @@ class _Verifier:
             return
         if str(stated).lower() != checksum:
             yield "sha256", f"{image}: its sha256 is {checksum}, but the datalist says {stated}; {COPY_AGAIN}"
+
+    def _check_mask(self, item: Mapping[str, Any], info: SlideInfo) -> StageFaults:
+        """Check that the mask can be read, fits the slide and marks some tissue."""
+        window = Box(0, 0, *info.size)
+        shape = tuple(min(length, _MASK) for length in info.size)
+        frame = item.get("mask_frame")
+        try:
+            read_given_tissue(self.base / item["mask"], window, shape, size=info.size, bounds=info.bounds, frame=frame)
+        except _ERRORS as error:
+            yield "mask", str(error)
 
     def _check_spacing(self, item: dict[str, Any], info: SlideInfo) -> StageFaults:
         try:

@@ -310,13 +310,22 @@ class FindTissue(Transform):
 
     backend = _BACKENDS
 
-    def __call__(self, pyramid: Pyramid) -> Pyramid:
+    def __call__(
+        self, pyramid: Pyramid, mask: str | os.PathLike[str] | None = None, mask_frame: str | None = None
+    ) -> Pyramid:
         """The pyramid, which knows its tissue.
 
+        Args:
+            pyramid: the slide.
+            mask: file of a mask that takes the place of the search: an image in which tissue is not 0, or outlines.
+            mask_frame: the corner that the mask counts from, ``"bounds"`` (of the scanned part, as in QuPath) or
+                ``"canvas"`` (of level 0); None: that of its tool.
+
         Raises:
-            ValueError: if it has none.
+            FileNotFoundError: if there is no such mask.
+            ValueError: if the slide has no tissue, or the mask does not fit it.
         """
-        return pyramid.with_tissue(find_tissue(pyramid))
+        return pyramid.with_tissue(find_tissue(pyramid, mask=mask, mask_frame=mask_frame))
 
 
 class LabelsToMultiHot(Transform):

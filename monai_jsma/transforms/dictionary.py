@@ -135,19 +135,30 @@ class FindTissued(MapTransform):
     Args:
         keys: keys of the pyramids.
         allow_missing_keys: do not raise if a key is missing.
+        mask_key: key of the file of a mask in the same item, if it has one.
+        frame_key: key of the corner that the mask counts from, if the item has one.
     """
 
     backend = FindTissue.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        allow_missing_keys: bool = False,
+        *,
+        mask_key: str = "mask",
+        frame_key: str = "mask_frame",
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.find = FindTissue()
+        self.mask_key = mask_key
+        self.frame_key = frame_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Find the tissue of each key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.find(d[key])
+            d[key] = self.find(d[key], d.get(self.mask_key), d.get(self.frame_key))
         return d
 
 
