@@ -253,7 +253,8 @@ class _Verifier:
     def _check_mask(self, item: Mapping[str, Any], info: SlideInfo) -> StageFaults:
         """Check that the mask can be read, fits the slide and marks some tissue."""
         window = Box(0, 0, *info.size)
-        shape = tuple(min(length, _MASK) for length in info.size)
+        height, width = info.size
+        shape = (min(height, _MASK), min(width, _MASK))
         frame = item.get("mask_frame")
         try:
             read_given_tissue(self.base / item["mask"], window, shape, size=info.size, bounds=info.bounds, frame=frame)

@@ -16,6 +16,7 @@ from tiny_networks import mil_net, ragged_batch, tiny_net
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, normalize
 
+from monai_jsma.engines import fit_classifier
 from monai_jsma.losses import JSMALoss
 from monai_jsma.networks import (
     AllPatches,
@@ -98,6 +99,12 @@ def test_weights_of_another_task_are_refused(saved, own):
     earlier = {key: value for key, value in tiny_net().state_dict().items() if key != "trained_with"}
     with pytest.raises(ValueError, match="trained with task = 'multiclass'"):
         tiny_net(task="multilabel").load_state_dict(earlier)
+
+
+def test_a_regression_is_fitted_to_classes_only(tmp_path):
+    for task in ("ordinal", "multilabel"):
+        with pytest.raises(ValueError, match=f"the classifier of the task '{task}' is not fitted"):
+            fit_classifier(tiny_net(task=task), [], file=tmp_path / "model.pt")
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +25,15 @@ from sklearn.metrics import (
 from monai_jsma.__main__ import main
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.predictions.tables import patient_table, prediction_table, slide_table
-from monai_jsma.report import compute_scores, make_cases
+from monai_jsma.report import Settings, compute_scores, make_cases
+from monai_jsma.report.experiment import RunFiles, write_experiment
+from monai_jsma.viewer.descriptions import describe_page
+from monai_jsma.visualize import choose_records
+from monai_jsma.visualize.captions import describe_answer
 from monai_jsma.visualize.geojson import feature_collection
 
 THRESHOLDS = (0.5, 0.3, 0.6)
+GRADES = ((0.7, 0.2, 0.1), (0.1, 0.2, 0.7), (0.1, 0.2, 0.7), (0.1, 0.2, 0.7))  # probabilities of four pictures
 FINDINGS = ("tumor", "necrosis", "ink")
 
 
@@ -175,3 +182,48 @@ def test_qupath_gets_all_classes_that_are_predicted():
     assert regions[0]["metadata"]["true class"] == "necrosis"
     assert regions[0]["name"] == "predicted tumor + necrosis (0.36)"
     assert regions[1]["classification"]["color"] == [128, 128, 128]
+
+
+# ------------------------------------------------------------------------------------------- viewer, titles, experiments
+
+
+def test_the_viewer_names_all_classes_and_filters_by_labels():
+    page = describe_page({"0.png": [finding(0, (1,), (0.9, 0.4, 0.0)), finding(1, (), (0.1, 0.1, 0.1))]}, title="run")
+    (slide,) = page["slides"]
+    answers = [(region["predicted"], region["true"], round(region["probability"], 3)) for region in slide["regions"]]
+    assert answers == [("tumor + necrosis", "necrosis", 0.36), ("none", "none", 0.729)]
+    assert page["classes"] == ["tumor + necrosis", "necrosis", "none"]
+
+
+def test_titles_name_all_classes():
+    evidence = finding(0, (1,), (0.9, 0.4, 0.0)).evidence
+    assert describe_answer(evidence, FINDINGS) == "wrong: true necrosis, predicted tumor + necrosis (0.36)"
+    assert describe_answer(replace(evidence, label=(0, 1)), FINDINGS).startswith("right: true tumor + necrosis")
+    with pytest.raises(ValueError, match="multi-label needs probabilities"):
+        _ = replace(evidence, scores=np.array([3.0, -2.0, 0.0])).prediction
+
+
+def test_regions_that_tell_most_are_wrong_ones_with_an_improbable_truth():
+    records = [finding(i, label, (0.9, 0.4, 0.1)) for i, label in enumerate([(0, 1), (2,), (0,)])]
+    chosen = choose_records(records, 2)
+    assert (chosen[0][0].file, chosen[0][1]) == ("1.png", "wrong")
+
+
+def test_an_experiment_of_grades_has_kappa_and_error(tmp_path):
+    graded = [
+        record(f"{i}.png", i % 3, p, classes=FINDINGS, task="ordinal", group=str(i)) for i, p in enumerate(GRADES)
+    ]
+    files = {("multi", 0, 0): RunFiles(predictions=Path(write(tmp_path / "a.jsonl", graded)))}
+    lines = write_experiment(files, tmp_path / "out", Settings(resamples=10))
+    assert {"kappa", "MAE"} <= set(lines[0].split())
+    content = json.loads((tmp_path / "out" / "variants.json").read_text())
+    expected = mean_absolute_error([0, 1, 2, 0], np.argmax(GRADES, axis=1))
+    assert content["variants"]["multi"]["scores"]["mae"]["value"] == pytest.approx(expected)
+
+
+def test_an_experiment_of_several_labels(findings, tmp_path):
+    files = {("multi", 0, 0): RunFiles(predictions=Path(write(tmp_path / "a.jsonl", findings)))}
+    lines = write_experiment(files, tmp_path / "out", Settings(resamples=10))
+    assert "kappa" not in lines[0].split()
+    right = sum(not record.is_wrong for record in findings)
+    assert (tmp_path / "out" / "runs.csv").read_text().splitlines()[1] == f"multi,0,0,30,10,30,{right}"
