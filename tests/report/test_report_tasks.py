@@ -184,7 +184,7 @@ def test_qupath_gets_all_classes_that_are_predicted():
     assert regions[1]["classification"]["color"] == [128, 128, 128]
 
 
-# ------------------------------------------------------------------------------------------- viewer, titles, experiments
+# ------------------------------------------------------------------------------------------ viewer, titles, experiments
 
 
 def test_the_viewer_names_all_classes_and_filters_by_labels():
