@@ -103,9 +103,9 @@ def _read_image(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if image.mode in ("RGBA", "LA", "PA", "P"):
-                image = image.convert("RGB")  # what is transparent is not tissue by that
-            pixels = np.asarray(image)
+            has_palette_or_alpha = image.mode in ("RGBA", "LA", "PA", "P")
+            flat = image.convert("RGB") if has_palette_or_alpha else image  # what is opaque is no tissue by that
+            pixels = np.asarray(flat)
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: the mask cannot be read: {error}.") from error
     except Image.DecompressionBombWarning as error:
