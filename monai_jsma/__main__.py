@@ -12,7 +12,20 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from monai_jsma.cli import compare, doctor, encoders, examine, features, pack, prepare, print_error, show, train, view
+from monai_jsma.cli import (
+    compare,
+    doctor,
+    encoders,
+    examine,
+    export,
+    features,
+    pack,
+    prepare,
+    print_error,
+    show,
+    train,
+    view,
+)
 
 __all__ = ["build_parser", "main"]
 
@@ -24,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Joint spatial and magnification based attention for large histopathology images.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (doctor, encoders, features, prepare, examine, train, compare, show, view, pack):
+    for module in (doctor, encoders, features, prepare, examine, train, compare, show, view, pack, export):
         module.add_commands(commands)
     return parser
 

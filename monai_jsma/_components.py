@@ -22,6 +22,7 @@ __all__ = ["SUBPACKAGES", "load_with_monai"]
 SUBPACKAGES = (
     "data",
     "datalists",
+    "deploy",
     "engines",
     "geometry",
     "handlers",
@@ -48,14 +49,17 @@ def load_with_monai() -> None:
 
 def _load_subpackages() -> None:
     for name in SUBPACKAGES:
-        importlib.import_module(f"monai_jsma.{name}")
+        module = importlib.import_module(f"monai_jsma.{name}")
+        for public in module.__all__:
+            getattr(module, public)  # what a subpackage itself loads when it is first used
 
 
 class _ImportWatcher(MetaPathFinder):
     """Loads all subpackages when MONAI has been imported.
 
     A subpackage that imports MONAI is itself only half imported at that moment. The watcher therefore follows the
-    subpackages too, and waits for the end of the outermost of these imports.
+    subpackages too, and the modules of the one that loads them when they are first used, and waits for the end of the
+    outermost of these imports.
     """
 
     def __init__(self) -> None:
@@ -66,7 +70,8 @@ class _ImportWatcher(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self._watched or fullname in self._searching:
+        is_watched = fullname in self._watched or fullname.startswith("monai_jsma.data.")
+        if not is_watched or fullname in self._searching:
             return None
         self._searching.add(fullname)  # so that the search below goes to the other finders
         try:

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Never
 
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from monai_jsma.data.batch import PyramidBatch
 from monai_jsma.data.prediction_dataset import BatchError
+from monai_jsma.data.seeds import derive_seed
 from monai_jsma.networks import Sampler
 from monai_jsma.networks.removed_options import refuse_removed_options
 
@@ -77,18 +76,11 @@ class JSMAInferer(Inferer):
     def _run_seeded(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         devices = [inputs.device] if inputs.is_cuda else []
         with torch.random.fork_rng(devices):
-            seed = self._seed_of(kwargs.get("pyramid"))
+            assert self.seed is not None
+            pyramids = kwargs.get("pyramid") or ()
+            seed = derive_seed(self.seed, pyramids)
             torch.manual_seed(seed)
             return network(inputs, *args, **kwargs)
-
-    def _seed_of(self, pyramids: PyramidBatch | None) -> int:
-        places = []
-        for pyramid in pyramids or ():
-            name = os.path.basename(pyramid.path)
-            places.append((name, pyramid.origin, pyramid.geometry.size))
-        text = repr((self.seed, places))
-        digest = hashlib.sha256(text.encode("ascii", "backslashreplace")).digest()
-        return int.from_bytes(digest[:7])
 
 
 class Bfloat16Inferer(Inferer):

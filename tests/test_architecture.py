@@ -24,6 +24,7 @@ ORDER = [
     {"slides"},
     {"data"},
     {"datalists"},
+    {"deploy"},
     {"transforms"},
     {"networks"},
     {"losses"},

@@ -25,13 +25,16 @@ from typing import NamedTuple
 import pytest
 from places import ROOT
 
-PAGES = ("README.md", "docs/quickstart.md", "docs/encoders.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/encoders.md", "docs/export.md")
 LINKING = sorted(p for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md") for p in ROOT.glob(pattern))
 
 # command as written: the test that covers it
 COVERED = {
     "python -m monai.bundle run training --config_file configs/train.json "
     "--dataset_dir /path/to/ICIAR2018_BACH_Challenge": "tests/bundles/test_bundle.py::test_trains",
+    "python -m monai_jsma export bundles/bach/models/model.pt exported --bundle bundles/bach --config demo": (
+        "tests/cli/test_export.py::test_a_trained_bundle_is_exported"
+    ),
     "pip install .": "tests/test_packaging.py::test_wheel_holds_every_module",
 }
 

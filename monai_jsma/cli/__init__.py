@@ -1,6 +1,6 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of ``python -m monai_jsma``: prepare, examine, train, compare, show, view, doctor, encoders, features.
+"""The commands of ``python -m monai_jsma``: prepare, examine, train, compare, show, view, doctor, encoders and more.
 
 Each module adds its commands to the parser with ``add_commands`` and is light to import. The function that runs a
 command itself imports torch and MONAI, so that ``--help`` answers at once. It prints its result, and raises

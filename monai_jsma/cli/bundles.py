@@ -23,6 +23,7 @@ from monai_jsma.failures import find_cause_in_log
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
+    from torch import nn
 
 __all__ = [
     "TrainingRun",
@@ -31,6 +32,7 @@ __all__ = [
     "find_configs",
     "finish_runs",
     "format_command",
+    "load_weights",
     "parse_seeds",
     "parse_values",
     "read_config",
@@ -84,13 +86,20 @@ def _find_config(bundle: Path, name: str) -> str:
     )
 
 
-def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> ConfigParser:
-    """Read ``train.json`` of a bundle with overlays and values, as MONAI's command line does, and check the values.
+def read_config(
+    bundle: Path,
+    names: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    *,
+    base: str = "train",
+) -> ConfigParser:
+    """Read a configuration of a bundle with overlays and values, as MONAI's command line does, and check the values.
 
     Args:
         bundle: folder of the bundle.
         names: names of the overlays.
         values: values that replace those of the configurations.
+        base: name of the configuration that the overlays lie on.
 
     Raises:
         FileNotFoundError: if a configuration is missing.
@@ -101,13 +110,37 @@ def read_config(bundle: Path, names: Sequence[str] = (), values: Mapping[str, An
 
     from monai_jsma.overrides import correct_settings
 
-    files = find_configs(bundle, "train", *names)
+    files = find_configs(bundle, base, *names)
     parser = ConfigParser()
     parser.read_config([str(bundle / file) for file in files])
     for name, value in (values or {}).items():
         parser.update({name: DefaultParseValue(str(value))})
-    correct_settings(parser, bundle / find_configs(bundle, "train")[0])
+    correct_settings(parser, bundle / find_configs(bundle, base)[0])
     return parser
+
+
+def load_weights(network: nn.Module, model: Path, *, bundle: Path) -> None:
+    """Load the weights of a training into the network of a bundle.
+
+    Args:
+        network: the network.
+        model: its weights, or a checkpoint with them as ``"model"``.
+        bundle: folder of the bundle, for the message.
+
+    Raises:
+        ValueError: if they are those of another network.
+    """
+    import torch
+
+    state = torch.load(model, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict(state.get("model", state))
+    except (RuntimeError, ValueError) as error:
+        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise ValueError(
+            f"{model} does not fit the network of {bundle.name}; name the overlays that it was trained with by "
+            f"--config. {first}"
+        ) from error
 
 
 def build_command(run_id: str, files: Sequence[str], values: Mapping[str, Any]) -> list[str]:

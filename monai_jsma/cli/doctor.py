@@ -37,6 +37,7 @@ __all__ = [
     "ask_probe",
     "check_cucim",
     "check_early_ends",
+    "check_export",
     "check_gpu",
     "check_library",
     "check_machine",
@@ -60,6 +61,7 @@ LIBRARIES = {  # module that is imported: packages to install
     "tensorboard": "tensorboard",
 }
 READERS = {"tifffile": "tifffile imagecodecs", "openslide": "openslide-python openslide-bin", "pil": "pillow"}
+EXPORT_MODULES = ("onnx", "onnxscript", "onnxruntime")
 CUCIM_PACKAGE = "cucim-cu13"
 KERNEL_MODULES = Path("/proc/modules")
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
@@ -179,6 +181,7 @@ def list_checks(ask: Ask, folder: str) -> list[Check]:
         partial(check_machine, os.curdir),
         *libraries,
         partial(check_gpu, ask),
+        partial(check_export, ask),
         check_cucim,
         partial(check_readers, ask, folder),
         partial(check_early_ends, ask),
@@ -264,6 +267,25 @@ def _report_no_gpu(cuda: str | None) -> Line:
         fix = "nvidia-smi must list it; update its driver."
     build = f"CUDA {cuda}" if cuda else "the CPU only"
     return Line("WARN", "GPU", f"none that PyTorch can use; it is built for {build}", fix)
+
+
+def check_export(ask: Ask) -> list[Line]:
+    """Check whether what ``export`` needs can be imported; nothing else needs it.
+
+    Args:
+        ask: function that runs a probe.
+    """
+    missing = [module for module in EXPORT_MODULES if importlib.util.find_spec(module) is None]
+    if missing:
+        text = f"no {', '.join(missing)}; networks cannot be exported to ONNX"
+        return [Line("WARN", "export", text, "pip install 'monai-jsma[export]'")]
+    versions = []
+    for module in EXPORT_MODULES:
+        answer = ask("load", module)
+        if answer.error:
+            return [Line("FAIL", "export", f"{module}: {answer.error}", f"pip install --force-reinstall {module}")]
+        versions.append(f"{module} {find_version(module)}")
+    return [Line("PASS", "export", ", ".join(versions))]
 
 
 def check_cucim() -> list[Line]:

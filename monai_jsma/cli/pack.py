@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import checkpoint_file, file_sha256, write_whole
 from monai_jsma.cli import Commands, add_command
-from monai_jsma.cli.bundles import CONFIG_FOLDERS, add_bundle_option, find_configs
+from monai_jsma.cli.bundles import CONFIG_FOLDERS, add_bundle_option, find_configs, load_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -176,22 +176,13 @@ def _correct_paths(card: Path) -> None:
 
 def _load_weights(folder: Path, model: Path) -> nn.Module:
     """The network of the packed bundle with the weights, to see that they are its own."""
-    import torch
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
     parser.read_config(str(folder / "configs" / "inference.json"))
     parser["bundle_root"] = str(folder)
     network: nn.Module = parser.get_parsed_content("network_def")
-    state = torch.load(model, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(state.get("model", state))
-    except (RuntimeError, ValueError) as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise ValueError(
-            f"{model} does not fit the network of {folder.name}; name the overlays that it was trained with by "
-            f"--config. {first}"
-        ) from error
+    load_weights(network, model, bundle=folder)
     return network
 
 

@@ -1,18 +1,25 @@
 # Copyright (c) the monai_jsma contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a network reads: pyramids of images, batches of them, and data sets that go on when a file fails."""
+"""What a network reads: pyramids of images, batches of them, and data sets that go on when a file fails.
+
+A pyramid needs no PyTorch; the others are loaded when they are first used, so that an exported network reads without.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from monai_jsma import _moved
 
-from .balanced import BalancedSampler
-from .batch import PyramidBatch
-from .prediction_dataset import NotFiniteError, PatchError, PredictionDataset, collate_readable
-from .process_sampler import ProcessSampler
 from .pyramid import Pyramid
 from .stain import StainMap, StainNormalization
-from .tensor_batch import TensorPyramidBatch
+
+if TYPE_CHECKING:
+    from .balanced import BalancedSampler
+    from .batch import PyramidBatch
+    from .prediction_dataset import NotFiniteError, PatchError, PredictionDataset, collate_readable
+    from .process_sampler import ProcessSampler
+    from .tensor_batch import TensorPyramidBatch
 
 __all__ = [
     "BalancedSampler",
@@ -28,6 +35,16 @@ __all__ = [
     "collate_readable",
 ]
 
+_WITH_TORCH = {
+    "BalancedSampler": "monai_jsma.data.balanced",
+    "NotFiniteError": "monai_jsma.data.prediction_dataset",
+    "PatchError": "monai_jsma.data.prediction_dataset",
+    "PredictionDataset": "monai_jsma.data.prediction_dataset",
+    "ProcessSampler": "monai_jsma.data.process_sampler",
+    "PyramidBatch": "monai_jsma.data.batch",
+    "TensorPyramidBatch": "monai_jsma.data.tensor_batch",
+    "collate_readable": "monai_jsma.data.prediction_dataset",
+}
 _MOVED = {
     "Area": "monai_jsma.datalists.regions",
     "ArrayReader": "monai_jsma.slides.base",
@@ -89,4 +106,4 @@ _MOVED = {
     "verify_datalist": "monai_jsma.datalists.verify",
     "whole_slide_items": "monai_jsma.datalists.tissue",
 }
-__getattr__ = _moved.lookup(__name__, _MOVED)
+__getattr__ = _moved.lookup(__name__, {**_MOVED, **_WITH_TORCH})

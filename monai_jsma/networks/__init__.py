@@ -29,6 +29,8 @@ from .drawing import (
 )
 from .encoder_cards import ENCODERS, EncoderCard
 from .feature_cache import FeatureCache, FeatureStore, encoder_hash
+from .graph_export import Reading, describe_sampler, export_network
+from .graphs import PatchGraph, ThumbnailGraph
 from .jsma import (
     AttentionNetwork,
     JSMANet,
@@ -88,15 +90,18 @@ __all__ = [
     "NodeAttention",
     "OrdinalClassifier",
     "PatchEncoder",
+    "PatchGraph",
     "PatchReader",
     "PatchSource",
     "PathDraw",
     "Pathwise",
     "Prefix",
+    "Reading",
     "RegionSource",
     "Sample",
     "Sampler",
     "ThumbnailCache",
+    "ThumbnailGraph",
     "TopK",
     "TrainingSampler",
     "UniformAttention",
@@ -109,6 +114,7 @@ __all__ = [
     "baseline_bags",
     "build_backbone",
     "compile_backbones",
+    "describe_sampler",
     "draw_cells",
     "draw_equally",
     "draw_in_order",
@@ -116,6 +122,7 @@ __all__ = [
     "draw_log_prob",
     "draw_systematically",
     "encoder_hash",
+    "export_network",
     "fit_logistic",
     "inclusion_probabilities",
     "is_certain",

@@ -90,6 +90,8 @@ class AttentionMIL(NoExport):
         torch.Size([1, 4])
     """
 
+    way_out = "Its encoder alone can be exported."
+
     def __init__(
         self,
         num_classes: int,

@@ -45,10 +45,15 @@ class FeatureStandardizer(nn.Module):
             features = features.float()
             if self.training:
                 self._take_in(features.detach())
-            floor = _SMALLEST_VARIANCE * self.variance.mean()
-            deviation = (self.variance + floor).sqrt()
-            smallest = torch.finfo(deviation.dtype).tiny
-            return (features - self.mean) / deviation.clamp_min(smallest)
+            return (features - self.mean) / self.deviation
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each channel, by which features are divided: above 0 ``(channels,)``."""
+        floor = _SMALLEST_VARIANCE * self.variance.mean()
+        deviation = (self.variance + floor).sqrt()
+        smallest = torch.finfo(deviation.dtype).tiny
+        return deviation.clamp_min(smallest)
 
     @torch.no_grad()
     def _take_in(self, features: Tensor) -> None:

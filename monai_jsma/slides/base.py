@@ -23,7 +23,6 @@ from operator import index
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from monai_jsma.geometry import Box
 from monai_jsma.slides.errors import SlideError
@@ -223,6 +222,8 @@ class ArrayReader(Reader):
 
     def __getstate__(self) -> dict[str, Any]:
         """With a tensor for the pixels: worker processes send tensors in shared memory, arrays byte by byte."""
+        import torch  # where there is none, there are no such worker processes
+
         pixels = np.require(self.array, requirements=["C", "W"])
         return {**self.__dict__, "array": torch.from_numpy(pixels)}
 

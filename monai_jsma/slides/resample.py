@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
 from monai_jsma.geometry import Box
 from monai_jsma.slides.base import Reader
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["SourceLevel", "area_resample", "area_resample_tensor", "find_source_level", "read_averaged"]
 
@@ -192,6 +194,8 @@ def area_resample_tensor(pixels: torch.Tensor, box: Box, size: tuple[int, int]) 
 
 def _mean_weights(start: float, length: float, size: int, *, num_pixels: int) -> torch.Tensor:
     """Share of each of ``num_pixels`` in the mean of each part: ``(size, num_pixels)``, rows of sum 1."""
+    import torch  # reading needs none
+
     weights = _area_weights(start, length, size).toarray()
     touched = weights.shape[1]
     parts = torch.zeros(size, num_pixels, dtype=torch.float64)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,11 @@ from monai.utils import TransformBackends
 from monai_jsma.data.pyramid import Pyramid
 from monai_jsma.data.stain import MACENKO, StainMap, StainNormalization
 from monai_jsma.data.tensor_batch import round_to_uint8
+from monai_jsma.datalists.image_opening import choose_magnifications, list_region, open_pyramid
 from monai_jsma.datalists.schema import find_region
 from monai_jsma.datalists.tissue import find_tissue
 from monai_jsma.geometry import MAX_UPSAMPLING, Magnification, oriented_size, sorted_magnifications
 from monai_jsma.slides.base import ArrayReader, SlideInfo
-from monai_jsma.slides.open import inspect_slide, known_mpp, open_slide
 from monai_jsma.slides.spacing import resolve_mpp
 from monai_jsma.tasks import make_multi_hot
 
@@ -118,27 +117,18 @@ class LoadPyramid(Transform):
         """
         if isinstance(path, (np.ndarray, torch.Tensor)):
             return self._see_image(path, mpp, location=location, size=size)
-        region = {}
-        for name, pair in (("location", location), ("size", size)):
-            if pair is not None:
-                region[name] = _whole_pair(pair, name, os.fspath(path))
-        if location is None and size is not None:
-            region["location"] = (0, 0)
-        info = inspect_slide(path, reader=self.reader, mpp=mpp)
-        level_0_mpp, mpp_source = known_mpp(info, self.default_mpp)
-        origin, region_size = find_region(region, info)
-        return Pyramid(
-            open_slide(info),
-            mpp=level_0_mpp,
-            magnifications=self._choose_magnifications(region_size, level_0_mpp),
+        return open_pyramid(
+            path,
+            self.magnifications,
             patch_size=self.patch_size,
-            path=info.path,
-            mpp_source=mpp_source,
-            origin=_pair(origin),
-            size=_pair(region_size),
+            mpp=mpp,
+            default_mpp=self.default_mpp,
+            location=location,
+            size=size,
+            reader=self.reader,
             max_upsampling=self.max_upsampling,
             aligned=self.aligned,
-            identity=info.identity,
+            whole_image=self.whole_image,
         )
 
     def _see_image(
@@ -159,12 +149,7 @@ class LoadPyramid(Transform):
         if spacing is None:
             raise ValueError(f"{where}: an image in memory states no spacing; give 'mpp', in um per pixel.")
 
-        region = {}
-        for name, pair in (("location", location), ("size", size)):
-            if pair is not None:
-                region[name] = _whole_pair(pair, name, where)
-        if location is None and size is not None:
-            region["location"] = (0, 0)
+        region = list_region(location, size, where)
         height, width = pixels.shape[:2]
         info = SlideInfo(
             path=where,
@@ -193,8 +178,7 @@ class LoadPyramid(Transform):
         """The magnifications of an image of ``size`` (height, width) in pixels of ``mpp``."""
         if not self.whole_image:
             return self.magnifications
-        downsample = max(max(size) / self.patch_size, 1.0)
-        return (Magnification(mpp * downsample),)
+        return choose_magnifications(size, mpp, self.patch_size)
 
 
 def _check_turned(image: np.ndarray | torch.Tensor, where: str) -> None:
@@ -279,19 +263,6 @@ def _find_scale(image: np.ndarray | torch.Tensor, where: str) -> float:
             "factor along both axes."
         )
     return (down + right) / 2
-
-
-def _whole_pair(values: Sequence[int], name: str, path: str) -> tuple[int, int]:
-    """Two whole numbers, which may be elements of an array or tensor.
-
-    Raises:
-        ValueError: if they are not.
-    """
-    try:
-        first, second = values
-        return index(first), index(second)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: '{name}' must be two whole numbers of level-0 pixels, but is {values!r}.") from error
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
