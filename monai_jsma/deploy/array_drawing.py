@@ -15,6 +15,7 @@ __all__ = [
     "draw_after_the_largest",
     "draw_equally",
     "draw_independently",
+    "draw_systematically",
     "draw_weighted",
     "sum_from_each_on",
     "top_cells",
@@ -59,7 +60,7 @@ def draw_equally(log_prob: np.ndarray, k: int, stream: RandomStream, *, in_order
 def draw_weighted(log_prob: np.ndarray, k: int, stream: RandomStream, *, estimator: str) -> CellDraw:
     """Draw k cells and weigh them by an estimator, see :func:`monai_jsma.networks.draw_cells`."""
     if estimator == "systematic":
-        return _draw_systematically(log_prob, k, stream)
+        return draw_systematically(log_prob, k, stream)
     if estimator == "with_replacement":
         cells = draw_independently(log_prob, k, stream)
         weights = np.full(k, 1 / k, np.float32)
@@ -111,8 +112,14 @@ def _draw_in_order(log_prob: np.ndarray, k: int, stream: RandomStream) -> np.nda
     return _sort_downwards(log_prob + noise)[:k]
 
 
-def _draw_systematically(log_prob: np.ndarray, k: int, stream: RandomStream) -> CellDraw:
-    """k marks at unit distance on a line of all cells in random order, each as long as its inclusion probability."""
+def draw_systematically(log_prob: np.ndarray, k: int, stream: RandomStream) -> CellDraw:
+    """Draw k cells: marks at unit distance on a line of all in random order, each as long as its inclusion probability.
+
+    Args:
+        log_prob: log attention ``(cells,)``.
+        k: number of cells.
+        stream: source of randomness.
+    """
     inclusion = _find_inclusion(log_prob, k)
     order = stream.draw_uniform(len(log_prob)).argsort(kind="stable")
     ends = inclusion[order].cumsum()
@@ -162,7 +169,7 @@ def _weigh_in_order(log_prob: np.ndarray, cells: np.ndarray, k: int) -> np.ndarr
 
 def _make_draw(log_prob: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> CellDraw:
     drawn = _exist(log_prob, cells)
-    return CellDraw(cells, np.where(drawn, weights, 0).astype(np.float32), drawn)
+    return CellDraw(cells, np.where(drawn, weights, 0).astype(log_prob.dtype), drawn)
 
 
 def _exist(log_prob: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -49,12 +49,14 @@ class CellSample(NamedTuple):
     Attributes:
         cells: numbers of the cells that were read ``(k,)``.
         weights: their shares in the bag ``(k,)``; 0 where nothing was read.
+        is_read: whether each was read, and not drawn a second time or missing ``(k,)``.
         logits: logits of the classes ``(classes,)``.
         outputs: what else the sampler computes, by name.
     """
 
     cells: np.ndarray
     weights: np.ndarray
+    is_read: np.ndarray
     logits: np.ndarray
     outputs: Mapping[str, Any]
 
@@ -127,7 +129,7 @@ def _sum_weighted(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _classify_draw(draw: CellDraw, reader: CellReader) -> CellSample:
     features = reader.encode(draw)
     logits = reader.classify(_sum_weighted(features, draw.weights))
-    return CellSample(draw.cells, draw.weights, logits, {})
+    return CellSample(draw.cells, draw.weights, draw.drawn, logits, {})
 
 
 def _need_head(reader: CellReader, sampler: ArraySampler) -> ClassWeights:
@@ -197,7 +199,7 @@ class _DrawingSampler(ArraySampler):
         if not self.is_independent:
             raise ValueError(
                 f"{type(self).__name__.removeprefix('_')} draws cells that depend on each other, which a slide has too "
-                "many of: use LeaveOneOut, or Pathwise with the estimator 'with_replacement'."
+                "many of: use LeaveOneOut, or Pathwise with the estimator 'systematic' or 'with_replacement'."
             )
         cells = known.draw(self.k, stream)
         weights = np.full(self.k, 1 / self.k, np.float32)
@@ -233,9 +235,12 @@ class _Pathwise(_DrawingSampler):
     k: int
     estimator: str = "paper"
     centered: bool = False  # says something of training only
+    max_regions: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_regions is not None:
+            _check_whole(self, "max_regions")
         if self.estimator not in _ESTIMATORS:
             raise ValueError(f"unknown estimator '{self.estimator}'; choose one of {', '.join(_ESTIMATORS)}.")
 
@@ -245,6 +250,11 @@ class _Pathwise(_DrawingSampler):
 
     def draw(self, log_attention: np.ndarray, stream: RandomStream) -> CellDraw:
         return draw_weighted(log_attention, self.k, stream, estimator=self.estimator)
+
+    def draw_from(self, known: KnownCells, stream: RandomStream) -> CellDraw:
+        if isinstance(known, CellTree) and self.estimator == "systematic":
+            return known.draw_systematically(self.k, self.max_regions, stream)
+        return super().draw_from(known, stream)
 
 
 @dataclass(frozen=True)
@@ -274,7 +284,7 @@ class _Draws(ArraySampler):
         probabilities = _softmax(logits)
         mean = np.maximum(probabilities.mean(axis=0), np.finfo(np.float32).tiny)
         outputs = {"draw_probabilities": probabilities}
-        return CellSample(cells, weights / np.float32(self.repeats), np.log(mean), outputs)
+        return CellSample(cells, weights / np.float32(self.repeats), drawn, np.log(mean), outputs)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -316,10 +326,10 @@ class _Certified(ArraySampler):
             if certain or unread <= 0:
                 break
 
-        cells, weights, _ = top_cells(known.log_attention, num_read, normalize=False)
+        cells, weights, is_read = top_cells(known.log_attention, num_read, normalize=False)
         mass = weights.sum()
         outputs = {"certified": certain, "intervals": find_intervals(margins).astype(np.float32)}
-        return CellSample(cells, weights / mass, reader.classify(bag / mass), outputs)
+        return CellSample(cells, weights / mass, is_read, reader.classify(bag / mass), outputs)
 
 
 def _sum_unread(known: KnownCells, num_read: int) -> float:
@@ -382,8 +392,9 @@ class _Confident(ArraySampler):
                 break
         cells = np.concatenate([draw.cells for draw in draws])
         weights = np.concatenate([progress.weigh(draw) for draw in draws])
+        is_read = np.concatenate([draw.drawn for draw in draws])
         outputs = {"certified": bool(certain), "confidence": float(confidence)}
-        return CellSample(cells, weights, logits, outputs)
+        return CellSample(cells, weights, is_read, logits, outputs)
 
 
 class _DrawnCells:

@@ -3,7 +3,7 @@
 """The attention over the cells of an image, as far as it is known, in arrays: all of it, or a tree that grows.
 
 What :class:`~monai_jsma.networks.ZoomTree` does for a batch of slides, for one. All regions of one stage have the same
-size, and so the same number of regions or cells: a cell is numbered by its region of the last stage and its place there.
+size, and so the same number of regions or cells: the number of a cell is that of its region, and of its place there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.deploy.array_drawing import draw_independently
+from monai_jsma.deploy.array_drawing import CellDraw, draw_independently, draw_systematically
 from monai_jsma.deploy.random_stream import RandomStream
 
 __all__ = ["AllCells", "CellTree", "KnownCells"]
@@ -79,7 +79,7 @@ class AllCells(KnownCells):
         return self.image, cell, ()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Nodes:
     """The windows of one stage that were looked at.
 
@@ -170,6 +170,52 @@ class CellTree(KnownCells):
             actions = self._draw_actions(stage, nodes, stream)
         return nodes * self._nodes(len(self.region_sizes)).log_prob.shape[1] + actions
 
+    def draw_systematically(self, k: int, max_regions: int | None, stream: RandomStream) -> CellDraw:
+        """Draw k different cells systematically, stage by stage.
+
+        Args:
+            k: number of cells.
+            max_regions: largest number of regions that are drawn at each stage; None: k.
+            stream: source of randomness.
+        """
+        num_regions = k if max_regions is None else min(k, max_regions)
+        nodes = np.zeros(1, int)
+        weights = np.ones(1)
+        for stage in range(1, len(self._stages)):
+            draw, parents, actions = self._draw_from_nodes(stage - 1, nodes, weights, count=num_regions, stream=stream)
+            nodes = np.zeros_like(parents)  # what was not drawn has no weight
+            nodes[draw.drawn] = self._look_at(stage, parents[draw.drawn], actions[draw.drawn])
+            weights = draw.weights
+        last = len(self._stages) - 1
+        draw, parents, actions = self._draw_from_nodes(last, nodes, weights, count=k, stream=stream)
+        cells = parents * self._nodes(last).log_prob.shape[1] + actions
+        return CellDraw(cells * draw.drawn, draw.weights.astype(np.float32), draw.drawn)
+
+    def _draw_from_nodes(
+        self, stage: int, nodes: np.ndarray, weights: np.ndarray, *, count: int, stream: RandomStream
+    ) -> tuple[CellDraw, np.ndarray, np.ndarray]:
+        """Draw different actions from the joint distribution of some nodes, in the order of the nodes.
+
+        Args:
+            stage: stage of the nodes.
+            nodes: their numbers ``(nodes,)``.
+            weights: the share of each in the joint distribution ``(nodes,)``.
+            count: number of actions.
+            stream: source of randomness.
+
+        Returns:
+            the draw, and the node and the action of each of its cells.
+        """
+        log_prob = self._nodes(stage).log_prob
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(weights)
+        joint = log_weights[:, None] + log_prob[nodes]  # (nodes, actions), float64
+        draw = draw_systematically(joint.ravel(), count, stream)
+        order = np.argsort(np.where(draw.drawn, draw.cells, joint.size), kind="stable")
+        draw = CellDraw(*(part[order] for part in draw))
+        places, actions = np.divmod(draw.cells, log_prob.shape[1])
+        return draw, nodes[places], actions
+
     def _draw_actions(self, stage: int, nodes: np.ndarray, stream: RandomStream) -> np.ndarray:
         rows = self._nodes(stage).log_prob[nodes]
         drawn = [draw_independently(row, 1, stream) for row in rows]
@@ -254,4 +300,4 @@ class CellTree(KnownCells):
     def _make_nodes(self, stage: int, windows: list[Pyramid], *, paths: np.ndarray, log_path: np.ndarray) -> _Nodes:
         log_prob = self._attend(stage, windows)
         children = np.full(log_prob.shape, _UNSEEN)
-        return _Nodes(windows, paths, log_path, log_prob, children)
+        return _Nodes(windows=windows, paths=paths, log_path=log_path, log_prob=log_prob, children=children)

@@ -32,7 +32,7 @@ __all__ = ["ReadPatch", "Runner", "RunnerResult"]
 _CPU = "CPUExecutionProvider"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadPatch:
     """A patch that was read.
 
@@ -51,7 +51,7 @@ class ReadPatch:
     box: Box
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunnerResult:
     """What a network says of an image.
 
@@ -418,15 +418,20 @@ def _read_patch(job: tuple[Pyramid, np.ndarray, int]) -> None:
 
 
 def _list_patches(sample: CellSample, known: KnownCells) -> list[ReadPatch]:
-    """The patches of a sample; cells that do not exist, which have no weight, are left out."""
     patches = []
-    for cell, weight in zip(sample.cells.tolist(), sample.weights.tolist()):
-        if known.log_attention[cell] == -np.inf:
-            continue
+    cells = sample.cells[sample.is_read].tolist()
+    weights = sample.weights[sample.is_read].tolist()
+    for cell, weight in zip(cells, weights):
         pyramid, place, regions = known.find_place(cell)
         level = pyramid.geometry.cell(place).level
-        mpp = pyramid.geometry.spacings[level]
-        patches.append(ReadPatch(place, regions, weight, mpp, pyramid.box(place)))
+        patch = ReadPatch(
+            cell=place,
+            regions=regions,
+            weight=weight,
+            mpp=pyramid.geometry.spacings[level],
+            box=pyramid.box(place),
+        )
+        patches.append(patch)
     return patches
 
 

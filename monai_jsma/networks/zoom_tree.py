@@ -332,6 +332,9 @@ class ZoomTree:
         log_prob = self._nodes(stage).attention.log_prob.detach()
         joint = weights.log()[:, :, None] + log_prob[numbers]  # (batch, nodes, actions)
         draw = draw_cells(joint.flatten(1), count, "systematic")
+        # Marks have no order. In the order of the nodes, what is drawn next depends on the drawn set alone.
+        order = draw.cells.masked_fill(~draw.drawn, joint[0].numel()).argsort(dim=1)
+        draw = Draw(*(part.gather(1, order) for part in draw))
         num_actions = log_prob.shape[1]
         places = draw.cells // num_actions
         return draw, numbers.gather(1, places), draw.cells % num_actions

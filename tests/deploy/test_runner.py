@@ -57,6 +57,8 @@ PATH_SAMPLERS = [
     AllPatches(),
     LeaveOneOut(3),
     Pathwise(4, estimator="with_replacement"),
+    Pathwise(6, estimator="systematic", max_regions=3),
+    Draws(Pathwise(3, estimator="systematic"), 2),
     Draws(3, 4),
     Certified(),
     Certified(6, chunk=4),

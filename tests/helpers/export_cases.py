@@ -49,11 +49,9 @@ def list_network_patches(outputs: dict[str, torch.Tensor]) -> list[tuple]:
     cells = outputs["cells"].tolist()
     weights = outputs["weights"].tolist()
     regions = outputs["regions"].tolist() if "regions" in outputs else [[]] * len(cells)
-    exists = [True] * len(cells)
-    if "regions" not in outputs:
-        exists = (outputs["log_attention"][outputs["cells"]] > -torch.inf).tolist()
-    patches = zip(exists, regions, cells, weights)
-    return [(tuple(path), cell, weight) for is_cell, path, cell, weight in patches if is_cell]
+    is_read = (outputs["weights"] != 0).tolist()
+    patches = zip(is_read, regions, cells, weights)
+    return [(tuple(path), cell, weight) for read, path, cell, weight in patches if read]
 
 
 def check_same(result: RunnerResult, outputs: dict[str, torch.Tensor], *, ordered: bool = True) -> float:
