@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["attend", "attend_equally", "keep_to_tissue", "log_softmax", "pool_places", "tissue_log_prior"]
+__all__ = ["attend", "attend_equally", "keep_tissue_cells", "log_softmax", "pool_places", "find_tissue_prior"]
 
 Grids = Sequence[tuple[int, int]]
 
@@ -100,7 +100,7 @@ def _neutral_log_prior(grids: Grids) -> np.ndarray:
     return np.concatenate(levels)
 
 
-def keep_to_tissue(log_attention: np.ndarray, held: np.ndarray, grids: Grids, *, balanced: bool) -> np.ndarray:
+def keep_tissue_cells(log_attention: np.ndarray, held: np.ndarray, grids: Grids, *, balanced: bool) -> np.ndarray:
     """Give the attention of cells without tissue to the others: float32 ``(cells,)``.
 
     Args:
@@ -123,7 +123,7 @@ def keep_to_tissue(log_attention: np.ndarray, held: np.ndarray, grids: Grids, *,
     return log_softmax(log_attention + shift)
 
 
-def tissue_log_prior(shares: np.ndarray, power: float) -> np.ndarray:
+def find_tissue_prior(shares: np.ndarray, power: float) -> np.ndarray:
     """The neutral distribution over the regions of a window: float32 ``(regions,)``.
 
     Args:

@@ -15,12 +15,12 @@ import numpy as np
 
 __all__ = [
     "ClassWeights",
-    "bet_on_margins",
+    "bet_on_arrays",
     "find_confidences",
     "find_intervals",
     "find_margins",
-    "is_certain",
-    "start_wealth",
+    "has_certain_class",
+    "make_wealth",
 ]
 
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of what can be lost
@@ -65,7 +65,7 @@ def find_margins(logits: np.ndarray, unread: np.ndarray | float, head: ClassWeig
     return margins - np.asarray(unread, np.float64)[..., None, None] * reach - error
 
 
-def is_certain(margins: np.ndarray) -> bool:
+def has_certain_class(margins: np.ndarray) -> bool:
     """Whether one class is above all others whatever the unread patches show, of bounds ``(a, b)``."""
     is_above = (margins > 0) | np.eye(len(margins), dtype=bool)
     return bool(is_above.all(axis=1).any())
@@ -78,7 +78,7 @@ def find_intervals(margins: np.ndarray) -> np.ndarray:
     return np.exp(np.stack((log_least, log_greatest), axis=1))
 
 
-def bet_on_margins(margins: np.ndarray, least: np.ndarray) -> np.ndarray:
+def bet_on_arrays(margins: np.ndarray, least: np.ndarray) -> np.ndarray:
     """Log of what each share multiplies its wealth by: float64 ``(..., shares, a, b)``.
 
     Args:
@@ -108,7 +108,7 @@ def find_confidences(log_wealth: np.ndarray, margins: np.ndarray) -> np.ndarray:
     return np.maximum(1 - delta, 0)
 
 
-def start_wealth(num_classes: int) -> np.ndarray:
+def make_wealth(num_classes: int) -> np.ndarray:
     """Log wealth before the first bet: 0 for each share and pair of classes ``(shares, a, b)``."""
     return np.zeros((len(_SHARES), num_classes, num_classes))
 

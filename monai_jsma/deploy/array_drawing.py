@@ -12,13 +12,13 @@ from monai_jsma.deploy.random_stream import RandomStream
 
 __all__ = [
     "CellDraw",
-    "draw_after_the_largest",
-    "draw_equally",
-    "draw_independently",
-    "draw_systematically",
-    "draw_weighted",
-    "sum_from_each_on",
-    "top_cells",
+    "pick_after_the_largest",
+    "pick_equally",
+    "pick_independently",
+    "pick_systematically",
+    "pick_weighted",
+    "sum_onwards",
+    "pick_top_cells",
 ]
 
 
@@ -36,7 +36,7 @@ class CellDraw(NamedTuple):
     drawn: np.ndarray
 
 
-def top_cells(log_prob: np.ndarray, k: int, *, normalize: bool = True) -> CellDraw:
+def pick_top_cells(log_prob: np.ndarray, k: int, *, normalize: bool = True) -> CellDraw:
     """The k cells of highest attention, of equal ones the first.
 
     Args:
@@ -49,20 +49,20 @@ def top_cells(log_prob: np.ndarray, k: int, *, normalize: bool = True) -> CellDr
     return _make_draw(log_prob, cells, _normalize(prob) if normalize else prob)
 
 
-def draw_equally(log_prob: np.ndarray, k: int, stream: RandomStream, *, in_order: bool) -> CellDraw:
+def pick_equally(log_prob: np.ndarray, k: int, stream: RandomStream, *, in_order: bool) -> CellDraw:
     """Draw k cells and give them equal weights, one after the other (``in_order``) or independently."""
-    cells = _draw_in_order(log_prob, k, stream) if in_order else draw_independently(log_prob, k, stream)
+    cells = _draw_in_order(log_prob, k, stream) if in_order else pick_independently(log_prob, k, stream)
     drawn = _exist(log_prob, cells)
     weights = drawn.astype(np.float32) / np.float32(drawn.sum())
     return CellDraw(cells, weights, drawn)
 
 
-def draw_weighted(log_prob: np.ndarray, k: int, stream: RandomStream, *, estimator: str) -> CellDraw:
+def pick_weighted(log_prob: np.ndarray, k: int, stream: RandomStream, *, estimator: str) -> CellDraw:
     """Draw k cells and weigh them by an estimator, see :func:`monai_jsma.networks.draw_cells`."""
     if estimator == "systematic":
-        return draw_systematically(log_prob, k, stream)
+        return pick_systematically(log_prob, k, stream)
     if estimator == "with_replacement":
-        cells = draw_independently(log_prob, k, stream)
+        cells = pick_independently(log_prob, k, stream)
         weights = np.full(k, 1 / k, np.float32)
         return _make_draw(log_prob, cells, weights)
 
@@ -75,13 +75,13 @@ def draw_weighted(log_prob: np.ndarray, k: int, stream: RandomStream, *, estimat
     return _make_draw(log_prob, cells, weights)
 
 
-def draw_independently(log_prob: np.ndarray, k: int, stream: RandomStream) -> np.ndarray:
+def pick_independently(log_prob: np.ndarray, k: int, stream: RandomStream) -> np.ndarray:
     """k independent draws, with repetition: cells ``(k,)``."""
     noise = stream.draw_gumbel(k, len(log_prob))
     return (log_prob + noise).argmax(axis=1)
 
 
-def draw_after_the_largest(log_prob: np.ndarray, stream: RandomStream, *, share: float) -> tuple[np.ndarray, int]:
+def pick_after_the_largest(log_prob: np.ndarray, stream: RandomStream, *, share: float) -> tuple[np.ndarray, int]:
     """All cells in the order of reading, and the number of large ones: those come first, the others are drawn.
 
     Args:
@@ -92,7 +92,7 @@ def draw_after_the_largest(log_prob: np.ndarray, stream: RandomStream, *, share:
     cells = _sort_downwards(log_prob)
     ordered = log_prob[cells]
     prob = np.exp(ordered)
-    above = prob > share * sum_from_each_on(prob)[:-1]
+    above = prob > share * sum_onwards(prob)[:-1]
     is_large = np.logical_and.accumulate(above)  # the first ones, without a gap
     scores = ordered + stream.draw_gumbel(len(ordered))
     scores[is_large] = np.inf
@@ -100,7 +100,7 @@ def draw_after_the_largest(log_prob: np.ndarray, stream: RandomStream, *, share:
     return cells[order], int(is_large.sum())
 
 
-def sum_from_each_on(prob: np.ndarray) -> np.ndarray:
+def sum_onwards(prob: np.ndarray) -> np.ndarray:
     """Sum of each entry and all after it, float64 ``(n + 1,)``: 0, not nearly 0, at the end."""
     sums = prob[::-1].astype(np.float64).cumsum()
     return np.append(sums[::-1], 0.0)
@@ -112,7 +112,7 @@ def _draw_in_order(log_prob: np.ndarray, k: int, stream: RandomStream) -> np.nda
     return _sort_downwards(log_prob + noise)[:k]
 
 
-def draw_systematically(log_prob: np.ndarray, k: int, stream: RandomStream) -> CellDraw:
+def pick_systematically(log_prob: np.ndarray, k: int, stream: RandomStream) -> CellDraw:
     """Draw k cells: marks at unit distance on a line of all in random order, each as long as its inclusion probability.
 
     Args:

@@ -18,20 +18,20 @@ import numpy as np
 
 from monai_jsma.deploy.array_bounds import (
     ClassWeights,
-    bet_on_margins,
+    bet_on_arrays,
     find_confidences,
     find_intervals,
     find_margins,
-    is_certain,
-    start_wealth,
+    has_certain_class,
+    make_wealth,
 )
 from monai_jsma.deploy.array_drawing import (
     CellDraw,
-    draw_after_the_largest,
-    draw_equally,
-    draw_weighted,
-    sum_from_each_on,
-    top_cells,
+    pick_after_the_largest,
+    pick_equally,
+    pick_top_cells,
+    pick_weighted,
+    sum_onwards,
 )
 from monai_jsma.deploy.cell_tree import CellTree, KnownCells
 from monai_jsma.deploy.random_stream import RandomStream
@@ -154,7 +154,7 @@ class _TopK(ArraySampler):
 
     def sample(self, known: KnownCells, reader: CellReader, stream: RandomStream) -> CellSample:
         known.reveal_best(self.k)
-        draw = top_cells(known.log_attention, self.k, normalize=self.normalize)
+        draw = pick_top_cells(known.log_attention, self.k, normalize=self.normalize)
         return _classify_draw(draw, reader)
 
 
@@ -219,7 +219,7 @@ class _LeaveOneOut(_DrawingSampler):
         return True
 
     def draw(self, log_attention: np.ndarray, stream: RandomStream) -> CellDraw:
-        return draw_equally(log_attention, self.k, stream, in_order=False)
+        return pick_equally(log_attention, self.k, stream, in_order=False)
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class _Prefix(_DrawingSampler):
     k: int
 
     def draw(self, log_attention: np.ndarray, stream: RandomStream) -> CellDraw:
-        return draw_equally(log_attention, self.k, stream, in_order=True)
+        return pick_equally(log_attention, self.k, stream, in_order=True)
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class _Pathwise(_DrawingSampler):
         return self.estimator == "with_replacement"
 
     def draw(self, log_attention: np.ndarray, stream: RandomStream) -> CellDraw:
-        return draw_weighted(log_attention, self.k, stream, estimator=self.estimator)
+        return pick_weighted(log_attention, self.k, stream, estimator=self.estimator)
 
     def draw_from(self, known: KnownCells, stream: RandomStream) -> CellDraw:
         if isinstance(known, CellTree) and self.estimator == "systematic":
@@ -316,17 +316,17 @@ class _Certified(ArraySampler):
             if start >= end:
                 break
             known.reveal_best(end)
-            cells, attention, drawn = top_cells(known.log_attention, end, normalize=False)
+            cells, attention, drawn = pick_top_cells(known.log_attention, end, normalize=False)
             draw = CellDraw(cells[start:], attention[start:], drawn[start:] & (attention[start:] != 0))
             bag = bag + _sum_weighted(reader.encode(draw), draw.weights)
             num_read += int(draw.drawn.sum())
             unread = _sum_unread(known, num_read)
             margins = find_margins(reader.classify(bag), unread, head)
-            certain = is_certain(margins)
+            certain = has_certain_class(margins)
             if certain or unread <= 0:
                 break
 
-        cells, weights, is_read = top_cells(known.log_attention, num_read, normalize=False)
+        cells, weights, is_read = pick_top_cells(known.log_attention, num_read, normalize=False)
         mass = weights.sum()
         outputs = {"certified": certain, "intervals": find_intervals(margins).astype(np.float32)}
         return CellSample(cells, weights / mass, is_read, reader.classify(bag / mass), outputs)
@@ -334,8 +334,8 @@ class _Certified(ArraySampler):
 
 def _sum_unread(known: KnownCells, num_read: int) -> float:
     """Attention of all cells but the best ``num_read``."""
-    _, attention, _ = top_cells(known.log_attention, len(known.log_attention), normalize=False)
-    return float(known.unknown + sum_from_each_on(attention)[num_read])
+    _, attention, _ = pick_top_cells(known.log_attention, len(known.log_attention), normalize=False)
+    return float(known.unknown + sum_onwards(attention)[num_read])
 
 
 class _Drawn(NamedTuple):
@@ -401,9 +401,9 @@ class _DrawnCells:
     """Draws of cells whose attention is all known: the large ones, then one after the other."""
 
     def __init__(self, log_attention: np.ndarray, stream: RandomStream) -> None:
-        self.cells, self.num_large = draw_after_the_largest(log_attention, stream, share=_LARGE)
+        self.cells, self.num_large = pick_after_the_largest(log_attention, stream, share=_LARGE)
         self.attention = np.exp(log_attention[self.cells])
-        self.unread_after = sum_from_each_on(self.attention)
+        self.unread_after = sum_onwards(self.attention)
 
     def draw(self, start: int, end: int) -> _Drawn:
         """The cells of these numbers in the order of drawing."""
@@ -449,7 +449,7 @@ class _Progress:
         num_classes, num_features = head.weight.shape
         self.bag = np.zeros(num_features, np.float32)  # sum of P f of what was read
         self.total = np.zeros(num_features, np.float32)  # sum of f
-        self.log_wealth = start_wealth(num_classes)
+        self.log_wealth = make_wealth(num_classes)
         self.num_read = 0
         self.unread = 1.0
 
@@ -488,7 +488,7 @@ class _Progress:
         guess = before + unread[:, None].astype(np.float32) * features
         margins = find_margins(self.reader.classify(guess), np.zeros_like(unread), self.head)
         least = find_margins(self.reader.classify(before), unread, self.head)
-        return bet_on_margins(margins, least)
+        return bet_on_arrays(margins, least)
 
 
 _SAMPLERS: Mapping[str, type[Any]] = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_jsma.data.pyramid import Pyramid
-from monai_jsma.deploy.array_drawing import CellDraw, draw_independently, draw_systematically
+from monai_jsma.deploy.array_drawing import CellDraw, pick_independently, pick_systematically
 from monai_jsma.deploy.random_stream import RandomStream
 
 __all__ = ["AllCells", "CellTree", "KnownCells"]
@@ -210,7 +210,7 @@ class CellTree(KnownCells):
         with np.errstate(divide="ignore"):
             log_weights = np.log(weights)
         joint = log_weights[:, None] + log_prob[nodes]  # (nodes, actions), float64
-        draw = draw_systematically(joint.ravel(), count, stream)
+        draw = pick_systematically(joint.ravel(), count, stream)
         order = np.argsort(np.where(draw.drawn, draw.cells, joint.size), kind="stable")
         draw = CellDraw(*(part[order] for part in draw))
         places, actions = np.divmod(draw.cells, log_prob.shape[1])
@@ -218,7 +218,7 @@ class CellTree(KnownCells):
 
     def _draw_actions(self, stage: int, nodes: np.ndarray, stream: RandomStream) -> np.ndarray:
         rows = self._nodes(stage).log_prob[nodes]
-        drawn = [draw_independently(row, 1, stream) for row in rows]
+        drawn = [pick_independently(row, 1, stream) for row in rows]
         return np.concatenate(drawn)
 
     def reveal_best(self, number: int) -> None:

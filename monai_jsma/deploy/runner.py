@@ -18,7 +18,7 @@ from monai_jsma.data.pyramid import Pyramid, empty_patches
 from monai_jsma.data.seeds import derive_seed
 from monai_jsma.datalists.image_opening import open_pyramid
 from monai_jsma.datalists.tissue import find_tissue, whole_slide_items
-from monai_jsma.deploy.array_attention import attend, attend_equally, keep_to_tissue, log_softmax, tissue_log_prior
+from monai_jsma.deploy.array_attention import attend, attend_equally, find_tissue_prior, keep_tissue_cells, log_softmax
 from monai_jsma.deploy.array_bounds import ClassWeights
 from monai_jsma.deploy.array_drawing import CellDraw
 from monai_jsma.deploy.array_sampling import CellSample, make_sampler
@@ -275,7 +275,7 @@ class Runner:
         log_attention = self._attend_cells([pyramid])[0]
         if pyramid.tissue is not None:
             balanced = self.settings.level_prior == "balanced"
-            log_attention = keep_to_tissue(log_attention, pyramid.tissue_cells(), grids, balanced=balanced)
+            log_attention = keep_tissue_cells(log_attention, pyramid.tissue_cells(), grids, balanced=balanced)
         _check_attention(log_attention, pyramid)
         return AllCells(log_attention, pyramid)
 
@@ -310,7 +310,7 @@ class Runner:
             grid = window.region_grid(settings.region_size)
             log_attention = attend(levels, [grid], normalization=settings.normalization, level_prior=None)
             shares = window.tissue_shares(settings.region_size)
-            prior = tissue_log_prior(shares, settings.tissue_power)
+            prior = find_tissue_prior(shares, settings.tissue_power)
             rows.append(log_softmax(log_attention + prior))
         return np.stack(rows)
 
