@@ -29,7 +29,7 @@ from monai_jsma.deploy.export_settings import (
     StageSettings,
     name_stage,
 )
-from monai_jsma.networks.classifier import BagClassifier
+from monai_jsma.networks.classifier import BagClassifier, OrdinalClassifier
 from monai_jsma.networks.graphs import PatchGraph, ThumbnailGraph
 from monai_jsma.networks.jsma import AttentionNetwork, JSMANet
 from monai_jsma.networks.patch_encoder import PatchEncoder
@@ -42,6 +42,7 @@ _OPSET = 18
 _LARGE = 1 << 30  # bytes of weights from which on they lie in a file of their own: a file of ONNX holds 2 GB at most
 _TOLERANCE = 1e-3  # of the largest value: a graph that differs by more is not the network
 _LIBRARIES = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
+_CLASSIFIERS = (BagClassifier, OrdinalClassifier)
 _RUNNER_NEEDS = (
     "numpy",
     "scipy",
@@ -169,9 +170,17 @@ def _find_region_network(network: nn.Module) -> JSMANet:
             f"{type(network).__name__} is not exported, only JSMANet and ZoomNet are: use it in Python with its state "
             "dict ('model.pt')."
         )
-    if type(region_network.classifier) is not BagClassifier:
+    if region_network.stain_norm is not None:
+        raise ValueError(
+            f"the network has stain_norm '{region_network.stain_norm}', which MONAI estimates of each image and the "
+            "runner cannot: train without it, or use the network in Python."
+        )
+    if type(region_network.classifier) not in _CLASSIFIERS:
         kind = type(region_network.classifier).__name__
-        raise ValueError(f"the classifier of the network is a {kind}, and the runner knows a linear one only.")
+        raise ValueError(
+            f"the classifier of the network is a {kind}, and the runner knows linear ones of one label for an image: "
+            "use the network in Python."
+        )
     return region_network
 
 
@@ -370,12 +379,14 @@ def _compare(path: Path, graph: _Graph) -> float:
 
 
 def _write_head(path: Path, classifier: BagClassifier) -> None:
-    weight = classifier.weight.detach().cpu().float().numpy()
-    bias = np.zeros(len(weight), np.float32)
-    if classifier.bias is not None:
-        bias = classifier.bias.detach().cpu().float().numpy()
+    with torch.no_grad():
+        weight, bias = classifier.make_layer()
+    if bias is None:
+        bias = weight.new_zeros(len(weight))
+    layer = {"weight": weight, "bias": bias}
+    arrays = {name: value.detach().cpu().float().numpy() for name, value in layer.items()}
     with replace_file(path) as draft, draft.open("wb") as file:
-        np.savez(file, weight=weight, bias=bias)
+        np.savez(file, **arrays)
 
 
 def _write_manifest(folder: Path, settings: ExportSettings) -> None:

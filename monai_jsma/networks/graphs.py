@@ -78,8 +78,8 @@ class PatchGraph(nn.Module):
         if self.encoder.has_unit_length:
             features = unit_length(features)
         bag = weighted_sum(features, weights)
-        scaled = bag * self.classifier.scale
-        logits = nn.functional.linear(scaled, self.classifier.weight, self.classifier.bias)
+        weight, bias = self.classifier.make_layer()
+        logits = nn.functional.linear(bag * self.classifier.scale, weight, bias)
         return features, logits
 
 

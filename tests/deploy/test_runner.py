@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from export_cases import ask_network, ask_runner, check_same, make_pyramid
 from PIL import Image
 from test_without_torch import run_without_torch
-from tiny_networks import tiny_net
+from tiny_networks import mil_net, tiny_net
 from tiny_zoom import stage, zoom_net
 
 from monai_jsma.deploy import ExportSettings, Runner
@@ -144,8 +145,8 @@ def test_a_certified_label_is_that_of_all_patches_of_the_network(network, export
     assert num_certified > 3
 
 
-def test_without_a_thumbnail_cells_are_drawn_equally(tmp_path):
-    network = tiny_net(thumbnail_encoder=None, level_prior="balanced").eval()
+def test_without_a_thumbnail_cells_are_drawn_equally_and_grades_are_classes(tmp_path):
+    network = tiny_net(thumbnail_encoder=None, level_prior="balanced", task="ordinal").eval()
     folder = export_network(network, tmp_path / "uniform")
     assert not (folder / "attention.onnx").exists()
     for number in range(4):
@@ -154,6 +155,20 @@ def test_without_a_thumbnail_cells_are_drawn_equally(tmp_path):
         check_same(Runner(folder).predict(pyramid), outputs)
     with pytest.raises(ValueError, match="Certified needs features of length 1"):
         Runner(folder, sampler={"name": "Certified"}).predict(pyramid)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (mil_net, "AttentionMIL is not exported, only JSMANet and ZoomNet are"),
+        (partial(tiny_net, task="multilabel"), "a MultiLabelClassifier, and the runner knows linear ones of one label"),
+        (partial(tiny_net, stain_norm="macenko"), "stain_norm 'macenko', which MONAI estimates of each image"),
+    ],
+)
+def test_networks_that_the_runner_does_not_know_are_refused(make, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_network(make().eval(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_any_box_of_a_file_is_read_as_the_transforms_read_it(network, exported, tmp_path):
