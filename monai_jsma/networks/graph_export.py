@@ -386,7 +386,7 @@ def _write_head(path: Path, classifier: BagClassifier) -> None:
     layer = {"weight": weight, "bias": bias}
     arrays = {name: value.detach().cpu().float().numpy() for name, value in layer.items()}
     with replace_file(path) as draft, draft.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, weight=arrays["weight"], bias=arrays["bias"])
 
 
 def _write_manifest(folder: Path, settings: ExportSettings) -> None:
