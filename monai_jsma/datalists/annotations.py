@@ -38,6 +38,7 @@ import numpy as np
 from monai_jsma._io import Fault, decode_text, find_data_files, join_few
 from monai_jsma.datalists.regions import Area
 from monai_jsma.slides.frame import FRAMES, Frame, check_frame
+from monai_jsma.slides.spacing import parse_decimal
 
 __all__ = [
     "ANNOTATION_SUFFIXES",
@@ -531,19 +532,23 @@ def _collect_layer(layer: ElementTree.Element, where: str, *, slide: str, collec
             collector.leave_out(slide, region_where, str(error))
             continue
         if region.get("NegativeROA") == "1":
-            holes.append(ring)
+            holes.append((region_where, ring))
         else:
             outlines.append((region_where, names, ring))
 
+    rings_of_holes = [ring for _, ring in holes]
     for region_where, names, ring in outlines:
-        collector.add_area(slide, region_where, [ring, *holes], names=names)
+        collector.add_area(slide, region_where, [ring, *rings_of_holes], names=names)
+    if not outlines:
+        for region_where, _ in holes:
+            collector.leave_out(slide, region_where, "its layer has no area that it could be cut out of")
 
 
 def _parse_region(region: ElementTree.Element) -> np.ndarray:
     points = []
     for vertex in region.iter("Vertex"):
         try:
-            points.append((float(vertex.get("X", "")), float(vertex.get("Y", ""))))
+            points.append((_parse_number(vertex.get("X", "")), _parse_number(vertex.get("Y", ""))))
         except ValueError as error:
             raise ValueError("an outline is a list of (x, y) numbers") from error
     if region.get("Type") == _ELLIPSE and len(points) == 2:
@@ -569,16 +574,22 @@ def _ellipse_in_box(corners: np.ndarray) -> np.ndarray:
 
 
 def _read_boxes(path: Path, frame: Frame | None) -> Annotations:
-    reader = csv.DictReader(io.StringIO(decode_text(path.read_bytes(), "a CSV file"), newline=""), strict=True)
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    rows = list(reader)
+    header, *rows = _split_rows(decode_text(path.read_bytes(), "a CSV file"))
+    columns = [name.strip() for name in header or ()]
     if not rows or not set(_COLUMNS) <= set(columns):
         raise ValueError(f"expected rows with the columns {', '.join(_COLUMNS)}")
+    for name in _COLUMNS:
+        if columns.count(name) > 1:
+            raise ValueError(f"the column {name} is there {columns.count(name)} times; leave one")
 
     collector = _Collector(path, frame or "canvas")
-    for number, row in enumerate(rows, 1):
+    for number, cells in enumerate(rows, 1):
         where = f"row {number}"
+        if cells is None:
+            collector.leave_out(path.name, where, "a quotation mark in it is not closed, or in a wrong place")
+            continue
+        row: dict[str, str | None] = dict.fromkeys(columns)
+        row.update(zip(columns, cells, strict=False))
         slide = (row["slide"] or "").strip()
         label = (row["label"] or "").strip()
         if not slide:
@@ -587,6 +598,9 @@ def _read_boxes(path: Path, frame: Frame | None) -> Annotations:
         collector.add_slide(slide)
         if label:
             where += f" ({label})"
+        if any(cells[len(columns) :]):
+            collector.leave_out(slide, where, f"it has {len(cells)} cells, but there are {len(columns)} columns")
+            continue
         try:
             ring = _parse_box(row)
         except ValueError as error:
@@ -597,9 +611,50 @@ def _read_boxes(path: Path, frame: Frame | None) -> Annotations:
     return collector.content
 
 
+def _split_rows(text: str) -> list[list[str] | None]:
+    """The cells of each row of a table that is not empty, the header first; None of a row that cannot be split.
+
+    One such row makes all behind it unreadable together, so that then each line is read by itself.
+
+    Raises:
+        csv.Error: if no row but the header can be read.
+    """
+    try:
+        return [cells for cells in csv.reader(io.StringIO(text, newline=""), strict=True) if cells] or [None]
+    except csv.Error as error:
+        rows: list[list[str] | None] = []
+        for line in text.splitlines():
+            rows += _split_line(line)
+        if not any(rows[1:]):
+            raise csv.Error(str(error)) from error
+        return rows
+
+
+def _split_line(line: str) -> list[list[str] | None]:
+    """The row of one line, none of an empty one."""
+    try:
+        return [cells for cells in csv.reader([line], strict=True) if cells]
+    except csv.Error:
+        return [None]
+
+
+def _parse_number(text: str) -> float:
+    """A number with a decimal point or comma; NaN and infinite ones are told by whoever uses them.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return parse_decimal(text)
+    except ValueError:
+        if "_" in text:
+            raise
+        return float(text)
+
+
 def _parse_box(row: Mapping[str, str | None]) -> np.ndarray:
     try:
-        top, left, height, width = [float(row[column] or "") for column in _BOX]
+        top, left, height, width = [_parse_number(row[column] or "") for column in _BOX]
     except ValueError as error:
         raise ValueError("row, col, height and width must be numbers") from error
     is_finite = math.isfinite(top + left + height + width)

@@ -557,6 +557,11 @@ def find_monai_fault(item: Mapping[Any, Any], location_key: str = "location") ->
         item: an item of a datalist.
         location_key: key of its location.
     """
+    if item.get("patch_location") is not None:
+        return (
+            f"'patch_location' {item['patch_location']!r}, as some versions of MONAI have it for the place of a patch, "
+            "is not read here: give 'location' (row, column) and 'size' (height, width), in level-0 pixels."
+        )
     if item.get(location_key) is None:
         return None
     for key in _MONAI_KEYS:

@@ -248,6 +248,10 @@ def test_a_strange_class_is_no_class(tmp_path, classification):
         ("a.csv", HEAD + "a,b,nan,2,3,4\n", "row 2 (b)", "a finite location"),
         ("a.csv", HEAD + "a,b,1e200,2,3,4\n", "row 2 (b)", "is not in pixels of a slide"),
         ("a.csv", HEAD + ",b,1,2,3,4\n", "row 2", "the slide is not named"),
+        ("a.csv", HEAD + 'a,"b,1,2,3,4\n', "row 2", "a quotation mark in it is not closed"),
+        ("a.csv", HEAD + "a,b,1,5,2,5,3,4\n", "row 2 (b)", "it has 8 cells, but there are 6 columns"),
+        ("a.csv", HEAD + "a,b,1_0,2,3,4\n", "row 2 (b)", "must be numbers"),
+        ("a.xml", xml(layer(region(BOX)), layer(region(BOX, NegativeROA="1"))), "layer 1, region 0 (Gleason 3)", "cut"),
     ],
 )  # fmt: skip
 def test_a_bad_region_or_row_is_left_out_and_the_others_are_used(tmp_path, name, content, item, reason):
@@ -257,6 +261,23 @@ def test_a_bad_region_or_row_is_left_out_and_the_others_are_used(tmp_path, name,
     assert area.holes == ()
     assert [fault.item for fault in found.faults] == [item]
     assert reason in found.faults[0].reason
+
+
+def test_decimal_commas_are_read(tmp_path):
+    """As ImageScope and spreadsheets write them in many countries."""
+    ring = np.array([[10.5, 20.5], [10.5, 60.5], [50.5, 60.5], [50.5, 20.5]])
+    with_commas = region(ring).replace(".5", ",5")
+    (area,) = parse_annotations(write(tmp_path, "a.xml", xml(layer(with_commas)))).areas["a"]
+    assert area.ring[:4].tolist() == ring.tolist()
+    row = 'a,b,"10,5","20,5",40,40\n'
+    (area,) = parse_annotations(write(tmp_path, "a.csv", "slide,label,row,col,height,width\n" + row)).areas["a"]
+    assert area.ring[:4].tolist() == ring.tolist()
+
+
+def test_a_column_that_is_there_twice_is_an_error(tmp_path):
+    path = write(tmp_path, "a.csv", "slide,label,row,row,col,height,width\na,b,1,2,3,4,5\n")
+    with pytest.raises(ValueError, match=r"a\.csv: the column row is there 2 times; leave one"):
+        parse_annotations(path)
 
 
 def test_bad_objects_are_named_with_their_slide(tmp_path):

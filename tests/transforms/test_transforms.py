@@ -124,6 +124,8 @@ def test_an_item_of_monai_is_not_read_at_another_place(png, keys):
     with pytest.raises(ValueError, match="'at' with"):
         load_other({"image": png, "mpp": 0.5, "at": [25, 30], "extent": [20, 20], **keys})
     assert load({"image": png, "mpp": 0.5, **keys})["image"].geometry.size == (50, 70)  # all of the image
+    with pytest.raises(ValueError, match=r"a\.png: 'patch_location' \[9, 9\], .* give 'location' \(row, column\)"):
+        load({"image": png, "mpp": 0.5, "patch_location": [9, 9], **keys})
 
 
 def test_load_errors_name_file_value_and_way_out(png, tmp_path):
