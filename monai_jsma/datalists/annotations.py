@@ -109,7 +109,12 @@ def _is_of_another_kind(path: Path) -> bool:
     if suffix == ".csv":
         header = content.partition(b"\n")[0].lower()
         return bool(header.strip()) and not (b"slide" in header and b"label" in header)
-    return content.lstrip().startswith(b"{") and b'"Feature' not in content
+    if b'"Feature' in content:
+        return False
+    try:
+        return isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,10 @@ def test_tables_and_lists_of_another_kind_are_no_annotations(folder, slide, capl
     assert caplog.records[-1].message == f"{notes}: left out, no annotations: cores.csv, datalist.json, failed.csv."
     assert len((folder / "out" / "pointing.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 6
 
+    (notes / "broken.json").write_text('{"test": [')
+    assert main([*argv, str(notes)]) == 1
+    assert "broken.json: not a JSON file" in capsys.readouterr().err
+    (notes / "broken.json").unlink()
     (notes / "boxes.csv").write_text("Slide,Label,row,col,height,width\na,tumour,0,0,9,9\n")
     assert main([*argv, str(notes)]) == 1
     assert "boxes.csv: expected rows with the columns slide" in capsys.readouterr().err
