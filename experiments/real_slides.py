@@ -87,11 +87,12 @@ def make_overlays(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "of_cores": {
             "zoom_region_size": args.region_size,
             "thumbnail_size": thumbnail_size,
-            "max_regions": args.max_regions,
         },
     }
     if args.inference_patches is not None:
         own["many_first"] = {"inference_patches": args.inference_patches}
+    if args.max_regions is not None:
+        own["of_cores"]["inference_sampler#max_regions"] = args.max_regions
     return {name: {**overlay, **own.get(name, {})} for name, overlay in OVERLAYS.items()}
 
 
@@ -357,7 +358,7 @@ def main() -> int:
     add("--region-size", type=int, default=256, metavar="N", help="height and width of a region (default: %(default)s)")
     add("--thumbnail-size", type=int, default=448, metavar="N", help="that of a slide (default: %(default)s)")
     add("--inference-patches", type=int, metavar="N", help="patches that are drawn in the test (default: 16)")
-    add("--max-regions", type=int, default=10, metavar="N", help="regions that are drawn then (default: %(default)s)")
+    add("--max-regions", type=int, metavar="N", help="regions that the zoom draws in the test (default: 10)")
     add("--alpha", type=float, default=0.0, metavar="A", help="weight of the attention's divergence (default: 0)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", dest="values", help="values for all variants")
     add("--epochs", type=int, default=20, metavar="N", help="epochs of a training (default: %(default)s)")

@@ -51,7 +51,6 @@ ADDITIONS = {
         "slide_backbone",
         "slide_norm",
         "tissue_power",
-        "max_regions",
         "region_weights",
     },
     "evaluate": {

@@ -309,6 +309,12 @@ def test_certificates_without_features_of_length_1_are_refused_at_the_start(bund
     read(bundle, config, "paper", inference_sampler=sampler, feature_norm="l2")
 
 
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_any_sampler_may_be_given_to_a_zoom(bundle, config):
+    """The one of its overlay has no settings of its own, which another would leave without effect."""
+    read(bundle, config, "zoom", inference_sampler="$monai_jsma.networks.Confident(0.99)")
+
+
 def test_the_word_none_is_no_feature_norm(bundle):
     component = {"_target_": "monai_jsma.networks.Certified", "max_patches": 20}
     with pytest.raises(ValueError, match="'inference_sampler' is Certified"):
