@@ -51,7 +51,7 @@ bare: dist
 	PIP_CONSTRAINT= $(PYTHON) tests/helpers/bare_machine.py dist/*.whl
 
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(RUN) ruff check

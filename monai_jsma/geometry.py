@@ -201,11 +201,23 @@ class Box(NamedTuple):
     width: float
 
     @property
+    def bottom(self) -> float:
+        """The row after its last."""
+        return self.row + self.height
+
+    @property
+    def right(self) -> float:
+        """The column after its last."""
+        return self.col + self.width
+
+    @property
     def ring(self) -> list[list[float]]:
         """Its corners as a closed ring of (x, y), as GeoJSON has polygons."""
-        bottom = self.row + self.height
-        right = self.col + self.width
-        return [[self.col, self.row], [right, self.row], [right, bottom], [self.col, bottom], [self.col, self.row]]
+        top_left = [self.col, self.row]
+        top_right = [self.right, self.row]
+        bottom_right = [self.right, self.bottom]
+        bottom_left = [self.col, self.bottom]
+        return [top_left, top_right, bottom_right, bottom_left, top_left]
 
 
 class GridCell(NamedTuple):

@@ -20,6 +20,7 @@ import pytest
 import torch
 from places import ROOT
 from slide_files import stored_levels
+from warm_python import warm_python
 
 from monai_jsma.data import PatchGeometry
 from monai_jsma.networks import build_backbone
@@ -30,7 +31,7 @@ FOLDER = ROOT / "benchmarks"
 
 
 def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(FOLDER / program), *args]
+    command = [str(warm_python()), str(FOLDER / program), *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -18,14 +18,14 @@ import re
 import runpy
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from places import ROOT
+from warm_python import warm_python
 
-PAGES = ("README.md", "docs/quickstart.md", "docs/encoders.md", "docs/export.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/own_slides.md", "docs/encoders.md", "docs/export.md")
 LINKING = sorted(p for pattern in ("*.md", "docs/*.md", "bundles/*/docs/*.md") for p in ROOT.glob(pattern))
 
 # command as written: the test that covers it
@@ -75,11 +75,10 @@ def is_run(command: str) -> bool:
 
 
 def run_bash(block: Block, page: str, end: Path) -> None:
-    """Run a block with this Python first on the path, and go to the folder where it ended."""
+    """Run a block with a Python that starts at once first on the path, and go to the folder where it ended."""
     commands = [command for command in split_commands(block.code) if is_run(command)]
     script = "\n".join(["set -euo pipefail", *commands, 'pwd > "$END"'])
-    python = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "END": str(end)}
+    env = {**os.environ, "PATH": f"{warm_python().parent}:{os.environ['PATH']}", "END": str(end)}
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     written = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, f"{page}:{block.line} failed:\n{script}\n{written}"

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from places import ROOT
+from warm_python import warm_python
 
 from monai_jsma.data import Pyramid, inspect_slide
 from monai_jsma.slides import open_slide
@@ -22,7 +22,7 @@ FOLDER = ROOT / "benchmarks"
 
 
 def run(program: str, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(FOLDER / program), *args]
+    command = [str(warm_python()), str(FOLDER / program), *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy
 import pytest
-from bare_machine import make_environment, use_package
+from bare_machine import list_extras, make_environment, use_package
 from places import ROOT
 
 import monai_jsma
+from monai_jsma.cli import doctor
 
 
 def setup_cfg() -> ConfigParser:
@@ -54,12 +55,22 @@ def test_wheel_holds_every_module(wheel: Path) -> None:
 
 
 def test_the_wheel_alone_serves_a_machine_without_the_repository(wheel: Path, tmp_path: Path) -> None:
+    """Its ``doctor`` also says that the environment of the tests is sound; every library is in what it prints."""
     python = make_environment(tmp_path / "env", wheel, libraries=Path(numpy.__file__).parents[1])
     printed = use_package(python, tmp_path)
     assert Path(printed["where"].strip()).is_relative_to(tmp_path / "env")
     assert "torch.Size([1, 4]) torch.Size([1, 58])" in printed["example"]
-    assert ", 0 FAIL" in printed["doctor"]
+    names = {line.split()[1] for line in printed["doctor"].splitlines() if line.startswith(("PASS", "WARN"))}
+    assert names >= {*doctor.LIBRARIES, "python", "cores", "disk", "GPU", "cuDNN", "cucim", "read", "JPEG"}
+    assert printed["doctor"].rstrip().endswith(", 0 FAIL")  # and nothing on the standard error
     assert "val_accuracy" in printed["training"]
+
+
+def test_extras_of_the_wheel_are_those_of_setup_cfg(wheel: Path) -> None:
+    extras = setup_cfg()["options.extras_require"]
+    assert {*list_extras(wheel), "cucim", "all"} == set(extras)
+    (everything,) = extras["all"].split()
+    assert set(everything.removeprefix("monai-jsma[").removesuffix("]").split(",")) == {*list_extras(wheel), "cucim"}
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from places import ROOT
+from warm_python import warm_python
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 SHORTER = {  # what is written: what is run here
@@ -42,8 +43,19 @@ def test_tutorial_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=ignored)
     folder = tmp_path / "docs" / "tutorials"
     folder.mkdir(parents=True)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    monkeypatch.setenv("PATH", f"{warm_python().parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    describe_kernel(tmp_path / "jupyter" / "kernels" / "warm")
+    client = NotebookClient(notebook, timeout=300, kernel_name="warm", resources={"metadata": {"path": str(folder)}})
+    client.execute()
+
+
+def describe_kernel(folder: Path) -> None:
+    """A kernel that has imported everything before."""
+    folder.mkdir(parents=True)
+    start = [str(warm_python()), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    description = {"argv": start, "display_name": "warm", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(description))
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)

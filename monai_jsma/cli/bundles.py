@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "TrainingRun",
     "add_bundle_option",
+    "add_overlay_option",
+    "add_value_option",
     "build_command",
     "find_configs",
     "finish_runs",
@@ -50,6 +52,27 @@ def add_bundle_option(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the bundle (default: %(default)s)",
     )
+
+
+def add_overlay_option(parser: argparse.ArgumentParser, *, text: str) -> None:
+    """Add the option ``--config``: names of overlays.
+
+    Args:
+        parser: parser of the command.
+        text: what these overlays are for.
+    """
+    parser.add_argument("--config", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def add_value_option(parser: argparse.ArgumentParser, *, note: str) -> None:
+    """Add the option ``--set``, which becomes ``values``; :func:`parse_values` reads it.
+
+    Args:
+        parser: parser of the command.
+        note: which values these are.
+    """
+    text = f"values that replace those of the configuration, {note}"
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", dest="values", help=text)
 
 
 def find_configs(bundle: Path, *names: str) -> list[str]:

@@ -19,6 +19,8 @@ from monai_jsma.cli import Commands, add_command, parse_whole
 from monai_jsma.cli.bundles import (
     TrainingRun,
     add_bundle_option,
+    add_overlay_option,
+    add_value_option,
     find_configs,
     finish_runs,
     parse_seeds,
@@ -28,6 +30,7 @@ from monai_jsma.cli.bundles import (
 from monai_jsma.cli.variants import Variant, can_be_certified, is_on_tissue, make_variants
 
 if TYPE_CHECKING:
+    from monai_jsma.predictions.records import PredictionRecord
     from monai_jsma.report.experiment import RunFiles
 
 __all__ = ["add_commands", "train_variants"]
@@ -85,17 +88,8 @@ def _add_variant_options(parser: argparse.ArgumentParser, *, variants: list[str]
         "(which must learn nothing), overlays such as random_patches, or several of these as one, joined by + "
         f"(default: {' '.join(variants)})",
     )
-    parser.add_argument(
-        "--config", nargs="+", default=[], metavar="NAME", help="overlays for all variants, which go before their own"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="values",
-        help="values that replace those of the configuration; not those that define a variant",
-    )
+    add_overlay_option(parser, text="overlays for all variants, which go before their own")
+    add_value_option(parser, note="but not those that define a variant")
     parser.add_argument(
         "--seeds", default="0", metavar="A,B,C", help="random seeds of the training (default: %(default)s)"
     )
@@ -157,13 +151,14 @@ def _check_controls(
     variants: Sequence[Variant], files: Mapping[tuple[str, int, int], RunFiles], *, bundle: Path
 ) -> list[str]:
     """What the predictions contradict of what the variants are called, one line each."""
-    from monai_jsma.predictions.records import read_records
     from monai_jsma.report.claims import find_contradictions
 
     faults = []
     for variant in variants:
-        paths = [run.predictions for (name, _, _), run in files.items() if name == variant.name]
-        records = [record for path in paths for record in read_records(path)]
+        records: list[PredictionRecord] = []
+        for (name, _, _), run in files.items():
+            if name == variant.name:
+                records += run.records
         on_tissue = is_on_tissue(bundle, variant)
         for contradiction in find_contradictions(variant.parts, records, on_tissue=on_tissue):
             faults.append(f"variant '{variant.name}' is not what it is called: {contradiction}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import join_few
 from monai_jsma.cli import Commands, add_command, show_progress
-from monai_jsma.cli.bundles import add_bundle_option, parse_values, read_config
+from monai_jsma.cli.bundles import add_bundle_option, add_overlay_option, add_value_option, parse_values, read_config
 from monai_jsma.failures import describe_cause
 
 if TYPE_CHECKING:
@@ -51,15 +51,8 @@ def add_commands(commands: Commands) -> None:
 def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("datalist", type=Path, metavar="DATALIST", help="the JSON file")
     add_bundle_option(parser)
-    parser.add_argument("--config", nargs="+", default=[], metavar="NAME", help="overlays, as the training has them")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="values",
-        help="values that replace those of the configuration, as the training has them",
-    )
+    add_overlay_option(parser, text="overlays, as the training has them")
+    add_value_option(parser, note="as the training has them")
     parser.add_argument(
         "--base-dir", type=Path, metavar="DIR", help="folder of relative image paths (default: that of the datalist)"
     )

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import checkpoint_file, file_sha256, write_whole
 from monai_jsma.cli import Commands, add_command
-from monai_jsma.cli.bundles import CONFIG_FOLDERS, add_bundle_option, find_configs, load_weights
+from monai_jsma.cli.bundles import (
+    CONFIG_FOLDERS,
+    add_bundle_option,
+    add_overlay_option,
+    find_configs,
+    load_weights,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,13 +44,8 @@ def add_commands(commands: Commands) -> None:
     parser = add_command(commands, "pack", _pack, summary=summary)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, whose name is that of the bundle")
     add_bundle_option(parser)
-    parser.add_argument(
-        "--config",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="overlays that the weights were trained with, such as pretrained; they become the bundle's own settings",
-    )
+    text = "overlays that the weights were trained with, such as pretrained; they become the bundle's own settings"
+    add_overlay_option(parser, text=text)
     parser.add_argument("--model", type=Path, metavar="FILE", help="weights, such as models/model.pt (default: none)")
     parser.add_argument(
         "--url", metavar="URL", help="where the weights can be downloaded: they are then named, not copied"

@@ -4,7 +4,8 @@
 
 The configurations of a variant are read in this order, and a later one wins: ``train.json``, the overlays for all
 variants (``--config``), those of the variant, the values (``--set``). So an overlay for all variants never changes
-what defines one of them; a value would, and is refused.
+what defines one of them; a value would, and is refused. What defines a variant is what its overlays change of the
+bundle. Settings that an overlay brings along, as ``zoom.json`` brings ``zoom_region_size``, may have other values.
 """
 
 from __future__ import annotations
@@ -55,19 +56,24 @@ def make_variants(
             ``"shuffled_labels"`` (the bundle as it is, with randomly permuted labels), the name of an overlay, or
             several of these joined by ``+``.
         configs: names of overlays for all variants.
-        values: values for all variants that replace those of the configurations.
+        values: values for all variants that replace those of the configurations. One of a setting that only overlays
+            of some variants have is for these.
 
     Raises:
         FileNotFoundError: if an overlay is missing.
         ValueError: if a value, or an overlay for all variants, replaces what defines a variant.
     """
-    common = dict(values or {})
+    given = dict(values or {})
+    overlays_of = {name: [part for part in name.split("+") if part not in _SPECIAL] for name in names}
+    everywhere = _list_settings(bundle, ["train", *configs])
+    somewhere = _list_settings(bundle, [overlay for overlays in overlays_of.values() for overlay in overlays])
     variants: dict[str, Variant] = {}
-    for name in names:
+    for name, overlays in overlays_of.items():
         parts = tuple(name.split("+"))
-        overlays = [part for part in parts if part not in _SPECIAL]
-        _check_definition(bundle, name, overlays=overlays, configs=configs, values=common)
-        variant = Variant(name, (*configs, *overlays), common, shuffled=SHUFFLED in parts, parts=parts)
+        of_others = somewhere - everywhere - _list_settings(bundle, overlays)
+        own_values = {key: value for key, value in given.items() if _find_setting(key) not in of_others}
+        _check_definition(bundle, name, overlays=overlays, configs=configs, values=own_values)
+        variant = Variant(name, (*configs, *overlays), own_values, shuffled=SHUFFLED in parts, parts=parts)
         made = [variant]
         if SINGLE in parts:
             made = _split_magnifications(bundle, variant)
@@ -111,17 +117,12 @@ def is_on_tissue(bundle: Path, variant: Variant) -> bool:
 def _check_definition(
     bundle: Path, name: str, *, overlays: Sequence[str], configs: Sequence[str], values: Mapping[str, Any]
 ) -> None:
-    """Check that no value and no other overlay replaces what the overlays of a variant set.
+    """Check that no value and no other overlay replaces what the overlays of a variant change.
 
     Raises:
         ValueError: if one does; it names the variant, the setting and the way out.
     """
-    own: dict[str, str] = {}  # the overlay that sets each
-    for overlay in overlays:
-        for key in _read_json(bundle, overlay):
-            if not key.startswith("_"):
-                own[_normalize(key)] = overlay
-
+    own = _find_changed(bundle, overlays, before=["train", *configs])
     for value in values:
         value_name = _normalize(value)
         for key, overlay in own.items():
@@ -137,6 +138,36 @@ def _check_definition(
     train = _read_json(bundle, "train")
     places = {key: _find_places(train, key) for key in keys}
     _check_places(bundle, name, places, configs=configs, values=values)
+
+
+def _find_changed(bundle: Path, overlays: Sequence[str], *, before: Sequence[str]) -> dict[str, str]:
+    """The names that overlays change of what was there before each of them, and which one does."""
+    known = _list_settings(bundle, before)
+    changed: dict[str, str] = {}
+    for overlay in overlays:
+        for key in _list_keys(bundle, overlay):
+            if _find_setting(key) in known:
+                changed[key] = overlay
+        known |= _list_settings(bundle, [overlay])
+    return changed
+
+
+def _list_settings(bundle: Path, names: Sequence[str]) -> set[str]:
+    """The settings that configurations have, wholly or in part."""
+    settings: set[str] = set()
+    for name in names:
+        settings.update(map(_find_setting, _list_keys(bundle, name)))
+    return settings
+
+
+def _list_keys(bundle: Path, name: str) -> list[str]:
+    """The names in a configuration, without its remarks."""
+    return [_normalize(key) for key in _read_json(bundle, name) if not key.startswith("_")]
+
+
+def _find_setting(key: str) -> str:
+    """The setting that a name is of: ``sampler`` for ``sampler#k``."""
+    return _normalize(key).partition("#")[0]
 
 
 _WAY_OUT = (

@@ -144,7 +144,7 @@ def compose_rows(plan: MosaicPlan, begin: int, end: int, *, read_core: Callable[
     for placed in plan.cores:
         box = placed.box
         top = max(begin, int(box.row))
-        bottom = min(end, int(box.row + box.height))
+        bottom = min(end, int(box.bottom))
         if top >= bottom:
             continue
         pixels = orient(read_core(placed.core.name), placed.orientation)

@@ -146,7 +146,7 @@ def find_outside_fault(area: Area, size: tuple[int, int], bounds: Box | None) ->
     high = on_canvas.ring.max(axis=0)
     image = bounds or Box(0, 0, *size)
     is_before = high <= (image.row, image.col)
-    is_behind = low >= (image.row + image.height, image.col + image.width)
+    is_behind = low >= (image.bottom, image.right)
     if not (is_before | is_behind).any():
         return None
 

@@ -19,7 +19,7 @@ from monai_jsma.predictions.measures import predictive_entropy
 from monai_jsma.predictions.records import PredictionRecord, read_records
 from monai_jsma.tasks import MULTILABEL, Label, make_class_matrix, name_label
 
-__all__ = ["Cases", "Run", "make_cases", "read_runs"]
+__all__ = ["Cases", "Run", "join_run", "make_cases", "read_runs"]
 
 _KEY_ATTRIBUTES = {"region": "key", "file": "file", "group": "group"}
 
@@ -72,7 +72,9 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
             raise ValueError(f"{argument}: the name '{name}' is empty or taken; give another.")
         files[name].append(path)
 
-    runs = [_read_run(name, paths) for name, paths in files.items()]
+    runs = []
+    for name, paths in files.items():
+        runs.append(join_run(name, [(path, read_records(path)) for path in paths]))
     for run in runs[1:]:
         if run.classes != runs[0].classes:
             raise ValueError(f"{_describe(run)}, but {_describe(runs[0])}; compare runs with the same classes.")
@@ -93,23 +95,38 @@ def _describe(run: Run) -> str:
     return f"run '{run.name}' has the classes {', '.join(run.classes)}"
 
 
-def _read_run(name: str, paths: Sequence[str]) -> Run:
-    records = read_records(paths)
-    for path in paths:
-        if Path(path).stat().st_size == 0:
-            raise ValueError(f"{path}: holds no predictions.")
+def join_run(name: str, records_of_files: Iterable[tuple[str, Sequence[PredictionRecord]]]) -> Run:
+    """Join records that were read into a run.
 
-    run = Run(name, tuple(paths), tuple(records))
-    for record in records:
-        if (record.task, record.thresholds) != (run.task, records[0].thresholds):
+    Args:
+        name: name of the run.
+        records_of_files: each file and its records.
+
+    Raises:
+        ValueError: if a file holds no records, a region is in two files, or their classes differ.
+    """
+    records: dict[tuple, PredictionRecord] = {}
+    paths = []
+    for path, of_file in records_of_files:
+        paths.append(path)
+        if not of_file:
+            raise ValueError(f"{path}: holds no predictions.")
+        for record in of_file:
+            if record.key in records:
+                raise ValueError(f"{path}: {record.file} at {record.location} was predicted before.")
+            records[record.key] = record
+
+    run = Run(name, tuple(paths), tuple(records.values()))
+    for record in run.records:
+        if (record.task, record.thresholds) != (run.task, run.records[0].thresholds):
             raise ValueError(
                 f"run '{name}': {record.file} is of the task '{record.task}' with the thresholds {record.thresholds}, "
-                f"but {records[0].file} of '{run.task}' with {records[0].thresholds}."
+                f"but {run.records[0].file} of '{run.task}' with {run.records[0].thresholds}."
             )
         if record.classes != run.classes:
             raise ValueError(
                 f"run '{name}': {record.file} has the classes {', '.join(record.classes)}, "
-                f"but {records[0].file} has {', '.join(run.classes)}."
+                f"but {run.records[0].file} has {', '.join(run.classes)}."
             )
     return run
 

@@ -20,6 +20,7 @@ from monai_jsma.report.cases import Cases, Run, make_cases
 from monai_jsma.report.comparison import RunScores, Settings, subtract_scores
 from monai_jsma.report.intervals import add_intervals, bootstrap
 from monai_jsma.report.notes import write_notes
+from monai_jsma.report.per_slide import describe_patients, describe_slides
 from monai_jsma.report.scores import (
     CLASS_SCORES,
     count_confusion,
@@ -100,6 +101,8 @@ def _describe_run(scored_run: _ScoredRun, settings: Settings) -> dict[str, Any]:
         "patches": _describe_patches(run),
         "attention": _describe_attention(scored_run, settings),
         "zoom": describe_zoom(run.records),
+        "slides": describe_slides(run.records),
+        "patients": describe_patients(run.records),
         "scored": _describe_scores(scores, run.classes) if scores else None,
         "errors": _list_worst_errors(scores.cases, settings.errors) if scores else [],
     }

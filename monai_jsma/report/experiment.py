@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from monai_jsma._io import format_csv, format_table, write_whole
 from monai_jsma.predictions.patch_counts import read_patch_counts
 from monai_jsma.predictions.records import PredictionRecord, read_records
 from monai_jsma.report.attention_shares import AttentionShares
-from monai_jsma.report.cases import Run, make_cases, read_runs
+from monai_jsma.report.cases import Run, join_run, make_cases
 from monai_jsma.report.claims import count_effective_cells
 from monai_jsma.report.comparison import RunScores, Settings, average_repeats
 from monai_jsma.report.scores import compute_scores
@@ -49,7 +50,7 @@ _UNKNOWN = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What a run has written.
+    """What a run has written; its records are read once.
 
     Args:
         predictions: records of its test.
@@ -60,6 +61,11 @@ class RunFiles:
     predictions: Path
     patches: Path | None = None
     certified: Path | None = None
+
+    @cached_property
+    def records(self) -> tuple[PredictionRecord, ...]:
+        """Records of its test."""
+        return tuple(read_records(self.predictions))
 
 
 Runs = Mapping[tuple[str, int, int], RunFiles]  # by variant, seed and fold
@@ -77,15 +83,14 @@ def write_experiment(runs: Runs, folder: Path, settings: Settings | None = None)
         Lines to print: the tables of the variants, and the path of the page.
     """
     settings = settings or Settings()
-    records = {key: read_records(files.predictions) for key, files in runs.items()}
-    write_whole(folder / "runs.csv", _tabulate_runs(records))
+    write_whole(folder / "runs.csv", _tabulate_runs(runs))
 
     seeds = sorted({seed for _, seed, _ in runs})
     variants: dict[str, Any] = {}
     first_runs = []
     for variant in dict.fromkeys(name for name, _, _ in runs):
         own = {key: files for key, files in runs.items() if key[0] == variant}
-        own_records = [records[key] for key in own]
+        own_records = [files.records for files in own.values()]
         repeats = [_join_folds(own, variant, seed) for seed in seeds]
         if all(run.task == ORDINAL for run in repeats):
             settings = replace(settings, ordered=True)
@@ -94,7 +99,7 @@ def write_experiment(runs: Runs, folder: Path, settings: Settings | None = None)
             "scores": _score_repeats(repeats, settings),
             "runs": _score_runs(own_records),
             "patches": _average_patches(own, own_records),
-            "certified": _average_certified(own, records),
+            "certified": _average_certified(own),
             "attention": _average_attention(repeats),
         }
 
@@ -114,17 +119,18 @@ def write_experiment(runs: Runs, folder: Path, settings: Settings | None = None)
 
 
 def _join_folds(runs: Runs, variant: str, seed: int) -> Run:
-    arguments = []
+    folds = []
     for (name, seed_of_run, _), files in runs.items():
         if (name, seed_of_run) == (variant, seed):
-            arguments.append(f"{variant}={files.predictions}")
-    return read_runs(arguments)[0]
+            folds.append((str(files.predictions), files.records))
+    return join_run(variant, folds)
 
 
-def _tabulate_runs(records_of_run: Mapping[tuple[str, int, int], Sequence[PredictionRecord]]) -> str:
+def _tabulate_runs(runs: Runs) -> str:
     """One row for each run: numbers of regions, groups, labelled regions and correct predictions."""
     rows = []
-    for (variant, seed, fold), records in records_of_run.items():
+    for (variant, seed, fold), files in runs.items():
+        records = files.records
         groups = {record.group for record in records}
         labelled = [record for record in records if record.label is not None]
         num_right = sum(record.prediction == record.label for record in labelled)
@@ -204,9 +210,7 @@ def _average_training(runs: Runs) -> float | None:
     return num_patches / num_images if num_images else None
 
 
-def _average_certified(
-    runs: Runs, records: Mapping[tuple[str, int, int], Sequence[PredictionRecord]]
-) -> dict[str, float | None] | None:
+def _average_certified(runs: Runs) -> dict[str, float | None] | None:
     """How certain the labels of a test are, from the test of the same networks with certified stopping.
 
     Returns:
@@ -217,10 +221,10 @@ def _average_certified(
     within = []
     agrees = []
     patches = []
-    for key, files in runs.items():
+    for files in runs.values():
         if files.certified is None or not files.certified.is_file():
             return None
-        tested = {record.key: record for record in records[key]}
+        tested = {record.key: record for record in files.records}
         for record in read_records(files.certified):
             usual = tested[record.key]
             patches.append(record.patches_read)

@@ -27,6 +27,7 @@ from monai_jsma.report.comparison import Settings
 from monai_jsma.report.evaluate import evaluate
 from monai_jsma.report.figures import Curve
 from monai_jsma.report.page import render_page
+from monai_jsma.report.per_slide import format_rows
 from monai_jsma.report.scores import SCORES
 from monai_jsma.report.selective import ORDERS
 from monai_jsma.slides.errors import SlideError
@@ -67,6 +68,7 @@ def write_report(
             images[name] = _save_figure(figure, folder, name)
 
         for run, numbers, prefix in zip(runs, content["runs"], prefixes, strict=True):
+            numbers["csv_files"] = _write_rows(folder, numbers, prefix=prefix, classes=run.classes)
             numbers["figures"] = {}
             for name, figure in _draw_run_figures(numbers, run.classes):
                 stem = prefix + name
@@ -87,6 +89,16 @@ def write_report(
     write_whole(folder / "report.json", text + "\n")
     write_whole(folder / "report.html", render_page(content, images))
     return content
+
+
+def _write_rows(folder: Path, numbers: Mapping[str, Any], *, prefix: str, classes: Sequence[str]) -> list[str]:
+    """Write the rows of slides and of patients, and return the names of the files."""
+    names = []
+    for kind in ("slides", "patients"):
+        if numbers[kind]:
+            names.append(f"{prefix}report_{kind}.csv")
+            write_whole(folder / names[-1], format_rows(numbers[kind], classes))
+    return names
 
 
 def _find_record(run: Run, error: Mapping[str, Any]) -> PredictionRecord:

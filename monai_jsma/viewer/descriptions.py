@@ -245,8 +245,8 @@ def _cut_box(box: Box, record: PredictionRecord) -> Box:
     """What of a patch lies in the region: a patch of a small image reaches beyond it, and is white there."""
     top, left = record.location
     height, width = record.size
-    bottom = min(box.row + box.height, top + height)
-    right = min(box.col + box.width, left + width)
+    bottom = min(box.bottom, top + height)
+    right = min(box.right, left + width)
     return Box(box.row, box.col, bottom - box.row, right - box.col)
 
 

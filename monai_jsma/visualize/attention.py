@@ -59,8 +59,8 @@ def draw_attention(axes: Axes, evidence: Evidence, level: int) -> None:
         antialiased=False,
     )
     draw_scale_bar(axes, place, geometry.mpp)
-    axes.set_xlim(place.col, place.col + place.width)
-    axes.set_ylim(place.row + place.height, place.row)
+    axes.set_xlim(place.col, place.right)
+    axes.set_ylim(place.bottom, place.row)
     _draw_color_bar(axes, mesh)
 
     mpp = to_mpp(geometry.magnifications[level])

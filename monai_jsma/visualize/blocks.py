@@ -7,13 +7,15 @@ They are drawn with Pillow, in a fraction of the time that a figure takes. All l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from monai_jsma.geometry import Box
 from monai_jsma.visualize.attention import make_color_map
@@ -23,6 +25,8 @@ __all__ = [
     "GAP",
     "TEXT_SIZE",
     "TITLE_SIZE",
+    "ColorScale",
+    "blend_colors",
     "choose_patch_side",
     "draw_color_scale",
     "draw_frame",
@@ -31,8 +35,10 @@ __all__ = [
     "frame_page",
     "make_swatch",
     "measure_label",
+    "outline_box",
     "put_beside",
     "put_in_rows",
+    "put_swatch",
     "resize_pixels",
     "scale_box",
     "stack_images",
@@ -47,6 +53,7 @@ _MIN_TEXT_SIZE = 24  # below, a line is shortened
 _FRAME = 12  # around boxes and patches
 _PATCH_SIDE = 300  # at most, unless patches have more pixels
 _SCALE_HEIGHT = 30  # of the scale of colors
+_BAR_HEIGHT = 10  # of a scale bar
 _WHITE = (255, 255, 255)
 _BLACK = (0, 0, 0)
 
@@ -59,8 +66,27 @@ def resize_pixels(thumbnail: np.ndarray, size: tuple[int, int]) -> Image.Image:
         size: height and width of the drawing.
     """
     height, width = size
-    pixels = np.ascontiguousarray(thumbnail.transpose(1, 2, 0))
-    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    return _make_image(thumbnail).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _make_image(pixels: np.ndarray) -> Image.Image:
+    """An image of uint8 ``(3, height, width)``."""
+    channels_last = pixels.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(channels_last))
+
+
+def blend_colors(values: np.ndarray, below: np.ndarray | float = 255.0) -> Image.Image:
+    """Attention in colors, over what lies below it.
+
+    Args:
+        values: share of the highest ``(height, width)``, 0 to 1; what is above has the last color.
+        below: the pixels below ``(height, width, 3)``, by default white.
+    """
+    colors = make_color_map()(values)  # (height, width, RGBA)
+    opacity = colors[..., 3:]
+    above = 255 * opacity * colors[..., :3]
+    blended = (1 - opacity) * below + above
+    return Image.fromarray(blended.round().astype(np.uint8))
 
 
 # ---------------------------------------------------------------------------------------------------------- text
@@ -74,16 +100,21 @@ def write_lines(lines: Sequence[str], *, width: int | None = None, size: int = T
         width: width of the block; by default that of the text.
         size: size of the letters; :data:`TITLE_SIZE` for a title.
     """
-    bold = size == TITLE_SIZE
     if width is None:
-        width = max(int(np.ceil(_load_font(size).getlength(line))) for line in lines)
+        font = _load_font(size)
+        widths = [font.getlength(line) for line in lines]
+        width = math.ceil(max(widths))
     line_height = round(1.25 * size)
-    block = Image.new("RGB", (width, line_height * len(lines)), _WHITE)
+    height = line_height * len(lines)
+    block = Image.new("RGB", (width, height), _WHITE)
     draw = ImageDraw.Draw(block)
-    for number, line in enumerate(lines):
-        is_bold = bold and number == 0
-        text, font = _fit_text(line, width, size=size, bold=is_bold)
-        draw.text((0, (number + 0.5) * line_height), text, fill=_BLACK, font=font, anchor="lm")
+    middle = line_height / 2
+    bold = size == TITLE_SIZE
+    for line in lines:
+        text, font = _fit_text(line, width, size=size, bold=bold)
+        draw.text((0, middle), text, fill=_BLACK, font=font, anchor="lm")
+        middle += line_height
+        bold = False  # the first alone is
     return block
 
 
@@ -99,7 +130,9 @@ def _fit_text(text: str, width: int, *, size: int, bold: bool) -> tuple[str, Ima
     short = text
     while font.getlength(short) > width and keep > 2:
         keep -= 1
-        short = f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
+        begin = keep // 2
+        end = len(text) - (keep - begin)
+        short = f"{text[:begin]}…{text[end:]}"
     return short, font
 
 
@@ -107,8 +140,8 @@ def _fit_text(text: str, width: int, *, size: int, bold: bool) -> tuple[str, Ima
 def _load_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib has with it: the same letters on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / name
-    return ImageFont.truetype(path, size)
+    data = Path(mpl.get_data_path())
+    return ImageFont.truetype(data / "fonts" / "ttf" / name, size)
 
 
 # -------------------------------------------------------------------------------------------------- frames and labels
@@ -145,16 +178,33 @@ def draw_frame(image: Image.Image, box: Box, color: str) -> None:
     """
     left = round(box.col)
     top = round(box.row)
-    right = max(left, round(box.col + box.width) - 1)
-    bottom = max(top, round(box.row + box.height) - 1)
-    shorter_side = 1 + min(right - left, bottom - top)
+    right = max(left + 1, round(box.right))
+    bottom = max(top + 1, round(box.bottom))
+    shorter_side = min(right - left, bottom - top)
     width = max(3, min(_FRAME, shorter_side // 4))  # a small box still has an inside
-    outside = width // 3
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((left, top, right, bottom), outline=_BLACK, width=width)
+    place = Box(top, left, bottom - top, right - left)
+    outline_box(image, place, _BLACK, width=width)
     if shorter_side >= 2 * width:
-        inner = (left + outside, top + outside, right - outside, bottom - outside)
-        draw.rectangle(inner, outline=ImageColor.getrgb(color), width=width - outside)
+        outside = width // 3
+        outline_box(image, place, color, width=width - outside, inset=outside)
+
+
+def outline_box(image: Image.Image, box: Box, color: str | tuple[int, int, int], *, width: int, inset: int = 0) -> None:
+    """Draw an outline inside a box.
+
+    Args:
+        image: image to draw on.
+        box: the box.
+        color: color of the line.
+        width: width of the line.
+        inset: distance of the line from the edge of the box.
+    """
+    left = box.col + inset
+    top = box.row + inset
+    right = box.right - 1 - inset
+    bottom = box.bottom - 1 - inset
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((left, top, right, bottom), outline=color, width=width)
 
 
 def measure_label(text: str) -> tuple[float, float]:
@@ -163,8 +213,9 @@ def measure_label(text: str) -> tuple[float, float]:
     Args:
         text: the label.
     """
-    width = _load_font(TEXT_SIZE, bold=True).getlength(text)
-    return 1.2 * TEXT_SIZE, width + 16
+    font = _load_font(TEXT_SIZE, bold=True)
+    width = font.getlength(text) + 16
+    return 1.2 * TEXT_SIZE, width
 
 
 def write_label(image: Image.Image, text: str, spot: Box) -> None:
@@ -175,9 +226,10 @@ def write_label(image: Image.Image, text: str, spot: Box) -> None:
         text: the label.
         spot: where it stands, of the size of :func:`measure_label`.
     """
-    middle = (spot.col + spot.width / 2, spot.row + spot.height / 2)
+    across = spot.col + spot.width / 2
+    down = spot.row + spot.height / 2
     ImageDraw.Draw(image).text(
-        middle,
+        (across, down),
         text,
         fill=_WHITE,
         font=_load_font(TEXT_SIZE, bold=True),
@@ -190,8 +242,22 @@ def write_label(image: Image.Image, text: str, spot: Box) -> None:
 def make_swatch(color: str) -> Image.Image:
     """A square in the height of a line, framed in a color as boxes are."""
     swatch = Image.new("RGB", (TEXT_SIZE, TEXT_SIZE), _WHITE)
-    draw_frame(swatch, Box(0, 0, TEXT_SIZE, TEXT_SIZE), color)
+    whole = Box(0, 0, TEXT_SIZE, TEXT_SIZE)
+    draw_frame(swatch, whole, color)
     return swatch
+
+
+def put_swatch(swatch: Image.Image, text: str, width: int | None = None) -> Image.Image:
+    """A line of a legend: a swatch and what it means.
+
+    Args:
+        swatch: the swatch, see :func:`make_swatch`.
+        text: what it means.
+        width: width of both; by default that of the text decides.
+    """
+    room = None if width is None else width - swatch.width - GAP
+    line = write_lines([text], width=room)
+    return put_beside([swatch, line], align="center")
 
 
 # ---------------------------------------------------------------------------------------------------------- scales
@@ -207,32 +273,36 @@ def make_scale_bar(width_um: float, width: int) -> Image.Image:
     length_um = choose_bar_length(width_um)
     length = round(length_um * width / width_um)
     text = write_lines([format_length(length_um)])
-    block = Image.new("RGB", (length + GAP // 2 + text.width, text.height), _WHITE)
-    middle = text.height // 2
-    ImageDraw.Draw(block).rectangle((0, middle - 5, length - 1, middle + 4), fill=_BLACK)
-    block.paste(text, (length + GAP // 2, 0))
-    return block
+    top = text.height // 2 - _BAR_HEIGHT // 2
+    bar = Image.new("RGB", (length, text.height), _WHITE)
+    bar.paste(_BLACK, (0, top, length, top + _BAR_HEIGHT))
+    return put_beside([bar, text], gap=GAP // 2)
 
 
-def draw_color_scale(
-    highest: float, *, width: int, text: str = "attention of a cell", and_more: bool = False
-) -> Image.Image:
-    """What the colors of maps mean: probabilities from 0 to the highest.
+class ColorScale(NamedTuple):
+    """Colors run from 0 to ``end``; what is above, up to ``highest``, has the last one."""
+
+    end: float
+    highest: float
+
+
+def draw_color_scale(scale: ColorScale, *, width: int, text: str = "attention of a cell") -> Image.Image:
+    """What the colors of maps mean.
 
     Args:
-        highest: the probability of the last color.
+        scale: the probabilities of the first and the last color.
         width: width of the block.
         text: what the probabilities are.
-        and_more: whether higher ones have the last color too.
     """
+    end = f"{scale.end:.2g}"
+    if scale.end < scale.highest:
+        end += " and more"
     before = write_lines([f"{text}: 0"])
-    after = write_lines([f"{highest:.2g} and more" if and_more else f"{highest:.2g}"])
-    width = width - 2 * GAP - before.width - after.width
-    colors = make_color_map()(np.linspace(0, 1, width))
-    opacity = colors[:, 3:]
-    line = (1 - opacity + opacity * colors[:, :3]) * 255
-    pixels = np.repeat(line[None].round().astype(np.uint8), _SCALE_HEIGHT, axis=0)
-    return put_beside([before, Image.fromarray(pixels), after], align="center")
+    after = write_lines([end])
+    length = width - 2 * GAP - before.width - after.width
+    shares = np.linspace(0, 1, length)
+    colors = blend_colors(np.tile(shares, (_SCALE_HEIGHT, 1)))
+    return put_beside([before, colors, after], align="center")
 
 
 # ---------------------------------------------------------------------------------------------------------- blocks
@@ -246,7 +316,8 @@ def stack_images(blocks: Sequence[Image.Image], *, gap: int = 0) -> Image.Image:
         gap: distance between them.
     """
     width = max(block.width for block in blocks)
-    height = sum(block.height for block in blocks) + gap * (len(blocks) - 1)
+    heights = [block.height for block in blocks]
+    height = sum(heights) + gap * (len(blocks) - 1)
     page = Image.new("RGB", (width, height), _WHITE)
     top = 0
     for block in blocks:
@@ -264,13 +335,14 @@ def put_beside(blocks: Sequence[Image.Image], *, gap: int = GAP, align: str = "t
         align: what of them is at one height, ``"top"``, ``"center"`` or ``"bottom"``.
     """
     height = max(block.height for block in blocks)
-    width = sum(block.width for block in blocks) + gap * (len(blocks) - 1)
+    widths = [block.width for block in blocks]
+    width = sum(widths) + gap * (len(blocks) - 1)
     row = Image.new("RGB", (width, height), _WHITE)
     left = 0
     for block in blocks:
         free = height - block.height
-        top = {"top": 0, "center": free // 2, "bottom": free}[align]
-        row.paste(block, (left, top))
+        tops = {"top": 0, "center": free // 2, "bottom": free}
+        row.paste(block, (left, tops[align]))
         left += block.width + gap
     return row
 
@@ -291,7 +363,8 @@ def put_in_rows(blocks: Sequence[Image.Image], width: int, *, gap: int = GAP) ->
             left = 0
         rows[-1].append(block)
         left += block.width + gap
-    return stack_images([put_beside(row, gap=gap) for row in rows], gap=gap)
+    joined = [put_beside(row, gap=gap) for row in rows]
+    return stack_images(joined, gap=gap)
 
 
 def draw_patch_tile(pixels: np.ndarray, color: str, lines: Sequence[str], *, side: int) -> Image.Image:
@@ -303,10 +376,11 @@ def draw_patch_tile(pixels: np.ndarray, color: str, lines: Sequence[str], *, sid
         lines: lines below it.
         side: height and width of the drawn patch.
     """
-    patch = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    patch = patch.resize((side, side), Image.Resampling.NEAREST)
-    draw_frame(patch, Box(0, 0, side, side), color)
-    return stack_images([patch, write_lines(lines, width=side)], gap=6)
+    patch = _make_image(pixels).resize((side, side), Image.Resampling.NEAREST)
+    whole = Box(0, 0, side, side)
+    draw_frame(patch, whole, color)
+    text = write_lines(lines, width=side)
+    return stack_images([patch, text], gap=6)
 
 
 def choose_patch_side(patch_size: int, width: int) -> int:
@@ -329,6 +403,7 @@ def frame_page(blocks: Sequence[Image.Image], width: int) -> Image.Image:
         width: width of the page.
     """
     content = stack_images(blocks, gap=GAP)
-    page = Image.new("RGB", (width, content.height + 2 * GAP), _WHITE)
+    height = content.height + 2 * GAP
+    page = Image.new("RGB", (width, height), _WHITE)
     page.paste(content, (GAP, GAP))
     return page

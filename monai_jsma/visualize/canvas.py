@@ -239,7 +239,7 @@ def draw_scale_bar(axes: Axes, place: Box, mpp: float) -> None:
         mpp: spacing of level 0 in um per pixel.
     """
     length_um = choose_bar_length(place.width * mpp)
-    end = place.col + place.width
+    end = place.right
     start = end - length_um / mpp
     below = blended_transform_factory(axes.transData, axes.transAxes) + ScaledTranslation(
         0, -_BAR_DISTANCE, axes.figure.dpi_scale_trans

@@ -17,8 +17,8 @@ from monai_jsma.visualize.attention import describe_share, find_cell_edges, make
 from monai_jsma.visualize.background import read_background
 from monai_jsma.visualize.blocks import (
     GAP,
-    TEXT_SIZE,
     TITLE_SIZE,
+    ColorScale,
     choose_patch_side,
     draw_color_scale,
     draw_frame,
@@ -28,6 +28,7 @@ from monai_jsma.visualize.blocks import (
     make_swatch,
     measure_label,
     put_beside,
+    put_swatch,
     resize_pixels,
     scale_box,
     stack_images,
@@ -76,7 +77,8 @@ def draw_card(evidence: Evidence, *, title: str = "", max_patches: int = 8) -> n
     blocks = [write_lines(title.split("\n"), width=_WIDTH - 2 * GAP, size=TITLE_SIZE)]
     for first in range(0, len(panels), 2):
         blocks.append(put_beside(panels[first : first + 2]))
-    blocks.append(draw_color_scale(float(evidence.attention.max()), width=_WIDTH - 2 * GAP))
+    highest = float(evidence.attention.max())
+    blocks.append(draw_color_scale(ColorScale(highest, highest), width=_WIDTH - 2 * GAP))
     blocks += _draw_strip(evidence, max_patches=max_patches)
     return np.asarray(frame_page(blocks, _WIDTH))
 
@@ -124,13 +126,8 @@ def _draw_map_panel(evidence: Evidence, gray: Image.Image, level: int) -> Image.
     name = geometry.names[level]
     share, enrichment = describe_share(evidence, level)
     swatch = make_swatch(pick_color(level))
-    share_line = write_lines([f"{name}: {share}"], width=_PANEL_WIDTH - TEXT_SIZE - GAP)
-    caption = stack_images(
-        [
-            put_beside([swatch, share_line], align="center"),
-            write_lines([enrichment], width=_PANEL_WIDTH),
-        ]
-    )
+    share_line = put_swatch(swatch, f"{name}: {share}", _PANEL_WIDTH)
+    caption = stack_images([share_line, write_lines([enrichment], width=_PANEL_WIDTH)])
 
     highest = evidence.attention.max() or 1
     values = evidence.attention[geometry.slices[name]].reshape(geometry.grids[level])

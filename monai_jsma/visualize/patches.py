@@ -167,8 +167,8 @@ def find_free_spot(box: Box, size: tuple[float, float], place: Box, *, occupied:
     height, width = size
     free_rows = max(box.height - height, 0)
     free_cols = max(box.width - width, 0)
-    last_row = place.row + place.height - height
-    last_col = place.col + place.width - width
+    last_row = place.bottom - height
+    last_col = place.right - width
 
     spots = []
     for down in (0, 1, 0.5, 0.25, 0.75):
@@ -184,10 +184,10 @@ def find_free_spot(box: Box, size: tuple[float, float], place: Box, *, occupied:
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    above = one.row + one.height <= other.row
-    below = other.row + other.height <= one.row
-    left = one.col + one.width <= other.col
-    right = other.col + other.width <= one.col
+    above = one.bottom <= other.row
+    below = other.bottom <= one.row
+    left = one.right <= other.col
+    right = other.right <= one.col
     return not (above or below or left or right)
 
 

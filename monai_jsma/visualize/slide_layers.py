@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from monai_jsma.geometry import Box, PatchGeometry
 from monai_jsma.predictions.evidence import SeenRegion
 from monai_jsma.predictions.records import PredictionRecord
 from monai_jsma.visualize.attention import find_cell_edges
+from monai_jsma.visualize.blocks import ColorScale
 
-__all__ = ["AttentionGrid", "MapLayer", "ColorScale", "find_scale", "list_layers", "paint_grid"]
+__all__ = ["AttentionGrid", "MapLayer", "find_scale", "list_layers", "paint_grid"]
 
 _QUANTILE = 0.995  # of the cells, above which all have the last color
 
@@ -63,13 +64,6 @@ class MapLayer:
     outlines: tuple[Box, ...] = ()
 
 
-class ColorScale(NamedTuple):
-    """Colors run from 0 to ``end``; what is above, up to ``highest``, has the last one."""
-
-    end: float
-    highest: float
-
-
 def find_scale(layers: Sequence[MapLayer]) -> ColorScale:
     """The scale of colors of some layers.
 
@@ -79,14 +73,19 @@ def find_scale(layers: Sequence[MapLayer]) -> ColorScale:
     Args:
         layers: layers that are to be compared.
     """
-    values = [grid.values.ravel() for layer in layers for grid in layer.grids]
+    values: list[np.ndarray] = []
+    for layer in layers:
+        values += [grid.values.ravel() for grid in layer.grids]
     if not values:
         return ColorScale(0.0, 0.0)
+
     together = np.concatenate(values)
     highest = float(together.max())
-    if len(together) * (1 - _QUANTILE) < 1:  # not one of so few
+    num_above = len(together) * (1 - _QUANTILE)
+    if num_above < 1:
         return ColorScale(highest, highest)
-    end = max(float(np.quantile(together, _QUANTILE)), highest / 10)
+    quantile = float(np.quantile(together, _QUANTILE))
+    end = max(quantile, highest / 10)
     return ColorScale(end, highest)
 
 
@@ -107,17 +106,22 @@ def list_layers(records: Sequence[PredictionRecord]) -> list[MapLayer]:
 
 def _list_magnifications(records: Sequence[PredictionRecord]) -> Iterator[MapLayer]:
     """A layer for each magnification of regions that were predicted one by one."""
-    names = {spacing: name for record in records for name, spacing in zip(record.geometry.names, record.magnifications)}
+    names: dict[float, str] = {}
+    for record in records:
+        pairs = zip(record.magnifications, record.geometry.names)
+        names.update(pairs)
+
     for level, spacing in enumerate(sorted(names, reverse=True)):
         name = names[spacing]
         grids = []
         for record in records:
             if spacing in record.magnifications:
                 number = record.magnifications.index(spacing)
-                attention = np.array(record.attention)
-                grids.append(_make_grid(record.geometry, attention, number, corner=record.location))
-        share = math.fsum(record.shares.get(name, 0.0) for record in records) / len(records)
-        prior = math.fsum(record.prior_shares.get(name, 0.0) for record in records) / len(records)
+                grids.append(_make_record_grid(record, number))
+        shares = [record.shares.get(name, 0.0) for record in records]
+        priors = [record.prior_shares.get(name, 0.0) for record in records]
+        share = math.fsum(shares) / len(records)
+        prior = math.fsum(priors) / len(records)
         yield MapLayer(
             title=f"{name}: {share:.1%} of all attention",
             note=f"{share / prior:.2f} times its share of the cells",
@@ -127,13 +131,22 @@ def _list_magnifications(records: Sequence[PredictionRecord]) -> Iterator[MapLay
         )
 
 
+def _make_record_grid(record: PredictionRecord, level: int) -> AttentionGrid:
+    """The attention of one magnification of a record."""
+    attention = np.array(record.attention)
+    return _make_grid(record.geometry, attention, level, corner=record.location)
+
+
 def _make_grid(
     geometry: PatchGeometry, attention: np.ndarray, level: int, *, corner: tuple[float, float]
 ) -> AttentionGrid:
     """The attention of one magnification of a region that begins at a corner (row, column)."""
-    values = attention[geometry.slices[geometry.names[level]]].reshape(geometry.grids[level])
+    name = geometry.names[level]
+    of_level = attention[geometry.slices[name]]
+    values = of_level.reshape(geometry.grids[level])
+    row, col = corner
     row_edges, col_edges = find_cell_edges(geometry, level)
-    return AttentionGrid(values, row_edges + corner[0], col_edges + corner[1])
+    return AttentionGrid(values, row_edges + row, col_edges + col)
 
 
 # ---------------------------------------------------------------------------------------------------------------- zoom
@@ -145,7 +158,7 @@ def _list_stages(record: PredictionRecord) -> Iterator[MapLayer]:
     for stage in range(1, max(1, record.zoom_depth) + 1):
         of_stage = [region for region in seen if region.stage == stage]
         if stage == 1:
-            grids = [_make_grid(record.geometry, np.array(record.attention), 0, corner=record.location)]
+            grids = [_make_record_grid(record, 0)]
             outlines: list[Box] = []
         else:
             parents = [region for region in seen if region.stage == stage - 1]
@@ -188,7 +201,9 @@ def _list_seen_magnifications(record: PredictionRecord) -> Iterator[MapLayer]:
 
 def _make_seen_grid(region: SeenRegion, mpp: float, level: int) -> AttentionGrid:
     attention = region.probability * np.array(region.attention)
-    return _make_grid(region.make_geometry(mpp), attention, level, corner=(region.box.row, region.box.col))
+    geometry = region.make_geometry(mpp)
+    corner = (region.box.row, region.box.col)
+    return _make_grid(geometry, attention, level, corner=corner)
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
@@ -206,28 +221,37 @@ def paint_grid(layer: np.ndarray, grid: AttentionGrid, *, view: Box) -> None:
         view: what the layer shows, in level-0 pixels of the file.
     """
     height, width = layer.shape
-    row_edges = (grid.row_edges - view.row) * height / view.height
-    col_edges = (grid.col_edges - view.col) * width / view.width
+    rows_below = grid.row_edges - view.row
+    cols_beside = grid.col_edges - view.col
+    row_edges = rows_below * height / view.height
+    col_edges = cols_beside * width / view.width
+
     rows, row_cells = _find_pixels(row_edges, height)
     cols, col_cells = _find_pixels(col_edges, width)
     window = layer[rows, cols]
-    np.fmax(window, grid.values[row_cells[:, None], col_cells], out=window)
+    of_pixels = grid.values[np.ix_(row_cells, col_cells)]
+    np.fmax(window, of_pixels, out=window)
 
     center_rows = _find_centers(row_edges, height)
     center_cols = _find_centers(col_edges, width)
-    np.fmax.at(layer, (center_rows[:, None], center_cols), grid.values)
+    np.fmax.at(layer, np.ix_(center_rows, center_cols), grid.values)
 
 
 def _find_pixels(edges: np.ndarray, length: int) -> tuple[slice, np.ndarray]:
     """The pixels of an axis whose centers lie between the edges, and the cell of each."""
-    first = max(0, math.ceil(edges[0] - 0.5))
-    end = max(first, min(length, math.ceil(edges[-1] - 0.5)))
+    first = math.ceil(edges[0] - 0.5)
+    first = max(0, first)
+    end = math.ceil(edges[-1] - 0.5)
+    end = max(first, min(length, end))
     centers = np.arange(first, end) + 0.5
     cells = np.searchsorted(edges, centers, side="right") - 1
-    return slice(first, end), cells.clip(0, len(edges) - 2)
+    last = len(edges) - 2
+    return slice(first, end), cells.clip(0, last)
 
 
 def _find_centers(edges: np.ndarray, length: int) -> np.ndarray:
     """The pixel of an axis in which the center of each cell lies."""
-    centers = (edges[:-1] + edges[1:]) / 2
-    return np.floor(centers).astype(np.int64).clip(0, length - 1)
+    sums = edges[:-1] + edges[1:]
+    pixels = np.floor(sums / 2)
+    last = length - 1
+    return pixels.astype(np.int64).clip(0, last)

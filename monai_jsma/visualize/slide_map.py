@@ -24,11 +24,11 @@ from monai_jsma.datalists.regions import Area
 from monai_jsma.geometry import Box
 from monai_jsma.predictions.evidence import InnerPatch
 from monai_jsma.predictions.records import PredictionRecord
-from monai_jsma.visualize.attention import make_color_map
 from monai_jsma.visualize.blocks import (
     GAP,
     TEXT_SIZE,
     TITLE_SIZE,
+    blend_colors,
     choose_patch_side,
     draw_color_scale,
     draw_frame,
@@ -37,8 +37,10 @@ from monai_jsma.visualize.blocks import (
     make_scale_bar,
     make_swatch,
     measure_label,
+    outline_box,
     put_beside,
     put_in_rows,
+    put_swatch,
     resize_pixels,
     stack_images,
     write_label,
@@ -56,7 +58,6 @@ __all__ = ["draw_slide_map", "is_slide"]
 _PANEL_WIDTH = 960
 _CONTENT_WIDTH = 2 * _PANEL_WIDTH + GAP
 _WIDTH = _CONTENT_WIDTH + 2 * GAP
-_TEXT_WIDTH = _PANEL_WIDTH - TEXT_SIZE - GAP  # beside a swatch
 _MAX_PANEL_HEIGHT = 1000
 _MIN_OUTLINED = 8  # of a region
 _MIN_BOX = 26  # of a patch, so that its color is seen
@@ -96,13 +97,18 @@ class _View:
         width = self.tissue.width
         down = height / self.box.height
         across = width / self.box.width
-        row = box.row - self.box.row
-        col = box.col - self.box.col
-        top = max(0.0, row * down)
-        left = max(0.0, col * across)
-        bottom = min(height, (row + box.height) * down)
-        right = min(width, (col + box.width) * across)
-        return Box(top, left, bottom - top, right - left)
+        from_top = box.row - self.box.row
+        from_left = box.col - self.box.col
+        top = from_top * down
+        left = from_left * across
+        bottom = (from_top + box.height) * down
+        right = (from_left + box.width) * across
+        return _span(max(0.0, top), max(0.0, left), min(height, bottom), min(width, right))
+
+
+def _span(top: float, left: float, bottom: float, right: float) -> Box:
+    """The box between four edges."""
+    return Box(top, left, bottom - top, right - left)
 
 
 def is_slide(records: Sequence[PredictionRecord]) -> bool:
@@ -112,7 +118,8 @@ def is_slide(records: Sequence[PredictionRecord]) -> bool:
         records: all records of the file.
     """
     first = records[0]
-    return len(records) > 1 or any(first.location) or first.inner_patches is not None
+    is_region = len(records) > 1 or any(first.location)
+    return is_region or first.inner_patches is not None
 
 
 def draw_slide_map(
@@ -163,13 +170,13 @@ def draw_slide_map(
         pair = panels[number : number + 2]
         blocks.append(_put_panels(pair))
     for kind, text in _KINDS.items():
-        scale = scales[kind]
-        if scale.end > 0:
-            and_more = scale.end < scale.highest
-            blocks.append(draw_color_scale(scale.end, width=_CONTENT_WIDTH, text=text, and_more=and_more))
+        if scales[kind].end > 0:
+            blocks.append(draw_color_scale(scales[kind], width=_CONTENT_WIDTH, text=text))
     if patches:
-        blocks.append(_draw_strip(slide, patches, colors=_pick_colors(records[0]), max_patches=max_patches))
-    return np.asarray(frame_page(blocks, _WIDTH))
+        colors = _pick_colors(first)
+        blocks.append(_draw_strip(slide, patches, colors=colors, max_patches=max_patches))
+    page = frame_page(blocks, _WIDTH)
+    return np.asarray(page)
 
 
 def _write_title(records: Sequence[PredictionRecord]) -> list[str]:
@@ -183,13 +190,15 @@ def _write_title(records: Sequence[PredictionRecord]) -> list[str]:
     whole = replace(first.evidence, scores=mean, label=label)
     answer = describe_answer(whole, first.classes)
 
-    num_patches = sum(record.patches_read for record in records)
-    patches = describe_count(num_patches, "patch", "patches")
+    numbers_read = [record.patches_read for record in records]
+    patches = describe_count(sum(numbers_read), "patch", "patches")
     if first.inner_patches is None:
         regions = describe_count(len(records), "region")
         return [name, answer, f"mean of {regions}, {patches} read"]
-    regions = describe_count(first.regions_looked_at or 0, "region")
-    return [name, answer, f"{regions} looked at, {patches} read", *_describe_certainty(first)]
+    num_regions = first.regions_looked_at or 0
+    regions = describe_count(num_regions, "region")
+    certainty = _describe_certainty(first)
+    return [name, answer, f"{regions} looked at, {patches} read", *certainty]
 
 
 def _describe_certainty(record: PredictionRecord) -> list[str]:
@@ -207,15 +216,19 @@ def _describe_certainty(record: PredictionRecord) -> list[str]:
 def _read_view(slide: Pyramid) -> _View:
     """The image of a slide, without the canvas around it, at the size of a panel."""
     box = slide.bounds or Box(0, 0, *slide.geometry.size)
-    row, col, height, width = (int(number) for number in box)
-    scale = min(_PANEL_WIDTH / width, _MAX_PANEL_HEIGHT / height)
+    row, col, height, width = map(int, box)
+    to_width = _PANEL_WIDTH / width
+    to_height = _MAX_PANEL_HEIGHT / height
+    scale = min(to_width, to_height)
     num_rows = max(1, round(height * scale))
     num_cols = max(1, round(width * scale))
-    read_size = (min(height, num_rows), min(width, num_cols))  # a small image is enlarged when it is drawn
+
     image = slide.cropped((row, col), (height, width))
+    read_size = (min(height, num_rows), min(width, num_cols))  # a small image is enlarged when it is drawn
     thumbnail = image.thumbnail(read_size, keep=False)
-    tissue = resize_pixels(thumbnail, (num_rows, num_cols))
-    gray = resize_pixels(make_gray(thumbnail), (num_rows, num_cols))
+    size = (num_rows, num_cols)
+    tissue = resize_pixels(thumbnail, size)
+    gray = resize_pixels(make_gray(thumbnail), size)
     return _View(box, tissue, gray)
 
 
@@ -227,8 +240,10 @@ def _put_panels(panels: Sequence[_Panel]) -> Image.Image:
     height = max(panel.caption.height for panel in panels)
     columns = []
     for panel in panels:
-        free = Image.new("RGB", (_PANEL_WIDTH, height - panel.caption.height), _WHITE)
-        columns.append(stack_images([free, panel.caption, panel.image], gap=6))
+        free_height = height - panel.caption.height
+        free = Image.new("RGB", (_PANEL_WIDTH, free_height), _WHITE)
+        column = [free, panel.caption, panel.image]
+        columns.append(stack_images(column, gap=6))
     return put_beside(columns)
 
 
@@ -236,8 +251,13 @@ def _draw_tissue(view: _View, slide: Pyramid, areas: Sequence[Area]) -> _Panel:
     """The tissue with its annotations, below a scale bar."""
     image = view.tissue.copy()
     caption = _draw_areas(image, view, slide, areas)
-    caption.append(make_scale_bar(view.box.width * slide.mpp, image.width))
+    caption.append(_make_scale_bar(view, slide))
     return _Panel(stack_images(caption), image)
+
+
+def _make_scale_bar(view: _View, slide: Pyramid) -> Image.Image:
+    width_um = view.box.width * slide.mpp
+    return make_scale_bar(width_um, view.tissue.width)
 
 
 def _draw_areas(image: Image.Image, view: _View, slide: Pyramid, areas: Sequence[Area]) -> list[Image.Image]:
@@ -251,62 +271,63 @@ def _draw_areas(image: Image.Image, view: _View, slide: Pyramid, areas: Sequence
         for ring in (on_canvas.ring, *on_canvas.holes):
             _draw_ring(image, view, ring)
     listed = ", ".join(sorted(names))
-    text = write_lines([f"annotated: {listed}"], width=_TEXT_WIDTH)
-    return [put_beside([make_swatch(_ANNOTATION), text], align="center")]
+    return [put_swatch(make_swatch(_ANNOTATION), f"annotated: {listed}", _PANEL_WIDTH)]
 
 
 def _draw_ring(image: Image.Image, view: _View, ring: np.ndarray) -> None:
     """Draw an outline of (row, column) in level-0 pixels of the file."""
-    corner = np.array([view.box.row, view.box.col])
-    scale = np.array([image.height / view.box.height, image.width / view.box.width])
-    closed = np.vstack([ring, ring[:1]])
-    points = (closed - corner) * scale
-    corners = [(col, row) for row, col in points.tolist()]
+    down = image.height / view.box.height
+    across = image.width / view.box.width
+    rows = (ring[:, 0] - view.box.row) * down
+    cols = (ring[:, 1] - view.box.col) * across
+    points = list(zip(cols.tolist(), rows.tolist(), strict=True))
+    closed = [*points, points[0]]
     draw = ImageDraw.Draw(image)
-    draw.line(corners, fill=_WHITE, width=10, joint="curve")
-    draw.line(corners, fill=_ANNOTATION, width=5, joint="curve")
+    draw.line(closed, fill=_WHITE, width=10, joint="curve")
+    draw.line(closed, fill=_ANNOTATION, width=5, joint="curve")
 
 
 def _draw_classes(view: _View, records: Sequence[PredictionRecord]) -> _Panel:
     """The predicted class of each region over the gray tissue, below a legend; wrong ones are crossed out."""
-    places = [view.place(Box(*record.location, *record.size)) for record in records]
+    boxes = [Box(*record.location, *record.size) for record in records]
+    places = [view.place(box) for box in boxes]
     gray = np.asarray(view.gray)
     pixels = gray.copy()
     for record, place in zip(records, places, strict=True):
-        top = round(place.row)
-        left = round(place.col)
-        bottom = max(top + 1, round(place.row + place.height))
-        right = max(left + 1, round(place.col + place.width))
-        below = gray[top:bottom, left:right]  # neighbors overlap: the later one is on top
-        pixels[top:bottom, left:right] = _tint(below, record)
+        rows, cols = _find_pixels(place)
+        below = gray[rows, cols]  # neighbors overlap: the later one is on top
+        pixels[rows, cols] = _tint(below, record)
     image = Image.fromarray(pixels)
 
-    draw = ImageDraw.Draw(image)
     num_wrong = 0
     for record, place in zip(records, places, strict=True):
-        _outline_region(draw, place)
+        if min(place.width, place.height) >= _MIN_OUTLINED:
+            outline_box(image, place, _BLACK, width=1)
         if record.is_wrong:
             num_wrong += 1
-            _cross_out(draw, place)
-    return _Panel(_write_legend(records, num_wrong), image)
+            _cross_out(image, place)
+    legend = _write_legend(records, num_wrong)
+    return _Panel(legend, image)
+
+
+def _find_pixels(place: Box) -> tuple[slice, slice]:
+    """Rows and columns of a box, at least one of each."""
+    top = round(place.row)
+    left = round(place.col)
+    bottom = max(top + 1, round(place.bottom))
+    right = max(left + 1, round(place.right))
+    return slice(top, bottom), slice(left, right)
 
 
 def _tint(gray: np.ndarray, record: PredictionRecord) -> np.ndarray:
     """The pixels of a region in the color of its predicted class."""
     if record.main_class is None:
         return gray
-    color = 255 * np.array(to_rgb(pick_class_color(record.main_class)))
+    color = to_rgb(pick_class_color(record.main_class))
     opacity = _find_opacity(record)
-    tinted = (1 - opacity) * gray + opacity * color
+    above = 255 * np.array(color) * opacity
+    tinted = (1 - opacity) * gray + above
     return tinted.round().astype(np.uint8)
-
-
-def _outline_region(draw: ImageDraw.ImageDraw, place: Box) -> None:
-    if min(place.width, place.height) < _MIN_OUTLINED:
-        return
-    right = place.col + place.width - 1
-    bottom = place.row + place.height - 1
-    draw.rectangle((place.col, place.row, right, bottom), outline=_BLACK, width=1)
 
 
 def _write_legend(records: Sequence[PredictionRecord], num_wrong: int) -> Image.Image:
@@ -322,7 +343,8 @@ def _write_legend(records: Sequence[PredictionRecord], num_wrong: int) -> Image.
         name = records[0].classes[index]
         entries.append(_make_class_entry(name, index, count))
     text = write_lines(lines, width=_PANEL_WIDTH)
-    return stack_images([text, put_in_rows(entries, _PANEL_WIDTH)], gap=6)
+    rows = put_in_rows(entries, _PANEL_WIDTH)
+    return stack_images([text, rows], gap=6)
 
 
 def _find_opacity(record: PredictionRecord) -> float:
@@ -330,17 +352,20 @@ def _find_opacity(record: PredictionRecord) -> float:
     index = record.main_class
     assert index is not None
     chance = 1 / len(record.classes) if record.thresholds is None else record.thresholds[index]
-    probability = record.probabilities[index]
-    sureness = (probability - chance) / (1 - chance) if chance < 1 else 1.0
-    return _FAINTEST + (_DENSEST - _FAINTEST) * min(max(sureness, 0.0), 1.0)
+    if chance == 1:
+        return _DENSEST
+    sureness = (record.probabilities[index] - chance) / (1 - chance)
+    shown = min(max(sureness, 0.0), 1.0)
+    return _FAINTEST + (_DENSEST - _FAINTEST) * shown
 
 
-def _cross_out(draw: ImageDraw.ImageDraw, place: Box) -> None:
+def _cross_out(image: Image.Image, place: Box) -> None:
     margin = min(place.width, place.height) / 5
     top = place.row + margin
     left = place.col + margin
-    bottom = place.row + place.height - margin
-    right = place.col + place.width - margin
+    bottom = place.bottom - margin
+    right = place.right - margin
+    draw = ImageDraw.Draw(image)
     for width, color in ((7, _WHITE), (3, _BLACK)):
         draw.line((left, top, right, bottom), fill=color, width=width)
         draw.line((left, bottom, right, top), fill=color, width=width)
@@ -349,12 +374,13 @@ def _cross_out(draw: ImageDraw.ImageDraw, place: Box) -> None:
 def _make_class_entry(name: str, index: int, count: int) -> Image.Image:
     """A line of the legend: the color of a class, its name, and how many regions have it."""
     swatch = Image.new("RGB", (TEXT_SIZE, TEXT_SIZE), pick_class_color(index))
-    ImageDraw.Draw(swatch).rectangle((0, 0, TEXT_SIZE - 1, TEXT_SIZE - 1), outline=_BLACK, width=2)
-    text = f"{name}: {describe_count(count, 'region')}"
-    line = write_lines([text])
-    if line.width > _PANEL_WIDTH - TEXT_SIZE - GAP:
-        line = write_lines([text], width=_TEXT_WIDTH)
-    return put_beside([swatch, line], align="center")
+    whole = Box(0, 0, TEXT_SIZE, TEXT_SIZE)
+    outline_box(swatch, whole, _BLACK, width=2)
+    regions = describe_count(count, "region")
+    entry = put_swatch(swatch, f"{name}: {regions}")
+    if entry.width > _PANEL_WIDTH:
+        entry = put_swatch(swatch, f"{name}: {regions}", _PANEL_WIDTH)
+    return entry
 
 
 def _draw_patches(
@@ -363,24 +389,29 @@ def _draw_patches(
     """The tissue with the regions that were looked into, and the patches that were read in them, numbered by weight."""
     image = view.tissue.copy()
     caption = _draw_areas(image, view, slide, areas)
-    _outline(image, view, [region.box for region in record.last_regions])
+    regions = [region.box for region in record.last_regions]
+    _outline(image, view, regions)
 
     patches = record.inner_patches or ()
     colors = _pick_colors(record)
-    places = [_enlarge(view.place(patch.box), image) for patch in patches]
-    for patch, place in reversed(list(zip(patches, places, strict=True))):  # the heaviest is drawn last
-        draw_frame(image, place, colors[patch.mpp])
+    places = []
+    for patch in patches:
+        place = view.place(patch.box)
+        places.append(_enlarge(place, image))
+    for number in reversed(range(len(patches))):  # the heaviest is drawn last
+        color = colors[patches[number].mpp]
+        draw_frame(image, places[number], color)
     _write_numbers(image, places, max_patches)
 
     entries = []
     for mpp, color in colors.items():
         of_magnification = [patch for patch in patches if patch.mpp == mpp]
         count = describe_count(len(of_magnification), "patch", "patches")
-        text = write_lines([f"{of_magnification[0].magnification}: {count}"])
-        entries.append(put_beside([make_swatch(color), text], align="center"))
+        name = of_magnification[0].magnification
+        entries.append(put_swatch(make_swatch(color), f"{name}: {count}"))
     if entries:
         caption.append(put_in_rows(entries, _PANEL_WIDTH))
-    caption.append(make_scale_bar(view.box.width * slide.mpp, image.width))
+    caption.append(_make_scale_bar(view, slide))
     return _Panel(stack_images(caption, gap=6), image)
 
 
@@ -400,18 +431,24 @@ def _write_numbers(image: Image.Image, places: Sequence[Box], max_patches: int) 
 def _pick_colors(record: PredictionRecord) -> dict[float, str]:
     """Color of each magnification of the patches that were read: that of its map."""
     patches = sorted(record.inner_patches or (), key=lambda patch: patch.mpp, reverse=True)
-    return {patch.mpp: pick_color(record.find_inner_level(patch)) for patch in patches}
+    colors = {}
+    for patch in patches:
+        level = record.find_inner_level(patch)
+        colors[patch.mpp] = pick_color(level)
+    return colors
 
 
 def _enlarge(place: Box, image: Image.Image) -> Box:
     """A box that is large enough to be seen, around the same center, inside the image."""
     height = max(place.height, _MIN_BOX)
     width = max(place.width, _MIN_BOX)
-    row = place.row - (height - place.height) / 2
-    col = place.col - (width - place.width) / 2
+    above = (height - place.height) / 2
+    beside = (width - place.width) / 2
+    row = max(place.row - above, 0)
+    col = max(place.col - beside, 0)
     last_row = image.height - height
     last_col = image.width - width
-    return Box(min(max(row, 0), last_row), min(max(col, 0), last_col), height, width)
+    return Box(min(row, last_row), min(col, last_col), height, width)
 
 
 def _grow(place: Box, size: tuple[float, float], whole: Box) -> Box:
@@ -419,23 +456,19 @@ def _grow(place: Box, size: tuple[float, float], whole: Box) -> Box:
     height, width = size
     top = max(0.0, place.row - height)
     left = max(0.0, place.col - width)
-    bottom = min(whole.height, place.row + place.height + height)
-    right = min(whole.width, place.col + place.width + width)
-    return Box(top, left, bottom - top, right - left)
+    bottom = min(whole.height, place.bottom + height)
+    right = min(whole.width, place.right + width)
+    return _span(top, left, bottom, right)
 
 
 def _outline(image: Image.Image, view: _View, boxes: Sequence[Box]) -> None:
     """Thin outlines, black and white, which are seen on any ground."""
-    draw = ImageDraw.Draw(image)
     places = [view.place(box) for box in boxes]
     for color, inset in ((_WHITE, 0), (_BLACK, 2)):
         for place in places:
-            left = place.col + inset
-            top = place.row + inset
-            right = place.col + place.width - 1 - inset
-            bottom = place.row + place.height - 1 - inset
-            if right > left + inset and bottom > top + inset:
-                draw.rectangle((left, top, right, bottom), outline=color, width=2)
+            shorter_side = min(place.height, place.width)
+            if shorter_side > 1 + 3 * inset:
+                outline_box(image, place, color, width=2, inset=inset)
 
 
 def _draw_layer(view: _View, layer: MapLayer, end: float) -> _Panel:
@@ -444,20 +477,18 @@ def _draw_layer(view: _View, layer: MapLayer, end: float) -> _Panel:
     for grid in layer.grids:
         paint_grid(values, grid, view=view.box)
     known = np.nan_to_num(values)
-    colors = make_color_map()(known / (end or 1.0))  # (height, width, RGBA)
-    opacity = colors[..., 3:]
-    below = (1 - opacity) * np.asarray(view.gray)
-    blended = below + 255 * opacity * colors[..., :3]
-    image = Image.fromarray(blended.round().astype(np.uint8))
+    shares = known / (end or 1.0)
+    image = blend_colors(shares, np.asarray(view.gray))
     _outline(image, view, layer.outlines)
 
-    title = write_lines([layer.title], width=_PANEL_WIDTH)
-    if layer.level is not None:
+    if layer.level is None:
+        title = write_lines([layer.title], width=_PANEL_WIDTH)
+    else:
         swatch = make_swatch(pick_color(layer.level))
-        text = write_lines([layer.title], width=_TEXT_WIDTH)
-        title = put_beside([swatch, text], align="center")
+        title = put_swatch(swatch, layer.title, _PANEL_WIDTH)
     note = write_lines([layer.note], width=_PANEL_WIDTH)
-    return _Panel(stack_images([title, note]), image)
+    caption = stack_images([title, note])
+    return _Panel(caption, image)
 
 
 # --------------------------------------------------------------------------------------------------------------- strip
@@ -472,26 +503,31 @@ def _draw_strip(
         pixels = _read_patch(slide, patch)
         side = choose_patch_side(pixels.shape[1], _CONTENT_WIDTH)
         weight = format_weight(patch.weight)
-        length = format_length(patch.box.height * slide.mpp, digits=3)
+        length_um = patch.box.height * slide.mpp
+        length = format_length(length_um, digits=3)
         lines = [f"{number}: weight {weight}", f"{patch.magnification}, {length}"]
-        tiles.append(draw_patch_tile(pixels, colors[patch.mpp], lines, side=side))
+        color = colors[patch.mpp]
+        tiles.append(draw_patch_tile(pixels, color, lines, side=side))
     return put_in_rows(tiles, _CONTENT_WIDTH)
 
 
 def _read_patch(slide: Pyramid, patch: InnerPatch) -> np.ndarray:
     """The pixels of a patch at its magnification, white beyond the slide: uint8 ``(3, side, side)``."""
-    height, width = slide.geometry.size
+    slide_height, slide_width = slide.geometry.size
     box = patch.box
     top = math.floor(box.row)
     left = math.floor(box.col)
-    bottom = min(height, math.ceil(box.row + box.height))
-    right = min(width, math.ceil(box.col + box.width))
+    bottom = math.ceil(box.bottom)
+    right = math.ceil(box.right)
+    height = min(slide_height, bottom) - top
+    width = min(slide_width, right) - left
+    inside = slide.cropped((top, left), (height, width))
 
     scale = slide.mpp / patch.mpp
     side = round(box.height * scale)
-    num_rows = min(side, max(1, round((bottom - top) * scale)))
-    num_cols = min(side, max(1, round((right - left) * scale)))
-    inside = slide.cropped((top, left), (bottom - top, right - left))
+    num_rows = max(1, round(height * scale))
+    num_cols = max(1, round(width * scale))
+    read_size = (min(side, num_rows), min(side, num_cols))
     pixels = np.full((3, side, side), 255, np.uint8)
-    pixels[:, :num_rows, :num_cols] = inside.thumbnail((num_rows, num_cols), keep=False)
+    pixels[:, :num_rows, :num_cols] = inside.thumbnail(read_size, keep=False)
     return pixels

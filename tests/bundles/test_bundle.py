@@ -238,7 +238,8 @@ def test_trains(tmp_path):
         noise.resize((2048, 1536)).save(pictures / f"{i}.tif")
         sides[side].append({"image": f"{i}.tif", "label": i})
     (pictures / "datalist.json").write_text(json.dumps(sides))
-    arguments = command("training", "train", dataset_dir=pictures, weights=None, epochs=1, batch_size=2, num_workers=1)
+    options = {"dataset_dir": pictures, "weights": None, "epochs": 1, "batch_size": 2, "num_workers": 1}
+    arguments = command("training", "train", fresh=True, **options)
     code, written = execute(arguments, bundle)
     assert code == 0, written[-3000:]
     assert "val_accuracy" in written

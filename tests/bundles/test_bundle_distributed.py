@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     """A bundle after two epochs of two processes, and what they wrote; 7 validation pictures are 4 and 3."""
     bundle = copy_bundle(tmp_path_factory.mktemp("trained"))
     make_pictures(bundle / "data", 8, 7, 1)
-    return bundle, torchrun(bundle, "training", "train", "demo", "multi_gpu_train", max_pictures=5)
+    return bundle, torchrun(bundle, "training", "train", "demo", "multi_gpu_train", max_pictures=5, fresh=True)
 
 
 def test_one_model_without_the_names_of_the_wrapper(trained):

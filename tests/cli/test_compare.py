@@ -6,14 +6,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 from bundle_runs import TINY, copy_bundle
+from warm_python import warm_python
 
 from monai_jsma.__main__ import main
 from monai_jsma.data import make_dataset, shuffle_labels
 from monai_jsma.predictions.records import read_records
+
+
+@pytest.fixture(autouse=True)
+def python_that_starts_at_once(monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(warm_python()))
 
 
 @pytest.fixture(scope="module")

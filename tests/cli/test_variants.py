@@ -128,6 +128,29 @@ def test_what_a_variant_leaves_open_may_be_set():
     assert content(variant, "sampler") == content(variant, "inference_sampler") == AllPatches()
 
 
+def test_what_an_overlay_brings_along_may_be_set():
+    """It is for the variants that have it; what defines them, and what others know, stays refused."""
+    values = {"zoom_region_size": "512", "epochs": "3"}
+    flat, zoom = make_variants(BUNDLE, ["multi", "zoom"], values=values)
+    assert flat.values == {"epochs": "3"}
+    assert zoom.values == values
+    assert content(zoom, "zoom_region_size") == 512
+    assert content(zoom, "network_def#stages#0#region_size") == 512
+    (both,) = make_variants(BUNDLE, ["zoom+all_patches"], values={"tissue_power": "0.5"})
+    assert content(both, "tissue_power") == 0.5
+    for value in ("zoom", "network_def", "network_def#stages", "thumbnail_size"):
+        with pytest.raises(ValueError, match=f"--set {value}: the overlay 'zoom' sets"):
+            make_variants(BUNDLE, ["zoom"], values={value: "1"})
+
+
+def test_what_an_overlay_changes_of_another_defines_the_variant(tmp_path):
+    bundle = copy_bundle(tmp_path)
+    (tmp_path / "variants" / "blind.json").write_text(json.dumps({"slide_backbone": None}))
+    for names, configs in ((["zoom+blind"], []), (["blind"], ["zoom"])):
+        with pytest.raises(ValueError, match="--set slide_backbone: the overlay 'blind' sets 'slide_backbone'"):
+            make_variants(bundle, names, configs=configs, values={"slide_backbone": "resnet18"})
+
+
 def test_overlays_are_joined_and_the_last_wins():
     made = make_variants(BUNDLE, ["single+all_patches", "random_patches+draws", "shuffled_labels+paper"])
     by_name = {variant.name: variant for variant in made}

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What someone has who installed the wheel alone: no repository, a fresh environment, the README's example, a bundle.
 
-The whole check, which downloads gigabytes: ``make bare PYTHON=python3.12``, or
+The whole check, which downloads gigabytes and installs every extra: ``make bare PYTHON=python3.12``, or
 ``python tests/helpers/bare_machine.py WHEEL``. The test suite runs the same with the libraries that are here.
 """
 
@@ -16,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
-__all__ = ["make_environment", "use_package"]
+__all__ = ["list_extras", "make_environment", "use_package"]
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = "imagenet-lite"
+CUCIM = "cucim-cu13"  # without its dependencies: gigabytes of CUDA libraries that reading slides does not need
+SECONDS = 900  # for a library to be imported
 SMALL = {"epochs": 1, "num_patches": 2, "inference_patches": 2, "max_pictures": 1}
 
 
@@ -32,16 +34,29 @@ def make_environment(folder: Path, wheel: Path, *, libraries: Path | None = None
         folder: where the environment is made.
         wheel: the wheel.
         libraries: ``site-packages`` of an environment that has all that the wheel needs; None: installed from the
-            index, with the extras that need no special hardware.
+            index, with every extra.
     """
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=libraries is None)
     python = folder / "bin" / "python"
-    target = [f"{wheel}[{EXTRAS}]"] if libraries is None else ["--no-deps", "--no-index", str(wheel)]
-    _call([str(python), "-m", "pip", "install", "-qq", *target], folder)
-    if libraries is not None:
-        (own,) = folder.glob("lib/python*/site-packages")
-        (own / "libraries.pth").write_text(f"{libraries}\n")
+    if libraries is None:
+        extras = ",".join(list_extras(wheel))
+        _call([str(python), "-m", "pip", "install", "-qq", f"{wheel}[{extras}]"], folder)
+        _call([str(python), "-m", "pip", "install", "-qq", "--no-deps", CUCIM], folder)
+        return python
+    install = ["install", "-qq", "--no-deps", "--no-index", str(wheel)]
+    _call([sys.executable, "-m", "pip", "--python", str(python), *install], folder)
+    (own,) = folder.glob("lib/python*/site-packages")
+    (own / "libraries.pth").write_text(f"{libraries}\n")
     return python
+
+
+def list_extras(wheel: Path) -> list[str]:
+    """The extras of a wheel, without that of cuCIM and the one of all."""
+    with zipfile.ZipFile(wheel) as file:
+        (metadata,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = file.read(metadata).decode().splitlines()
+    extras = [line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")]
+    return [extra for extra in extras if extra not in ("all", "cucim")]
 
 
 def use_package(python: Path, folder: Path) -> dict[str, str]:
@@ -54,7 +69,8 @@ def use_package(python: Path, folder: Path) -> dict[str, str]:
 
     printed = {"where": _call([str(python), "-c", "import monai_jsma; print(monai_jsma.__file__)"], folder)}
     printed["example"] = _call([str(python), "-c", example[1]], folder)
-    printed["doctor"] = _call([str(python), "-m", "monai_jsma", "doctor"], folder)
+    patient = f"--timeout={SECONDS}"  # the machine may be busy
+    printed["doctor"] = _call([str(python), "-m", "monai_jsma", "doctor", patient], folder)
     data = ["synthetic", str(folder / "data"), "--train=8", "--validation=4", "--test=4"]
     _call([str(python), "-m", "monai_jsma", *data], folder)
     configs = json.dumps(["configs/train.json", "../variants/demo.json"], separators=(",", ":"))
@@ -76,5 +92,8 @@ def _call(command: list[str], folder: Path) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         place = Path(made)
-        for name, text in use_package(make_environment(place / "env", Path(sys.argv[1]).resolve()), place).items():
+        python = make_environment(place / "env", Path(sys.argv[1]).resolve())
+        printed = use_package(python, place)
+        printed["versions"] = _call([str(python), "-m", "pip", "freeze"], place)
+        for name, text in printed.items():
             print(f"--- {name}\n{text}")

@@ -24,6 +24,7 @@ from monai.bundle.workflows import ConfigWorkflow
 from PIL import Image
 from places import ROOT
 from slide_files import levels_of, picture, write_pyramid
+from warm_python import warm_python
 
 from monai_jsma.cli.bundles import find_configs
 from monai_jsma.data import make_dataset, save_datalist
@@ -160,9 +161,12 @@ def run(bundle: Path, *configs: str, **overrides: Any) -> ConfigWorkflow:
     return made
 
 
-def command(run_id: str, *configs: str, processes: int = 0, **overrides: Any) -> list[str]:
-    """The command line of a run with the bundle's own configurations, by torchrun if there are ``processes``."""
-    launcher = [sys.executable, "-m"]
+def command(run_id: str, *configs: str, processes: int = 0, fresh: bool = False, **overrides: Any) -> list[str]:
+    """The command line of a run with the bundle's own configurations, by torchrun if there are ``processes``.
+
+    Where it is not to be ``fresh``, its Python has imported everything before.
+    """
+    launcher = [sys.executable if fresh else str(warm_python()), "-m"]
     if processes:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
     files = str([_config_file(name) for name in configs]).replace(" ", "")

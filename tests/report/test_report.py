@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from PIL import Image
 from report_cases import CLASSES, answer, record, ten, text_of, write
 
 from monai_jsma.__main__ import main
+from monai_jsma.predictions.tables import patient_table
 from monai_jsma.report import Run, Settings, evaluate, read_runs
 from monai_jsma.report.figures import draw_attention_shares
 
@@ -301,3 +303,27 @@ def test_ten_magnifications_are_told_apart():
     assert [container.get_label() for container in axes.containers] == names
     assert len(set(bars)) == 10
     assert not any(hatch for _, hatch in bars[:6])
+
+
+def test_slides_and_patients_have_rows(tmp_path):
+    """Compared with the means of the patients' table: each slide counts the same, however many regions it has."""
+    made = [
+        record("a.svs", 0, (0.8, 0.2, 0.0, 0.0), group="P", location=(0, 0)),
+        record("a.svs", 1, (0.0, 1.0, 0.0, 0.0), group="P", location=(0, 100)),
+        record("b.svs", 0, (0.9, 0.1, 0.0, 0.0), group="P"),
+        record("c.svs", 0, (1.0, 0.0, 0.0, 0.0), group="Q"),
+    ]
+    path = write(tmp_path / "predictions.jsonl", made)
+    assert main(["report", path, "--output", str(tmp_path / "report"), "--resamples", "0"]) == 0
+    text = text_of(tmp_path / "report" / "report.html")
+    assert "Slide or image Group Regions True class Predicted class Probability Entropy Patches read" in text
+    assert "a.svs P 2 b 60.0 % 0.67 2 b.svs P 1 a a 90.0 % 0.33 1 c.svs Q 1 a a 100.0 % 0.00 1" in text
+    assert "Group (patient) Slides Regions True class" in text
+    assert "P 2 3 a 65.0 % 0.65 3 Q 1 1 a a 100.0 % 0.00 1" in text
+    expected = patient_table(made, [], {"P": {"a.svs": None, "b.svs": 0}, "Q": {"c.svs": 0}})
+    with open(tmp_path / "report" / "report_patients.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, other in zip(rows, csv.DictReader(expected.splitlines()), strict=True):
+        assert (row["name"], row["label"], row["prediction"]) == (other["group"], other["label"], other["prediction"])
+        assert float(row["probability"]) == pytest.approx(float(other[f"probability_{other['prediction']}"]))
+        assert float(row["files"]) == float(other["files"])

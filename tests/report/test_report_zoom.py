@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 
 import pytest
@@ -91,6 +92,26 @@ def test_the_page_says_it(tmp_path):
     assert "100X 31.2 % 20.0 % 1.0 62.5 %" in text
     assert "At which magnification did it look?" not in text
     assert not (tmp_path / "report" / "attention.png").exists()
+
+
+def test_each_slide_has_a_row(tmp_path):
+    """What was looked into at each stage, and how sure it is; the least certain first."""
+    two = [replace(ONE, certified=True, confidence=0.995), replace(OTHER, certified=False, confidence=0.8)]
+    surer = replace(two[0], probabilities=(0.97, 0.01, 0.01, 0.01))
+    path = write(tmp_path / "predictions.jsonl", [surer, two[1]])
+    assert main(["report", path, "--output", str(tmp_path / "report"), "--resamples", "0"]) == 0
+    text = text_of(tmp_path / "report" / "report.html")
+    stages = [f"Looked into at stage {stage} (share of the attention)" for stage in (1, 2)]
+    head = f"Slide or image True class Predicted class Probability Entropy {' '.join(stages)} Patches read"
+    assert f"{head} Certainly that of all patches" in text
+    first = "1.png b a (wrong) 70.0 % 0.94 1 of 8 (25.0 %) 1 of 4 (25.0 %) 1"
+    second = "0.png a a 97.0 % 0.17 2 of 8 (75.0 %) 2 of 8 (50.0 %) 3"
+    assert f"{first} no, at 80.0 % {second} yes, at 99.5 %" in text
+    with open(tmp_path / "report" / "report_slides.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["1.png", "0.png"]
+    assert [float(rows[1][key]) for key in ("stage_1_looked_at", "stage_2_share", "confidence")] == [2, 0.5, 0.995]
+    assert not (tmp_path / "report" / "report_patients.csv").exists()
 
 
 def test_records_of_earlier_versions_know_the_patches_alone(tmp_path):
