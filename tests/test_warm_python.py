@@ -35,7 +35,7 @@ import os, time
 print(os.getpid(), flush=True)
 time.sleep(600)
 """
-KINDS = {"module": ["-m", "program"], "file": ["program.py"], "code": ["-c", "import program"]}
+KINDS = {"file": ["program.py"], "unbuffered": ["-u", "program.py"], "code": ["-c", "import program"]}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_module_ends_as_it_would(folder, end):
     assert usual[0] == {"end": 0, "exit": 3, "raise": 1, "kill": -9}[end]
 
 
-@pytest.mark.parametrize("kind", ["file", "code"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_other_programs_run_as_they_would(folder, kind):
     warm, usual = (run(python, folder, *KINDS[kind], "end") for python in (str(warm_python()), sys.executable))
     assert warm == usual

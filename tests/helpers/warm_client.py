@@ -16,11 +16,19 @@ NO_ANSWER = 70  # EX_SOFTWARE
 
 
 def main() -> int:
-    address, shim, *arguments = sys.argv[1:]
+    address, shim, *given = sys.argv[1:]
+    is_unbuffered = given[:1] == ["-u"]  # as torchrun starts its processes
+    arguments = given[1:] if is_unbuffered else given
     if not is_forked(arguments):
-        os.execv(sys.executable, [sys.executable, *arguments])
+        os.execv(sys.executable, [sys.executable, *given])
 
-    request = {"shim": shim, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    request = {
+        "shim": shim,
+        "arguments": arguments,
+        "unbuffered": is_unbuffered,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+    }
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         for number in FORWARDED:

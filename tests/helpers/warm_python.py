@@ -143,6 +143,9 @@ def become_command(request: dict[str, Any], streams: list[int]) -> None:
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
+    if request["unbuffered"]:
+        sys.stdout.reconfigure(line_buffering=True)
+        sys.stderr.reconfigure(line_buffering=True)
     environment = request["environment"]
     environment.pop("JPY_PARENT_PID", None)  # a kernel of Jupyter ends where its parent is another process
     os.chdir(request["folder"])
