@@ -7,7 +7,7 @@ eosin and residual (Ruifrok and Johnston 2001, as in scikit-image), each amount 
 is put together again. Since each pixel is mapped by itself, the map may be applied to any crop or thumbnail.
 
 A normalization takes the colors of the two stains of an image, and how dense they are, to those of a reference
-(Macenko et al. 2009, as in :class:`monai.apps.pathology.transforms.NormalizeHEStains`).
+(Macenko et al. 2009). MONAI's ``ExtractHEStains`` finds the colors, and the reference is that of ``NormalizeHEStains``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class StainNormalization:
         from monai.apps.pathology.transforms.stain.array import NormalizeHEStains  # takes a second to import
 
         usual = NormalizeHEStains()
-        stains = usual.stain_extractor(pixels).astype(np.float64)  # (red, green, blue) x (hematoxylin, eosin)
+        stains = usual.stain_extractor(pixels).astype(np.float64)  # absorbance (red, green, blue) of two stains
+        stains = stains[:, np.argsort(-stains[0])]  # hematoxylin first, which absorbs more red: MONAI 1.6 has it second
         amounts_of = np.linalg.pinv(stains)
         absorbance = -np.log((pixels.reshape(-1, 3).astype(np.float64) + 1).clip(max=usual.tli) / usual.tli)
         densest = np.percentile(absorbance @ amounts_of.T, 99, axis=0)

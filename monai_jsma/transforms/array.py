@@ -328,7 +328,7 @@ class LabelsToMultiHot(Transform):
 class NormalizePyramidStain(Transform):
     """Take hematoxylin and eosin of an image to those of a reference, the same over all of it (Macenko et al. 2009).
 
-    The colors of the two stains, and how dense they are, are estimated as by MONAI's ``NormalizeHEStains``, from up to
+    The colors of the two stains, and how dense they are, are estimated as by MONAI's ``ExtractHEStains``, from up to
     32 patches of the finest magnification that hold tissue, evenly over the image or the region that was loaded.
     Thumbnail and patches are then mapped pixel by pixel. It comes after :class:`FindTissue`, if that is used, and
     before the random transforms. Networks are told of it by ``stain_norm``.

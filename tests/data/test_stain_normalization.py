@@ -29,12 +29,28 @@ def pyramid_of(pixels: np.ndarray, **options) -> Pyramid:
     return Pyramid(ArrayReader(pixels), mpp=1.0, magnifications=(2.0, 1.0), patch_size=8, path="slide.tif", **options)
 
 
-def test_an_image_becomes_what_monai_makes_of_it():
-    """MONAI leaves 254 where it would be lighter than 255."""
-    pixels = stained_picture()
-    expected = NormalizeHEStains()(pixels)
-    assert np.abs(StainNormalization.fit(pixels)(pixels).astype(int) - expected).max() <= 1
-    assert np.abs(expected.astype(int) - pixels).max() > 30
+def test_hematoxylin_becomes_that_of_the_reference_and_eosin_too():
+    """Pixels of one stain alone get its reference color; the densest 1 % of an image get the reference amount."""
+    reference = np.array(NormalizeHEStains().target_he).T  # absorbance of hematoxylin and of eosin
+    normalization = StainNormalization.fit(stained_picture(size=(200, 200)))
+    for own, wanted in zip(STAINS, reference):
+        pixel = (240 * np.exp(-own) - 1).astype(np.uint8)
+        absorbance = -np.log((normalization(pixel) + 1.0) / 240)
+        cosine = absorbance @ wanted / np.linalg.norm(absorbance) / np.linalg.norm(wanted)
+        assert cosine > 0.99
+
+    dense = normalization(stained_picture(size=(200, 200), seed=1))
+    amounts = -np.log((dense + 1.0) / 240) @ np.linalg.pinv(reference)
+    np.testing.assert_allclose(np.percentile(amounts, 99, axis=(0, 1)), NormalizeHEStains().max_cref, rtol=0.1)
+
+
+def test_what_is_normal_already_stays():
+    """An image of the reference's stains, as dense as those, differs by rounding and by the estimate."""
+    usual = NormalizeHEStains()
+    amounts = np.random.default_rng(0).gamma(2.0, 0.4, (200, 200, 2))
+    amounts *= usual.max_cref / np.percentile(amounts, 99, axis=(0, 1))
+    pixels = (240 * np.exp(-amounts @ np.array(usual.target_he).T) - 1).clip(0, 255).astype(np.uint8)
+    assert np.abs(StainNormalization.fit(pixels)(pixels).astype(int) - pixels).mean() < 5
 
 
 def test_colors_are_estimated_from_the_finest_patches_that_hold_tissue():
