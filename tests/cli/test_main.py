@@ -22,6 +22,7 @@ COMMANDS = [
     ["doctor"],
     ["draw"],
     ["encoders"],
+    ["export"],
     ["features"],
     ["features", "read"],
     ["features", "write"],
