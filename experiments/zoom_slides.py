@@ -52,11 +52,11 @@ from monai_jsma.datalists.synthetic_slides import (
     make_slide,
     rearrange_slide,
 )
+from monai_jsma.datalists.tissue import find_tissue
 from monai_jsma.geometry import Box
 from monai_jsma.networks import Confident, JSMANet, Pathwise, ZoomNet
 from monai_jsma.slides.base import ArrayReader
 from monai_jsma.slides.resample import area_resample
-from monai_jsma.zoom_geometry import TissueMap
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "bach"
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)  # of the tissue that is informative
@@ -182,8 +182,7 @@ def open_in_memory(
         path="in memory",
         identity=name,
     )
-    is_tissue = slide.kinds != KINDS.index("glass")
-    tissue = TissueMap(is_tissue, Box(0, 0, *pyramid.geometry.size))
+    tissue = find_tissue(pyramid)
     return OpenSlide(slide, pyramid.with_tissue(tissue), share)
 
 

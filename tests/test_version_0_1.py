@@ -25,6 +25,7 @@ from places import ROOT
 from torch import Tensor
 
 from monai_jsma.cli.bundles import find_configs
+from monai_jsma.data.seeds import derive_seed
 from monai_jsma.datalists import load_datalist, make_dataset
 from monai_jsma.inferers import JSMAInferer
 from monai_jsma.networks import JSMANet
@@ -128,7 +129,8 @@ def assert_alike(record: PredictionRecord, expected: PredictionRecord) -> None:
 
 def draw_by_batch(inferer: JSMAInferer, inputs: Tensor, network: JSMANet, **options: Any) -> Any:
     """As version 0.1: one seed for a batch, so that the patches drawn of an image depended on its neighbors."""
-    torch.manual_seed(inferer._seed_of(options["pyramid"]))
+    assert inferer.seed is not None
+    torch.manual_seed(derive_seed(inferer.seed, options["pyramid"]))
     return network(inputs, sampler=inferer.sampler, **options)
 
 

@@ -81,7 +81,8 @@ def test_the_variants_are_written_once():
     ]
     draws = ["random_patches", "balanced_random_patches", "draws"]
     settings = ["aligned", "demo", "frozen", "one_place", "paper", "pretrained", "tissue_only", "zoom"]
-    assert names == {f"{name}.json" for name in [*controls, *draws, *settings]}
+    tasks = ["multilabel", "ordinal"]
+    assert names == {f"{name}.json" for name in [*controls, *draws, *settings, *tasks]}
     for folder in FOLDERS:
         assert not names & {path.name for path in (folder / "configs").iterdir()}  # a bundle's own would hide them
 
