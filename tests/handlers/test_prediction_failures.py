@@ -93,5 +93,5 @@ def test_wrong_items(tmp_path, items, net):
     with pytest.raises(ValueError, match=r"each class needs a name of its own, but they are \['a', 'a'\]"):
         PredictionSaver(tmp_path, items, model="model.pt", class_names=["a", "a"])
     items[1]["label"] = 3
-    with pytest.raises(ValueError, match=r"0\.tif: label 3 is none of the 3 classes"):
+    with pytest.raises(ValueError, match=r"0\.tif: label 3 is not one of the 3 classes"):
         predict(tmp_path / "out", items, net)
