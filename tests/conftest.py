@@ -28,11 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def log_levels_as_at_the_start() -> None:
-    """A bundle's logging.conf, read by an earlier test, would let the tests of messages see more of them."""
+    """A bundle's logging.conf, read by an earlier test, would let the tests of messages see more of them.
+
+    What an earlier test, or a library that it called, has switched off would let them see less.
+    """
+    logging.disable(logging.NOTSET)
     logging.getLogger().setLevel(logging.WARNING)
     for name in list(logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        logger.disabled = False
         if name.startswith("monai_jsma"):
-            logging.getLogger(name).setLevel(logging.NOTSET)
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

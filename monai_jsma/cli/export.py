@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from monai_jsma._io import write_whole
 from monai_jsma.cli import Commands, add_command
-from monai_jsma.cli.bundles import add_bundle_option, load_weights, parse_values, read_config
+from monai_jsma.cli.bundles import (
+    add_bundle_option,
+    add_overlay_option,
+    add_value_option,
+    load_weights,
+    parse_values,
+    read_config,
+)
 from monai_jsma.failures import describe_cause
 
 if TYPE_CHECKING:
@@ -31,15 +38,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="weights, such as bundles/bach/models/model.pt")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, new or empty")
     add_bundle_option(parser)
-    parser.add_argument("--config", nargs="+", default=[], metavar="NAME", help="overlays, as the training had them")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="values",
-        help="values that replace those of the configuration, as the training had them",
-    )
+    add_overlay_option(parser, text="overlays, as the training had them")
+    add_value_option(parser, note="as the training had them")
 
 
 def _export(args: argparse.Namespace) -> None:

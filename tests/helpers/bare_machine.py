@@ -41,7 +41,8 @@ def make_environment(folder: Path, wheel: Path, *, libraries: Path | None = None
     if libraries is None:
         extras = ",".join(list_extras(wheel))
         _call([str(python), "-m", "pip", "install", "-qq", f"{wheel}[{extras}]"], folder)
-        _call([str(python), "-m", "pip", "install", "-qq", "--no-deps", CUCIM], folder)
+        if Path("/proc/modules").exists():  # without it cuCIM never ends beside a PyTorch for CUDA
+            _call([str(python), "-m", "pip", "install", "-qq", "--no-deps", CUCIM], folder)
         return python
     install = ["install", "-qq", "--no-deps", "--no-index", str(wheel)]
     _call([sys.executable, "-m", "pip", "--python", str(python), *install], folder)
