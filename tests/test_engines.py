@@ -32,6 +32,21 @@ def trainer(net, loss=None, **options):
     return JSMATrainer(torch.device("cpu"), 2, loader(), net, optimizer, loss or JSMALoss(), decollate=False, **options)
 
 
+def train_by_hand(net, *, in_bfloat16=False):
+    """Two epochs in a plain loop; the last batch, output and loss."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    torch.manual_seed(1)
+    for _ in range(2):
+        for batch in loader():
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+                output = net(batch["image"], return_attention=True)
+            loss = JSMALoss()(output, batch["label"])
+            loss.backward()
+            optimizer.step()
+    return batch, output, loss
+
+
 @pytest.mark.parametrize("sampler", [Pathwise(3), LeaveOneOut(3)], ids=repr)
 def test_training_step_by_step_equals_a_loop_by_hand(sampler):
     torch.manual_seed(0)
@@ -42,15 +57,7 @@ def test_training_step_by_step_equals_a_loop_by_hand(sampler):
     engine.run()
     by_hand = tiny_net(sampler=sampler)
     by_hand.load_state_dict(state)
-    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
-    torch.manual_seed(1)
-    for _ in range(2):
-        for batch in loader():
-            optimizer.zero_grad()
-            output = by_hand(batch["image"], return_attention=True)
-            loss = JSMALoss()(output, batch["label"])
-            loss.backward()
-            optimizer.step()
+    batch, output, loss = train_by_hand(by_hand)
     for name, value in by_hand.state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], value)
     result = engine.state.output
@@ -202,16 +209,7 @@ def test_mixed_precision_on_a_cpu_trains_in_bfloat16():
     engine.run()
     by_hand = tiny_net(sampler=LeaveOneOut(3))
     by_hand.load_state_dict(state)
-    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
-    torch.manual_seed(1)
-    for _ in range(2):
-        for batch in loader():
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
-                output = by_hand(batch["image"], return_attention=True)
-            loss = JSMALoss()(output, batch["label"])
-            loss.backward()
-            optimizer.step()
+    _, _, loss = train_by_hand(by_hand, in_bfloat16=True)
     for name, value in by_hand.state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], value, rtol=0, atol=0)
         assert net.state_dict()[name].dtype == state[name].dtype

@@ -68,7 +68,7 @@ class StainNormalization:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Map ``uint8`` pixels of shape ``(..., 3)`` to pixels of the same shape and type."""
         values = np.arange(256, dtype=np.float32)
-        absorbance_of_value = -np.log(np.minimum(values + 1, self.light) / self.light)
+        absorbance_of_value = _find_absorbance(values, self.light)
         matrix = np.asarray(self.matrix, np.float32).reshape(3, 3)
         absorbance = absorbance_of_value[pixels] @ matrix.T
         light = self.light * np.exp(-absorbance)
@@ -90,10 +90,15 @@ class StainNormalization:
         stains = usual.stain_extractor(pixels).astype(np.float64)  # absorbance (red, green, blue) of two stains
         stains = stains[:, np.argsort(-stains[0])]  # hematoxylin first, which absorbs more red: MONAI 1.6 has it second
         amounts_of = np.linalg.pinv(stains)
-        absorbance = -np.log((pixels.reshape(-1, 3).astype(np.float64) + 1).clip(max=usual.tli) / usual.tli)
+        absorbance = _find_absorbance(pixels.reshape(-1, 3).astype(np.float64), usual.tli)
         densest = np.percentile(absorbance @ amounts_of.T, 99, axis=0)
         both, second = np.linalg.svd(stains, compute_uv=False)
         if not second > _LEAST_ANGLE * both or not (densest > 0).all():
             raise ValueError("hematoxylin and eosin cannot be told apart in it.")
         matrix = usual.target_he @ np.diag(usual.max_cref / densest) @ amounts_of
         return cls(tuple(matrix.ravel().tolist()), float(usual.tli))
+
+
+def _find_absorbance(values: np.ndarray, light: float) -> np.ndarray:
+    """Absorbance of each value of a pixel; of one that is lighter than ``light`` none."""
+    return -np.log(np.minimum(values + 1, light) / light)

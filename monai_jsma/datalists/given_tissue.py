@@ -81,18 +81,23 @@ def _sample_image(
     _check_shape(path, pixels, covered, frame=frame)
     rows = _find_pixels(window.row, window.height, shape[0], begin=covered.row, length=covered.height)
     cols = _find_pixels(window.col, window.width, shape[1], begin=covered.col, length=covered.width)
-    row_lines = np.floor(rows * pixels.shape[0]).astype(int)
-    col_lines = np.floor(cols * pixels.shape[1]).astype(int)
-    is_inside = ((rows >= 0) & (rows < 1))[:, None] & ((cols >= 0) & (cols < 1))
-    row_lines = row_lines.clip(0, pixels.shape[0] - 1)
-    col_lines = col_lines.clip(0, pixels.shape[1] - 1)
-    return pixels[row_lines[:, None], col_lines] & is_inside
+    row_lines, is_row_inside = _find_lines(rows, pixels.shape[0])
+    col_lines, is_col_inside = _find_lines(cols, pixels.shape[1])
+    nearest = pixels[row_lines[:, None], col_lines]
+    return nearest & is_row_inside[:, None] & is_col_inside
 
 
 def _find_pixels(start: float, extent: float, number: int, *, begin: float, length: float) -> np.ndarray:
     """Where the centers of the pixels of an axis lie in another span: from 0 to 1 inside it."""
     centers = start + (np.arange(number) + 0.5) * extent / number
     return (centers - begin) / length
+
+
+def _find_lines(places: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """For places from 0 to 1 the rows or columns of an image that hold them, and which are not outside it."""
+    lines = np.floor(places * number).astype(int)
+    is_inside = (places >= 0) & (places < 1)
+    return lines.clip(0, number - 1), is_inside
 
 
 def _read_image(path: Path) -> np.ndarray:

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["attend", "attend_equally", "keep_tissue_cells", "log_softmax", "pool_places", "find_tissue_prior"]
+__all__ = [
+    "attend",
+    "attend_equally",
+    "keep_tissue_cells",
+    "log_softmax",
+    "pool_places",
+    "find_tissue_prior",
+    "softmax",
+]
 
 Grids = Sequence[tuple[int, int]]
 
@@ -88,6 +96,12 @@ def log_softmax(weight: np.ndarray) -> np.ndarray:
     shifted = exact - exact.max()
     normal = shifted - np.log(np.exp(shifted).sum())
     return normal.astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities ``(..., classes)`` of logits, in their own type."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def _neutral_log_prior(grids: Grids) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from monai_jsma.deploy.array_attention import softmax
 from monai_jsma.deploy.array_bounds import (
     ClassWeights,
     bet_on_arrays,
@@ -281,15 +282,10 @@ class _Draws(ArraySampler):
         features = reader.encode(CellDraw(cells, weights, drawn))
         by_draw = features.reshape(self.repeats, -1, features.shape[1])
         logits = reader.classify(_sum_weighted(by_draw, weights.reshape(self.repeats, -1)))  # (repeats, classes)
-        probabilities = _softmax(logits)
+        probabilities = softmax(logits)
         mean = np.maximum(probabilities.mean(axis=0), np.finfo(np.float32).tiny)
         outputs = {"draw_probabilities": probabilities}
         return CellSample(cells, weights / np.float32(self.repeats), drawn, np.log(mean), outputs)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 # ----------------------------------------------------------------------------------------------------- until it is sure

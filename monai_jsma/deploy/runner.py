@@ -18,7 +18,14 @@ from monai_jsma.data.pyramid import Pyramid, empty_patches
 from monai_jsma.data.seeds import derive_seed
 from monai_jsma.datalists.image_opening import open_pyramid
 from monai_jsma.datalists.tissue import find_tissue, whole_slide_items
-from monai_jsma.deploy.array_attention import attend, attend_equally, find_tissue_prior, keep_tissue_cells, log_softmax
+from monai_jsma.deploy.array_attention import (
+    attend,
+    attend_equally,
+    find_tissue_prior,
+    keep_tissue_cells,
+    log_softmax,
+    softmax,
+)
 from monai_jsma.deploy.array_bounds import ClassWeights
 from monai_jsma.deploy.array_drawing import CellDraw
 from monai_jsma.deploy.array_sampling import CellSample, make_sampler
@@ -245,7 +252,7 @@ class Runner:
         if not np.isfinite(sample.logits).all():
             raise ValueError(f"{pyramid.path}: the network gives logits {sample.logits}; its weights are not usable.")
 
-        probabilities = _softmax(sample.logits)
+        probabilities = softmax(sample.logits)
         label = int(probabilities.argmax())
         names = self.settings.class_names
         return RunnerResult(
@@ -438,8 +445,3 @@ def _list_patches(sample: CellSample, known: KnownCells) -> list[ReadPatch]:
 def _check_attention(log_attention: np.ndarray, pyramid: Pyramid) -> None:
     if np.isnan(log_attention).any():
         raise ValueError(f"{pyramid.path}: the network gives attention that is no number; its weights are not usable.")
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max())
-    return shifted / shifted.sum()
